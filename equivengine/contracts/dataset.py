@@ -1,0 +1,65 @@
+"""What an image-set plugin implements: an ordered, indexable, lazy list of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from equivengine.contracts.uri import URI
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One input, not decoded until `load` is called.
+
+    Attributes:
+        id: Short name within its set (a relative path, an index).
+        digest: sha256 (hex) of the content; equal content has an equal digest on every machine.
+        load: Decodes it: a Pillow image, or whatever the backend's preprocessing takes. Raises `DataError`.
+        label: Class label, where known.
+        details: Whatever else is known (licence, title), JSON types only.
+    """
+
+    id: str
+    digest: str
+    load: Callable[[], Any]
+    label: str | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+class Dataset(Sequence[Sample]):
+    """An image set behind one URI scheme. Subclass it, set `name`, implement `__init__`, `__len__`, `__getitem__`.
+
+    Opening it may list files but must not decode images. ``dataset[i]`` may hash the i-th file.
+
+    Attributes:
+        name: The URI scheme ("folder").
+        summary: One line for ``equivengine ls datasets``.
+        examples: Addresses that a user can type.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    examples: ClassVar[Sequence[str]] = ()
+
+    def __init__(self, uri: URI) -> None:
+        """Open the set.
+
+        Raises:
+            UsageError: If the address makes no sense to this image set.
+            DataError: If there is nothing to read.
+        """
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: Any) -> Any:
+        """The sample at an integer ``index`` (raises IndexError past the end)."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(len(self)):
+            yield self[index]

@@ -1,0 +1,184 @@
+"""What a model backend returns. Nothing here imports torch, so that a backend's module stays light to import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from equivengine.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from equivengine.contracts.uri import URI
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the model's input, declared instead of coded, so that it can be stored with every result.
+
+    Calling it does everything that stays outside the differentiated graph: colour mode, resize (Pillow, antialiased)
+    and crop. ``mean`` and ``std`` are applied by `Encoder` inside the graph, so that derivatives are with respect to
+    pixels in [0, 1].
+
+    Attributes:
+        size: (height, width) of the model's input, pixels.
+        mode: Pillow mode of the input: ``"RGB"`` or ``"L"``.
+        resize: ``"shortest"`` (shorter side to ``resize_to``, then centre crop), ``"longest"`` (longer side to
+            ``resize_to``, then centre crop or pad with black) or ``"squash"`` (both sides, aspect ratio lost).
+        resize_to: Length in pixels that ``resize`` refers to; ``None`` means min(size) ("shortest") or max(size).
+        interpolation: Pillow filter.
+        mean: Per-channel mean subtracted inside the graph, in units of [0, 1] pixels.
+        std: Per-channel divisor inside the graph, in units of [0, 1] pixels.
+    """
+
+    size: tuple[int, int]
+    mode: Literal["RGB", "L"] = "RGB"
+    resize: Literal["shortest", "longest", "squash"] = "shortest"
+    resize_to: int | None = None
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        channels = 1 if self.mode == "L" else 3
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels:
+                raise UsageError(
+                    f"Preprocessing.{name} does not fit mode {self.mode!r}",
+                    expected=f"{channels} values",
+                    got=values,
+                )
+        if any(s <= 0 for s in self.std):
+            raise UsageError("Preprocessing.std must be positive", got=self.std)
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Turn a Pillow image into a float32 tensor [C, H, W] with pixels in [0, 1].
+
+        Raises:
+            DataError: If the image cannot be decoded.
+        """
+        import numpy as np
+        import torch
+        from torchvision.transforms import functional as F
+
+        try:
+            image = image.convert(self.mode)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError("an image cannot be decoded", got=error) from error
+        mode = F.InterpolationMode(self.interpolation)
+        height, width = self.size
+        if self.resize == "squash":
+            image = F.resize(image, [height, width], mode)
+        elif self.resize == "shortest":
+            image = F.resize(image, [self.resize_to or min(self.size)], mode)
+        else:
+            scale = (self.resize_to or max(self.size)) / max(image.size)
+            shape = [max(1, round(image.height * scale)), max(1, round(image.width * scale))]
+            image = F.resize(image, shape, mode)
+        if image.size != (width, height):
+            image = F.center_crop(image, [height, width])
+        pixels = np.array(image, dtype=np.uint8)
+        tensor = torch.from_numpy(pixels).to(torch.float32).div_(255.0)
+        return tensor.unsqueeze(0) if self.mode == "L" else tensor.permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What `Backend.load` returns: a module and what must be known of it. The engine wraps it as an `Encoder`.
+
+    Attributes:
+        module: Maps normalised input [B, *input_shape] to embeddings [B, n], one plain tensor. Parameters in float32.
+        preprocessing: How an image becomes the input, or any callable ``raw -> float32 [*input_shape]``.
+        input_shape: Shape of one input; taken from a `Preprocessing` when ``None``.
+        input_range: Smallest and largest value that an input may take, before normalisation.
+        random_weights: True if the weights were drawn, not trained. It is stored with every result.
+        normalized_output: True if the embedding has unit length by construction.
+        activation: Name of the nonlinearity (``"gelu"``, ``"quickgelu"``, ...), for the record.
+        license: Licence of the weights, if known.
+        class_names: Names of the classes that ``classify`` tells apart.
+        classify: Ability: embeddings [B, n] -> logits [B, classes].
+        embed_text: Ability: prompts -> text embeddings [P, n] in the same space.
+        details: Anything else worth storing (architecture, training data, metrics), JSON types only.
+    """
+
+    module: torch.nn.Module
+    preprocessing: Preprocessing | Callable[..., torch.Tensor]
+    input_shape: tuple[int, ...] | None = None
+    input_range: tuple[float, float] = (0.0, 1.0)
+    random_weights: bool = False
+    normalized_output: bool = False
+    activation: str = "unknown"
+    license: str | None = None
+    class_names: Sequence[str] | None = None
+    classify: Callable[[torch.Tensor], torch.Tensor] | None = None
+    embed_text: Callable[[Sequence[str]], torch.Tensor] | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What is known of a loaded encoder; stored with every result.
+
+    Attributes:
+        uri: The address that it was loaded from.
+        input_shape: Shape of one input.
+        embedding_dim: n, the length of an embedding.
+        input_range: Smallest and largest value of an input.
+        weights_digest: sha256 over names, dtypes, shapes and bytes of all parameters and buffers.
+        random_weights: True if the weights were drawn, not trained.
+        normalized_output: True if embeddings have unit length (then f^T J = 0 and rank(J) <= n - 1).
+        activation: Name of the nonlinearity.
+        preprocessing: The declared preprocessing, JSON types only.
+        license: Licence of the weights, if known.
+        parameters: Number of parameters.
+        details: Whatever else the backend recorded.
+    """
+
+    uri: str
+    input_shape: tuple[int, ...]
+    embedding_dim: int
+    input_range: tuple[float, float]
+    weights_digest: str
+    random_weights: bool
+    normalized_output: bool
+    activation: str
+    preprocessing: Mapping[str, object]
+    license: str | None
+    parameters: int
+    details: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def input_dim(self) -> int:
+        """m, the number of input coordinates."""
+        product = 1
+        for length in self.input_shape:
+            product *= length
+        return product
+
+
+class Backend:
+    """A family of models behind one URI scheme. Subclass it, set `name`, implement `load`.
+
+    Attributes:
+        name: The URI scheme ("timm").
+        summary: One line for ``equivengine ls models``.
+        examples: Addresses that a user can type.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    examples: ClassVar[Sequence[str]] = ()
+
+    def load(self, uri: URI) -> LoadedModel:
+        """Build the model that ``uri`` names, on the CPU, in float32.
+
+        Raises:
+            UsageError: If the address makes no sense to this backend.
+            WeightsError: If the weights cannot be had.
+        """
+        raise NotImplementedError

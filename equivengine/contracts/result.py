@@ -1,0 +1,154 @@
+"""What a probe returns: named arrays and scalars with units and uncertainty. NumPy only, since it crosses processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from equivengine.errors import PluginError
+
+Status = Literal["ok", "not_converged", "failed"]
+STATUSES: tuple[Status, ...] = ("ok", "not_converged", "failed")
+
+
+@dataclass(frozen=True)
+class Array:
+    """A measured array.
+
+    Attributes:
+        data: The values; float, integer, bool or fixed-width string dtype.
+        dims: One name per axis. Equal names within a result mean equal axes.
+        unit: Unit of the values ("1" if none).
+        description: One line.
+    """
+
+    data: np.ndarray
+    dims: tuple[str, ...]
+    unit: str
+    description: str
+
+    def __post_init__(self) -> None:
+        data = np.asarray(self.data)
+        object.__setattr__(self, "data", data)
+        if data.dtype.kind not in "fiubU":
+            raise PluginError(
+                f"array {self.description!r} has a dtype that cannot be stored",
+                expected="float, int, bool or str",
+                got=data.dtype,
+            )
+        if len(self.dims) != data.ndim:
+            raise PluginError(
+                f"array {self.description!r} needs one dimension name per axis",
+                expected=f"{data.ndim} names",
+                got=self.dims,
+            )
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One number of a summary.
+
+    Attributes:
+        value: The number (NaN where it could not be measured).
+        unit: Its unit ("1" if none).
+        description: One line.
+        interval: 95% interval, where the value is an estimate.
+        n: Number of observations behind it, where that has a meaning.
+        group: Heading under which ``show`` lists it.
+    """
+
+    value: float
+    unit: str
+    description: str
+    interval: tuple[float, float] | None = None
+    n: int | None = None
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", float(self.value))
+        if self.interval is not None:
+            low, high = (float(v) for v in self.interval)
+            object.__setattr__(self, "interval", (low, high))
+            if low > high:
+                raise PluginError(f"interval of {self.description!r} is reversed", got=(low, high))
+
+
+@dataclass(frozen=True)
+class Check:
+    """A free consistency check that ran beside the measurement: ``value`` held against ``bound``.
+
+    Attributes:
+        passed: Whether it held.
+        value: What was measured.
+        bound: What it was held against.
+        description: One line that states the claim.
+    """
+
+    passed: bool
+    value: float
+    bound: float
+    description: str
+
+    @classmethod
+    def at_most(cls, value: float, bound: float, description: str) -> Check:
+        """A check that ``value <= bound`` (NaN fails)."""
+        return cls(bool(value <= bound), float(value), float(bound), description)
+
+    @classmethod
+    def at_least(cls, value: float, bound: float, description: str) -> Check:
+        """A check that ``value >= bound`` (NaN fails)."""
+        return cls(bool(value >= bound), float(value), float(bound), description)
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What one unit of work found.
+
+    Attributes:
+        arrays: Measured arrays by name.
+        summary: Scalars by name, in the order in which they are to be shown.
+        checks: Consistency checks by name.
+        status: ``"ok"``, ``"not_converged"`` (numbers stand, with advice in ``message``) or ``"failed"``.
+        message: What to do about a status other than ok; a remark otherwise.
+        provenance: What the probe itself wants recorded (realised step sizes, precisions), JSON types only.
+    """
+
+    arrays: Mapping[str, Array]
+    summary: Mapping[str, Scalar]
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    status: Status = "ok"
+    message: str = ""
+    provenance: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise PluginError("a probe returned an unknown status", expected=", ".join(STATUSES), got=self.status)
+        if self.status != "ok" and not self.message:
+            raise PluginError(f"status {self.status!r} needs a message that says what to do")
+        sizes: dict[str, int] = {}
+        for name, array in self.arrays.items():
+            _check_name(name)
+            for dim, length in zip(array.dims, array.data.shape, strict=True):
+                _check_name(dim)
+                if sizes.setdefault(dim, length) != length:
+                    raise PluginError(
+                        f"dimension {dim!r} of array {name!r} has two lengths",
+                        expected=sizes[dim],
+                        got=length,
+                    )
+        for name in (*self.summary, *self.checks):
+            _check_name(name)
+
+    def nan_scalars(self) -> list[str]:
+        """Names of the scalars that are not finite."""
+        return [name for name, scalar in self.summary.items() if not math.isfinite(scalar.value)]
+
+
+def _check_name(name: str) -> None:
+    """Names become HDF5 paths and attribute access: identifiers only."""
+    if not (name.isidentifier() and name.isascii()):
+        raise PluginError("a result name is not usable", expected="an ASCII identifier", got=repr(name))
