@@ -1,0 +1,388 @@
+"""JacobianOperator: products with the Jacobian of an encoder and with its transpose, many directions at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from equivengine.errors import ModelError, NumericsError, UsageError
+from equivengine.ops.precision import ieee_float32
+from equivengine.ops.substitute import substituted
+
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+
+#: Tensors of the widest layer's size that one direction needs at a time (input, output, two temporaries, and the
+#: tangents of a residual branch), counted on transformer blocks and held by a memory test.
+_LIVE_TENSORS = 6
+
+
+class JacobianOperator:
+    """The linear map J = df/dx at x, of shape (n, m), never formed unless asked.
+
+    Products run through ``torch.func`` while `equivengine.ops.substituted` swaps in our ops, so forward mode works on
+    models whose fused attention PyTorch cannot differentiate forward. Units: embedding per input unit; for encoders,
+    per pixel in [0, 1].
+
+    Args:
+        f: An `equivengine.Encoder`, or any callable [B, *input_shape] -> [B, n].
+        x: One input [*input_shape], or a batch [B, *input_shape] of independent inputs.
+        precision: ``"fp32"`` (IEEE, TF32 off) or ``"fp64"`` (parameters of a module are converted once and kept).
+        batched: Whether the first axis of x is a batch. Known for encoders; False otherwise.
+        chunk_size: Directions per pass; chosen from ``memory_budget`` when None.
+        memory_budget: Bytes that a pass may use above the model; a quarter of what is free when None.
+
+    Raises:
+        UsageError: If x, precision or a size makes no sense.
+        ModelError: If f cannot be evaluated or differentiated.
+        NumericsError: If f(x) holds NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        f: Callable[[torch.Tensor], torch.Tensor],
+        x: torch.Tensor,
+        *,
+        precision: str = "fp32",
+        batched: bool | None = None,
+        chunk_size: int | None = None,
+        memory_budget: int | None = None,
+    ) -> None:
+        if precision not in DTYPES:
+            raise UsageError("unknown precision", expected=" or ".join(DTYPES), got=repr(precision))
+        if not x.is_floating_point():
+            raise UsageError("x must be a floating-point tensor", got=x.dtype)
+        if chunk_size is not None and chunk_size < 1:
+            raise UsageError("chunk_size must be at least 1", got=chunk_size)
+        if memory_budget is not None and memory_budget < 1:
+            raise UsageError("memory_budget must be positive", expected="bytes", got=memory_budget)
+        self.precision = precision
+        self.dtype = DTYPES[precision]
+        self.batched = _is_batched(f, x, batched)
+        self.x = x.detach().to(self.dtype)
+        self._f = _at_precision(f, precision)
+        self._chunk_size = chunk_size
+        self._memory_budget = memory_budget
+        self._pullback: Callable[[torch.Tensor], tuple[torch.Tensor]] | None = None
+        with _Widest() as widest, torch.no_grad(), self._execution():
+            value = self._apply(self.x)
+        if value.dtype != self.dtype:
+            raise ModelError("f changes the dtype of its input", expected=self.dtype, got=value.dtype)
+        if not bool(torch.isfinite(value).all()):
+            raise NumericsError(
+                "the embedding holds NaN or infinity",
+                expected="finite values",
+                got=f"{int((~torch.isfinite(value)).sum())} of {value.numel()} are not",
+                hint="check the weights, and that x lies in the model's input range",
+            )
+        #: Embedding at x: [n], or [B, n] for a batch.
+        self.value = value.detach()
+        self._widest_bytes = max(widest.bytes, self.x.numel() * self.x.element_size())
+
+    # -- shape --------------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, m): embedding dimension and number of coordinates of one input."""
+        inputs = self.x.shape[1:] if self.batched else self.x.shape
+        return int(self.value.shape[-1]), math.prod(inputs)
+
+    def chunk(self, directions: int) -> int:
+        """How many of ``directions`` go through one pass within the memory budget."""
+        if self._chunk_size is not None:
+            return min(self._chunk_size, max(directions, 1))
+        budget = self._memory_budget if self._memory_budget is not None else _free_bytes(self.x.device) // 4
+        fitting = max(1, budget // (_LIVE_TENSORS * self._widest_bytes))
+        if fitting >= directions:
+            return max(directions, 1)
+        return math.ceil(directions / math.ceil(directions / fitting))  # equal chunks: no small last one
+
+    # -- products -----------------------------------------------------------------------------------------------------
+
+    def jvp(self, tangents: torch.Tensor) -> torch.Tensor:
+        """J v for each tangent.
+
+        Args:
+            tangents: V, [K, *x.shape].
+
+        Returns:
+            [K, *value.shape].
+
+        Raises:
+            UsageError: If the shape is wrong.
+            ModelError: If f cannot be differentiated.
+        """
+        tangents = self._directions(tangents, self.x.shape, "tangents")
+        out = self.value.new_empty((len(tangents), *self.value.shape))
+
+        def push(tangent: torch.Tensor) -> torch.Tensor:
+            return torch.func.jvp(self._apply, (self.x,), (tangent,))[1]
+
+        with torch.no_grad(), self._execution(), _explained("forward"):
+            start = 0
+            for part in tangents.split(self.chunk(len(tangents))):
+                out[start : start + len(part)] = torch.func.vmap(push)(part)
+                start += len(part)
+        return out
+
+    def vjp(self, cotangents: torch.Tensor) -> torch.Tensor:
+        """J^T u for each cotangent. The forward pass is made once and kept until `release`.
+
+        Args:
+            cotangents: U, [K, *value.shape].
+
+        Returns:
+            [K, *x.shape].
+
+        Raises:
+            UsageError: If the shape is wrong.
+            ModelError: If f cannot be differentiated.
+        """
+        cotangents = self._directions(cotangents, self.value.shape, "cotangents")
+        out = self.x.new_empty((len(cotangents), *self.x.shape))
+        with self._execution(), _explained("reverse"):
+            if self._pullback is None:
+                self._pullback = torch.func.vjp(self._apply, self.x)[1]
+            start = 0
+            for part in cotangents.split(self.chunk(len(cotangents))):
+                out[start : start + len(part)] = torch.func.vmap(self._pullback)(part)[0]
+                start += len(part)
+        return out
+
+    def along(self, points: torch.Tensor, tangents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """f and its directional derivative at other points, one direction for each point.
+
+        All points of a pass share one batch, so that differences between their values are not disturbed by the
+        dependence of roundoff on the batch size.
+
+        Args:
+            points: z, [B, *input_shape].
+            tangents: d, [B, *input_shape].
+
+        Returns:
+            f(z) and J(z) d, both [B, n].
+
+        Raises:
+            UsageError: If shapes are wrong.
+            ModelError: If f cannot be differentiated.
+        """
+        shape = self.x.shape[1:] if self.batched else self.x.shape
+        points = self._directions(points, shape, "points")
+        tangents = self._directions(tangents, shape, "tangents")
+        if len(points) != len(tangents):
+            raise UsageError("one tangent for each point", expected=len(points), got=len(tangents))
+        values = self.value.new_empty((len(points), self.shape[0]))
+        derivatives = torch.empty_like(values)
+        batch = len(self.x) if self.batched else 1
+        with torch.no_grad(), self._execution(), _explained("forward"):
+            start = 0
+            for z, d in zip(*(t.split(batch * self.chunk(len(points))) for t in (points, tangents)), strict=True):
+                y, dy = torch.func.jvp(self._f, (z,), (d,))
+                values[start : start + len(z)] = y
+                derivatives[start : start + len(z)] = dy
+                start += len(z)
+        return values, derivatives
+
+    def release(self) -> None:
+        """Free the forward pass that `vjp` keeps. The next vjp makes it again."""
+        self._pullback = None
+
+    def dense(self) -> torch.Tensor:
+        """J itself, [n, m] (or [B, n, m]): n VJPs, or m JVPs where m is smaller."""
+        n, m = self.shape
+        batch = self.x.shape[:1] if self.batched else ()
+        matrix = self.x.new_empty((*batch, n, m))
+        by_rows = n <= m
+        count = n if by_rows else m
+        for start in range(0, count, step := self.chunk(count)):
+            stop = min(start + step, count)
+            basis = torch.zeros(stop - start, count, dtype=self.dtype, device=self.x.device)
+            basis[:, start:stop].fill_diagonal_(1)
+            if by_rows:
+                unit = basis[:, None].expand(-1, *batch, n) if batch else basis
+                rows = self.vjp(unit).reshape(stop - start, *batch, m)
+                matrix[..., start:stop, :] = rows.movedim(0, -2)
+            else:
+                shape = self.x.shape[1:] if batch else self.x.shape
+                tangents = basis.reshape(stop - start, *(1 for _ in batch), *shape).expand(-1, *batch, *shape)
+                matrix[..., :, start:stop] = self.jvp(tangents).movedim(0, -1)
+        self.release()
+        return matrix
+
+    # -- as a matrix --------------------------------------------------------------------------------------------------
+
+    def __matmul__(self, other: torch.Tensor) -> torch.Tensor:
+        """J @ v with v [m] or [m, K]."""
+        return self._flat(other, self.shape[1], self.jvp, self.x.shape)
+
+    @property
+    def T(self) -> AdjointOperator:
+        """The transpose, for ``J.T @ u`` with u [n] or [n, K]."""
+        return AdjointOperator(self)
+
+    def _flat(
+        self,
+        other: torch.Tensor,
+        length: int,
+        product: Callable[[torch.Tensor], torch.Tensor],
+        shape: torch.Size,
+    ) -> torch.Tensor:
+        if self.batched:
+            raise UsageError("a batch of Jacobians is not one matrix", hint="use jvp and vjp, or one input at a time")
+        if other.dim() not in (1, 2) or other.shape[0] != length:
+            raise UsageError("shapes do not fit", expected=f"[{length}] or [{length}, K]", got=list(other.shape))
+        columns = other if other.dim() == 2 else other[:, None]
+        out = product(columns.T.reshape(-1, *shape)).flatten(1).T
+        return out if other.dim() == 2 else out[:, 0]
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _apply(self, x: torch.Tensor) -> torch.Tensor:
+        y = self._f(x if self.batched else x.unsqueeze(0))
+        if not isinstance(y, torch.Tensor) or y.dim() != 2:
+            raise ModelError(
+                "f must map [B, *input_shape] to one tensor [B, n]",
+                got=list(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__,
+            )
+        return y if self.batched else y.squeeze(0)
+
+    @contextlib.contextmanager
+    def _execution(self) -> Iterator[None]:
+        with ieee_float32(), substituted():
+            yield
+
+    def _directions(self, given: torch.Tensor, shape: torch.Size, name: str) -> torch.Tensor:
+        if given.shape[1:] != shape or given.dim() != len(shape) + 1:
+            raise UsageError(
+                f"{name} have a wrong shape",
+                expected=f"[K, {', '.join(map(str, shape))}]",
+                got=list(given.shape),
+            )
+        return given.detach().to(dtype=self.dtype, device=self.x.device)
+
+
+class AdjointOperator:
+    """J^T as a matrix of shape (m, n); made by ``J.T``."""
+
+    def __init__(self, operator: JacobianOperator) -> None:
+        self._operator = operator
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n)."""
+        n, m = self._operator.shape
+        return m, n
+
+    @property
+    def T(self) -> JacobianOperator:
+        """J."""
+        return self._operator
+
+    def __matmul__(self, other: torch.Tensor) -> torch.Tensor:
+        """J^T @ u with u [n] or [n, K]."""
+        op = self._operator
+        return op._flat(other, op.shape[0], op.vjp, op.value.shape)
+
+
+class _Widest(TorchDispatchMode):
+    """Notes the size of the largest tensor that any operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.bytes = max(self.bytes, tensor.numel() * tensor.element_size())
+        return out
+
+
+_doubles: weakref.WeakKeyDictionary[nn.Module, nn.Module] = weakref.WeakKeyDictionary()
+
+
+def _at_precision(f: Callable[[torch.Tensor], torch.Tensor], precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    convert = getattr(f, "at_precision", None)
+    if callable(convert):
+        return convert(precision)  # type: ignore[no-any-return]
+    if not isinstance(f, nn.Module):
+        return f
+    first = next((p for p in f.parameters() if p.is_floating_point()), None)
+    if first is None or first.dtype == DTYPES[precision]:
+        return f
+    if precision == "fp32":
+        raise UsageError(
+            "the module's parameters are not float32",
+            expected=torch.float32,
+            got=first.dtype,
+            hint="convert it with .float(), or pass precision='fp64'",
+        )
+    if f not in _doubles:
+        _doubles[f] = copy.deepcopy(f).to(torch.float64)
+    return _doubles[f]
+
+
+def _is_batched(f: object, x: torch.Tensor, batched: bool | None) -> bool:
+    shape = getattr(f, "input_shape", None)
+    if shape is None:
+        return bool(batched)
+    found = x.dim() == len(shape) + 1
+    if tuple(x.shape[1:] if found else x.shape) != tuple(shape):
+        raise UsageError(
+            "x does not fit the encoder",
+            expected=f"{list(shape)} or [B, {', '.join(map(str, shape))}]",
+            got=list(x.shape),
+        )
+    if batched is not None and batched != found:
+        raise UsageError("batched contradicts the shape of x", expected=found, got=batched)
+    return found
+
+
+@contextlib.contextmanager
+def _explained(mode: str) -> Iterator[None]:
+    """Say in words why a third-party model cannot be differentiated."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise NumericsError(
+                "a pass over the model does not fit into memory",
+                got=str(error).split("\n")[0],
+                hint="pass a smaller chunk_size or memory_budget",
+            ) from error
+        raise ModelError(
+            f"the model cannot be differentiated in {mode} mode",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error}",
+            hint="look for in-place changes of buffers, .numpy(), .item() or data-dependent branches in its forward",
+        ) from error
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = _linux_available() or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError), open(limit) as top, open(used) as now:
+            free = min(free, max(0, int(top.read()) - int(now.read())))
+    return max(free, 1 << 28)
+
+
+def _linux_available() -> int | None:
+    """MemAvailable, which counts reclaimable cache as free; None where there is no /proc."""
+    with contextlib.suppress(OSError), open("/proc/meminfo") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
