@@ -1,0 +1,124 @@
+"""What a user asked for, validated. Command line > environment > TOML file > defaults."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from equivengine.contracts.probe import Params, Probe
+from equivengine.errors import UsageError
+from equivengine.runtime.registry import suggest
+
+#: With no image set named, the bundled digits are used, and this many of them.
+DEFAULT_LIMIT = 4
+
+
+class ProbeRequest(BaseModel):
+    """One probe and its parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="Name of the probe.")
+    set: dict[str, Any] = Field(default_factory=dict, description="Parameters that differ from their defaults.")
+
+
+class RunConfig(BaseModel):
+    """Everything that determines a run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    probes: tuple[ProbeRequest, ...] = Field(min_length=1, description="Probes to run.")
+    models: tuple[str, ...] = Field(default=("digits",), min_length=1, description="Model URIs.")
+    images: tuple[str, ...] = Field(default=("digits",), min_length=1, description="Image URIs.")
+    targets: str | None = Field(default=None, description="Image URI of the targets of pairs; the images when unset.")
+    limit: int | None = Field(default=None, ge=1, description="Images taken from each set, in order; all when unset.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of everything random.")
+    device: str = Field(default="auto", description='"auto", "cpu", "cuda" or "cuda:N".')
+    precision: Literal["fp32", "fp64"] = Field(default="fp32", description="Arithmetic of the derivatives.")
+    executor: str = Field(default="serial", description="Where units run.")
+    out: str | None = Field(default=None, description="Run directory; derived from the plan when unset.")
+
+
+def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Read a run file.
+
+    Raises:
+        UsageError: If it is missing, no TOML, or holds unknown or wrong entries.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"the run file {str(path)!r} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the run file {str(path)!r} cannot be read", got=error) from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"the run file {str(path)!r} is no TOML", got=error) from None
+    return validated({**data, **(overrides or {})}, where=str(path))
+
+
+def validated(data: dict[str, Any], where: str = "the options") -> RunConfig:
+    """A `RunConfig` from plain values.
+
+    Raises:
+        UsageError: Naming the first entry that is wrong.
+    """
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise _usage_error(error, where, list(RunConfig.model_fields)) from None
+
+
+def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """``("directions=32",)`` -> ``{"directions": 32}``; values are JSON where they parse, text otherwise.
+
+    Raises:
+        UsageError: If a pair has no ``=`` or a key stands twice.
+    """
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise UsageError("--set takes KEY=VALUE", got=repr(pair))
+        if key in settings:
+            raise UsageError(f"--set {key} is given twice", hint="keep one of the two")
+        try:
+            settings[key] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[key] = text
+    return settings
+
+
+def probe_params(probe: type[Probe[Any]], settings: dict[str, Any]) -> Params:
+    """The probe's parameters.
+
+    Raises:
+        UsageError: Naming the key, what it takes and what came.
+    """
+    fields = probe.Params.model_fields
+    try:
+        return probe.Params.model_validate(settings)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        raise _usage_error(error, f"--set for probe {probe.name!r}", list(fields), fields) from None
+
+
+def _usage_error(
+    error: ValidationError, where: str, known: list[str], fields: dict[str, Any] | None = None
+) -> UsageError:
+    first = error.errors(include_url=False)[0]
+    location = ".".join(str(part) for part in first["loc"])
+    key = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"{where}: {location!r} is not known", expected=suggest(location, known))
+    described = ""
+    if fields is not None and key in fields and fields[key].description:
+        described = f" ({fields[key].description.rstrip('.')})"
+    return UsageError(
+        f"{where}: {location or 'the whole'} is wrong{described}",
+        expected=first["msg"][0].lower() + first["msg"][1:],
+        got=repr(first.get("input")),
+    )

@@ -1,0 +1,1 @@
+"""Observers: plugins that watch a run."""
