@@ -1,0 +1,140 @@
+"""Entry point of the ``equivengine`` command. Nothing heavier than click is imported before a command is chosen."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+from importlib.metadata import EntryPoint, entry_points
+
+import click
+
+import equivengine
+from equivengine.errors import EngineError, PluginError, UsageError
+
+COMMANDS = "equivengine.commands"
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """Finds commands in the entry-point group `equivengine.commands` and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all installed commands."""
+        return sorted({entry.name for entry in entry_points(group=COMMANDS)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command.
+
+        Raises:
+            PluginError: If two distributions claim it, or it cannot be imported.
+        """
+        found = [entry for entry in entry_points(group=COMMANDS) if entry.name == cmd_name]
+        if not found:
+            return None
+        if len(found) > 1:
+            raise PluginError(
+                f"the command {cmd_name!r} is claimed by two packages", got="; ".join(_owner(e) for e in found)
+            )
+        try:
+            command = found[0].load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise PluginError(
+                f"the command {cmd_name!r} cannot be loaded",
+                got=f"{_owner(found[0])}: {type(error).__name__}: {error}",
+            ) from error
+        if not isinstance(command, click.Command):
+            raise PluginError(f"the command {cmd_name!r} is no click command", got=f"{_owner(found[0])}: {command!r}")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name close matches for an unknown command."""
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            close = difflib.get_close_matches(name, self.list_commands(ctx), n=2)
+            raise click.UsageError(
+                f"no command is called {name!r}"
+                + (f"; perhaps {' or '.join(close)}" if close else "")
+                + f". Commands: {', '.join(self.list_commands(ctx))}."
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List commands; those of other packages by their owner, since describing them would import them."""
+        rows = []
+        for entry in sorted(entry_points(group=COMMANDS), key=lambda e: e.name):
+            if entry.module.startswith("equivengine."):
+                command = entry.load()
+                rows.append((entry.name, command.get_short_help_str(limit=90)))
+            else:
+                rows.append((entry.name, f"from {_owner(entry)}"))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(equivengine.__version__, "--version", prog_name="equivengine")
+@click.option("-v", "--verbose", count=True, help="More log messages; twice for debugging.")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
+@click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave out a plugin; repeatable.")
+@click.pass_context
+def cli(ctx: click.Context, verbose: int, quiet: bool, blocked: tuple[str, ...]) -> None:
+    """Which inputs does an encoder treat as the same, and which near-identical inputs as different?
+
+    \b
+    Try first:  equivengine probe --plugin ldlc
+    Then:       equivengine probe --plugin spectrum --model timm:vit_base_patch16_224 --images folder:photos
+    """
+    level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    ctx.obj = {"blocked": blocked, "quiet": quiet}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code (0, 1, 2, 3 or 130)."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors of ours never show a traceback.
+
+    With EQUIVENGINE_TRACEBACK=1 in the environment they do, for plugin authors.
+    """
+    try:
+        code = cli.main(args=arguments, prog_name="equivengine", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except EngineError as error:
+        if os.environ.get("EQUIVENGINE_TRACEBACK"):
+            raise
+        _complain(str(error))
+        return error.exit_code
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return UsageError.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _complain(text: str) -> None:
+    head = click.style("error:", fg="red", bold=True) if _colour() else "error:"
+    click.echo(f"{head} {text}", err=True)
+
+
+def _colour() -> bool:
+    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
+
+
+def _owner(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value

@@ -1,0 +1,27 @@
+"""``equivengine resume``: finish what is missing or failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from equivengine.cli.options import execution_options
+
+
+@click.command("resume")
+@click.argument("run", type=click.Path())
+@execution_options
+@click.pass_context
+def command(ctx: click.Context, run: str, **options: Any) -> int:
+    """Finish what is missing or failed in a run directory; nothing published is computed again."""
+    from equivengine.cli.execution import resume_and_print
+
+    return resume_and_print(
+        ctx,
+        run,
+        device=options["device"],
+        executor=options["executor"],
+        as_json=options["as_json"],
+        progress=options["progress"],
+    )
