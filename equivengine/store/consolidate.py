@@ -1,0 +1,106 @@
+"""Gather a run directory in one file, with tables that plain h5py shows at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from equivengine.contracts.result import Scalar
+from equivengine.contracts.unit import Unit
+from equivengine.store import elements, guard, layout, schema, shard
+
+
+def write_run_file(path: Path, root: Path) -> None:
+    """Write ``run.h5`` of the run directory ``root`` to ``path``, and read it back.
+
+    Raises:
+        OSError: If it cannot be written.
+        StoreError: If a shard, a failure or the plan is damaged.
+    """
+    stored = layout.read_plan(root)
+    shards = layout.find_units(root)
+    failures = layout.read_failures(root, shards)
+    rows: list[_Row] = []
+    with shard.new_file(path, schema.RUN_FORMAT) as file:
+        plan = elements.write_text(file, "plan", schema.to_json(stored.plan, "the plan"), "json")
+        elements.set_text(plan, "digest", stored.digest)
+        tables = elements.new_group(file, "summary", "summaries")
+        units = elements.new_group(file, "units", "units")
+        for unit_id in layout.in_plan_order(stored.plan, shards):
+            with guard.open_untrusted(root / shards[unit_id], schema.SHARD_FORMAT) as source:
+                group = guard.group(guard.group(source, "units"), unit_id)
+                shard.copy_unit(group, units)
+                rows.append(_Row(unit_id, group))
+        for probe in dict.fromkeys(row.unit.probe for row in rows):
+            _write_table(elements.new_group(tables, probe, "summary-table"), [r for r in rows if r.unit.probe == probe])
+        kept = elements.new_group(file, "failures", "failures")
+        for unit_id in layout.in_plan_order(stored.plan, failures):
+            elements.write_text(kept, unit_id, schema.to_json(failures[unit_id].to_json(), "a failure"), "json")
+        _write_manifest(elements.new_group(file, "manifest", "manifest"), root, shards)
+    with guard.open_untrusted(path, schema.RUN_FORMAT, check=True) as file:
+        found = guard.names(guard.group(file, "units"))
+        if found != [row.unit_id for row in rows]:
+            raise guard.Refused(f"{len(found)} units", f"{len(rows)} units")
+
+
+class _Row:
+    """One unit of a table."""
+
+    def __init__(self, unit_id: str, group: h5py.Group) -> None:
+        self.unit_id = unit_id
+        self.unit: Unit = schema.parse_unit(elements.read_json(group, "unit"), f"unit {unit_id}")
+        self.status = elements.read_text(group, "status")
+        summary = guard.group(group, "summary")
+        self.summary: Mapping[str, Scalar] = {
+            name: elements.read_scalar(summary, name) for name in guard.names(summary)
+        }
+
+
+def _write_table(table: h5py.Group, rows: list[_Row]) -> None:
+    """Columns over the units of one probe: scalars as float64 (NaN where a unit lacks one), and who they belong to."""
+    columns: dict[str, Any] = {
+        "unit_id": np.array([row.unit_id for row in rows]),
+        "model": np.array([row.unit.model for row in rows]),
+        "sample": np.array([_sample_text(row.unit) for row in rows]),
+        "status": np.array([row.status for row in rows]),
+    }
+    first: dict[str, Scalar] = {}
+    for row in rows:
+        first = first | {name: scalar for name, scalar in row.summary.items() if name not in first}
+    for name in first:
+        columns[name] = np.array([row.summary[name].value if name in row.summary else np.nan for row in rows])
+    _write_columns(table, columns, "unit")
+    for name, scalar in first.items():
+        for key in ("unit", "description", "group"):
+            elements.set_text(table[name], key, getattr(scalar, key))
+
+
+def _sample_text(unit: Unit) -> str:
+    """The ids of a unit's samples; of a set only the first (the unit itself holds all)."""
+    ids = [sample.id for sample in unit.samples]
+    return " | ".join(ids) if len(ids) <= 3 else f"{' | '.join(ids[:3])} | ... ({len(ids)})"
+
+
+def _write_manifest(manifest: h5py.Group, root: Path, shards: Mapping[str, str]) -> None:
+    """Digest and size of the shard that each unit was read from."""
+    files = {relative: (guard.sha256_of(root / relative), (root / relative).stat().st_size) for relative in
+             dict.fromkeys(shards.values())}  # fmt: skip
+    columns = {
+        "unit_id": np.array(list(shards), dtype=str),
+        "shard": np.array(list(shards.values()), dtype=str),
+        "sha256": np.array([files[relative][0] for relative in shards.values()], dtype=str),
+        "size": np.array([files[relative][1] for relative in shards.values()], dtype=np.int64),
+    }
+    _write_columns(manifest, columns, "entry")
+
+
+def _write_columns(group: h5py.Group, columns: Mapping[str, np.ndarray], dim: str) -> None:
+    for name, values in columns.items():
+        elements.write_values(group, name, values, "column")
+    elements.write_dimensions(group, {dim: len(next(iter(columns.values())))})
+    for name in columns:
+        elements.attach(group, name, (dim,))

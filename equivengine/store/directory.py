@@ -1,0 +1,191 @@
+"""Write a run directory: any number of processes, on any number of hosts, that may die at any moment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from equivengine.contracts.result import ProbeResult
+from equivengine.contracts.unit import Unit
+from equivengine.errors import StoreError
+from equivengine.store import atomic, consolidate, layout, schema, shard
+from equivengine.store.layout import Failure
+
+
+class RunDirectory:
+    """A run directory that units are published in. Safe to open from many processes at once; picklable.
+
+    Obtain it by `create_or_open`, or by `open` in a worker.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create_or_open(cls, path: str | os.PathLike[str], plan: Mapping[str, Any], plan_digest: str) -> RunDirectory:
+        """Freeze a plan in a directory, or open the directory that holds this plan already.
+
+        Args:
+            path: The directory; made with its parents if it is absent.
+            plan: JSON types. ``plan["units"]`` lists `Unit.to_json` objects or unit ids, in the order of the run.
+            plan_digest: Two plans are the same if their digests are.
+
+        Raises:
+            StoreError: If the directory holds another plan or something else, or cannot be written. Nothing in it is
+                changed then.
+            PluginError: If the plan is not JSON.
+        """
+        root = Path(path).absolute()
+        text = schema.to_json(layout.StoredPlan(dict(plan), plan_digest).to_json(), "the plan")
+        schema.plan_units(plan)
+        atomic.make_directory(root)
+        if not _holds_plan(root):
+            _check_empty(root)
+            atomic.publish_text(root / schema.PLAN_FILE, text, overwrite=False)
+        found = layout.read_plan(root).digest
+        if found != plan_digest:
+            raise StoreError(
+                f"{root} holds another plan",
+                expected=f"plan {plan_digest}",
+                got=f"plan {found}",
+                hint="choose another --out, or finish the run that is there with `equivengine resume`",
+            )
+        for name in (schema.SHARDS, schema.FAILURES):
+            atomic.make_directory(root / name)
+        _check_writable(root)
+        for directory in (root, root / schema.FAILURES, *sorted((root / schema.SHARDS).glob("[0-9a-f][0-9a-f]"))):
+            atomic.sweep(directory)
+        return cls(root)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
+        """Open a directory that holds a plan.
+
+        Raises:
+            StoreError: If it holds none, or its plan is damaged or of a newer major version.
+        """
+        root = Path(path).absolute()
+        layout.read_plan(root)
+        return cls(root)
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The frozen plan.
+
+        Raises:
+            StoreError: If it was damaged since.
+        """
+        return layout.read_plan(self.path).plan
+
+    def publish(self, unit: Unit, result: ProbeResult, provenance: Mapping[str, Any]) -> bool:
+        """Publish a unit's result; durable on disk when this returns.
+
+        Args:
+            unit: The unit.
+            result: What its probe found.
+            provenance: Where and with what it was run; JSON types.
+
+        Returns:
+            False if the unit was published already; the first result stays.
+
+        Raises:
+            StoreError: If the disk is full or the directory cannot be written; nothing is published then.
+            PluginError: If the result holds what cannot be stored.
+        """
+        target = self.path / schema.shard_path(unit.unit_id)
+        published = False
+        if not self.is_published(unit.unit_id):
+            atomic.make_directory(target.parent)
+            published = atomic.publish(
+                target, lambda path: shard.write_shard(path, unit, result, provenance), overwrite=False
+            )
+        failure = self._failure_path(unit.unit_id)
+        with atomic.storage_errors(failure.parent):
+            failure.unlink(missing_ok=True)
+        return published
+
+    def is_published(self, unit_id: str) -> bool:
+        """Whether a unit has a shard of its own (units of packed shards: `published`).
+
+        Raises:
+            StoreError: If this is no unit id.
+        """
+        return (self.path / schema.shard_path(unit_id)).exists()
+
+    def published(self) -> set[str]:
+        """Ids of all published units.
+
+        Raises:
+            StoreError: If the directory, or a shard that holds several units, cannot be read.
+        """
+        return set(layout.find_units(self.path))
+
+    def record_failure(
+        self, unit: Unit, message: str, *, error_type: str = "", provenance: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep why a unit failed, in place of its last failure; nothing if it is published.
+
+        Raises:
+            StoreError: If the disk is full or the directory cannot be written.
+            PluginError: If the provenance is not JSON.
+        """
+        if self.is_published(unit.unit_id):
+            return
+        failure = Failure(unit, message, error_type, provenance or {})
+        text = schema.to_json(failure.to_json(), "a failure")
+        atomic.publish_text(self._failure_path(unit.unit_id), text, overwrite=True)
+
+    def failures(self) -> dict[str, Failure]:
+        """Last failure by unit id, of the units that have not been published since.
+
+        Raises:
+            StoreError: If one is damaged.
+        """
+        return layout.read_failures(self.path, self.published())
+
+    def consolidate(self) -> Path:
+        """Gather plan, shards and failures in ``run.h5``, replacing the one that is there.
+
+        Returns:
+            Its path.
+
+        Raises:
+            StoreError: If a shard is damaged, or the disk is full; the former ``run.h5`` stays then.
+        """
+        target = self.path / schema.RUN_FILE
+        atomic.publish(target, lambda path: consolidate.write_run_file(path, self.path), overwrite=True)
+        return target
+
+    def _failure_path(self, unit_id: str) -> Path:
+        return self.path / schema.FAILURES / f"{unit_id}.json"
+
+
+def _holds_plan(root: Path) -> bool:
+    with atomic.storage_errors(root):
+        return (root / schema.PLAN_FILE).exists()
+
+
+def _check_empty(root: Path) -> None:
+    """A directory of someone else's files never becomes a run; what a dead writer left does not count."""
+    with atomic.storage_errors(root):
+        others = sorted(path.name for path in root.iterdir() if not atomic.is_temporary(path))
+    if others and not _holds_plan(root):  # another process may have made it a run meanwhile
+        raise StoreError(
+            f"{root} is not empty and holds no run",
+            expected="a new or empty directory, or a run",
+            got=", ".join(others[:5]) + (", ..." if len(others) > 5 else ""),
+            hint="choose another --out",
+        )
+
+
+def _check_writable(root: Path) -> None:
+    """Say now, not after the first hour of work, that nothing can be written."""
+    probe = atomic.temporary_beside(root / "writable")
+    with atomic.storage_errors(root):
+        probe.write_bytes(b"")
+        probe.unlink()

@@ -1,0 +1,273 @@
+"""Write and read the elements that files are made of: texts, JSON, scalars, checks, arrays with named dimensions.
+
+Writers take any h5py group of a file being made; readers go through `guard` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import h5py
+import numpy as np
+
+from equivengine.contracts.result import Array, Check, Scalar
+from equivengine.errors import PluginError
+from equivengine.store import guard, schema
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def set_text(node: h5py.HLObject, name: str, value: str) -> None:
+    """Set a fixed-width UTF-8 attribute; an empty text is left out.
+
+    Raises:
+        PluginError: If it is longer than HDF5 takes, or no valid Unicode.
+    """
+    if value:
+        raw = _encode(value, name)
+        if len(raw) > schema.MAX_ATTRIBUTE_BYTES:
+            raise PluginError(f"{name} is too long", expected=f"{schema.MAX_ATTRIBUTE_BYTES} bytes", got=len(raw))
+        # netCDF readers take a text of width 1 for raw characters, so no text is narrower than 2
+        node.attrs.create(name, np.bytes_(raw), dtype=h5py.string_dtype("utf-8", max(2, len(raw))))
+
+
+def label(node: h5py.HLObject, encoding: str) -> Any:
+    """Say what an element is; returns it."""
+    set_text(node, "encoding-type", encoding)
+    set_text(node, "encoding-version", schema.VERSION_TEXT)
+    return node
+
+
+def new_group(parent: h5py.Group, name: str, encoding: str) -> h5py.Group:
+    """A group that lists its entries in the order in which they were written."""
+    return label(parent.create_group(name, track_order=True), encoding)
+
+
+def write_text(parent: h5py.Group, name: str, value: str, encoding: str = "string") -> h5py.Dataset:
+    """Write a scalar fixed-width UTF-8 dataset.
+
+    Raises:
+        PluginError: If it is longer than `schema.MAX_TEXT_BYTES`, or no valid Unicode.
+    """
+    raw = _encode(value, name)
+    if len(raw) > schema.MAX_TEXT_BYTES:
+        raise PluginError(f"{name} is too long", expected=f"{schema.MAX_TEXT_BYTES} bytes", got=len(raw))
+    dtype = h5py.string_dtype("utf-8", max(2, len(raw)))
+    return label(parent.create_dataset(name, data=np.array(raw, dtype=dtype), dtype=dtype), encoding)
+
+
+def write_scalar(parent: h5py.Group, name: str, scalar: Scalar) -> None:
+    """Write a float64 [] dataset; what is absent is left out (xarray refuses None)."""
+    node = label(parent.create_dataset(name, data=np.float64(scalar.value)), "scalar")
+    set_text(node, "unit", scalar.unit)
+    set_text(node, "description", scalar.description)
+    set_text(node, "group", scalar.group)
+    if scalar.interval is not None:
+        node.attrs["interval"] = np.array(scalar.interval, dtype=np.float64)
+    if scalar.n is not None:
+        node.attrs["n"] = np.int64(scalar.n)
+
+
+def write_check(parent: h5py.Group, name: str, check: Check) -> None:
+    """Write a float64 [] dataset: the value, with ``bound`` and ``passed`` as attributes."""
+    node = label(parent.create_dataset(name, data=np.float64(check.value)), "check")
+    node.attrs["bound"] = np.float64(check.bound)
+    node.attrs["passed"] = np.uint8(check.passed)
+    set_text(node, "description", check.description)
+
+
+def write_values(parent: h5py.Group, name: str, data: np.ndarray, encoding: str = "array") -> h5py.Dataset:
+    """Write an array without its dimensions: bool as int8 (netCDF has none), str as fixed-width UTF-8, little endian.
+
+    Raises:
+        PluginError: If it is too large, or of a dtype that not every reader has.
+    """
+    kind = data.dtype.kind
+    if kind == "U":
+        try:
+            raw = np.char.encode(data, "utf-8")
+        except UnicodeEncodeError as error:
+            raise PluginError(f"array {name!r} holds text that is no valid Unicode", got=error) from error
+        dtype = h5py.string_dtype("utf-8", max(2, raw.dtype.itemsize))
+        data = raw.astype(dtype)
+    elif kind == "b":
+        data = data.astype(np.int8)
+        dtype = data.dtype
+    else:
+        data = data.astype(data.dtype.newbyteorder("<"), copy=False)
+        dtype = data.dtype
+    if kind == "f" and data.itemsize > 8:
+        raise PluginError(f"array {name!r} has a dtype that cannot be stored", expected="float64", got=dtype)
+    if data.nbytes > schema.MAX_DATASET_BYTES:
+        raise PluginError(f"array {name!r} is too large", expected=f"{schema.MAX_DATASET_BYTES} bytes", got=data.nbytes)
+    storage: dict[str, Any] = {}
+    if data.ndim and data.nbytes >= schema.CHUNKED_FROM_BYTES and data.itemsize <= schema.CHUNK_BYTES:
+        chunks = schema.chunk_shape(data.shape, data.itemsize)
+        storage = {"chunks": chunks, "compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
+    node = label(parent.create_dataset(name, data=data, dtype=dtype, **storage), encoding)
+    if kind == "b":
+        set_text(node, "dtype", "bool")  # xarray's own convention
+    if kind == "U":
+        set_text(node, "_Encoding", "utf-8")
+    return node
+
+
+def stored_name(name: str, dims: tuple[str, ...], all_dims: Iterable[str]) -> str:
+    """What an array is called in its group: netCDF reserves the name of a dimension for the array along it."""
+    return schema.NON_COORDINATE + name if name in set(all_dims) and dims != (name,) else name
+
+
+def write_dimensions(group: h5py.Group, sizes: Mapping[str, int]) -> None:
+    """Give the axes of a group their scales, where no array of that name is one already."""
+    for dim, size in sizes.items():
+        if not guard.has(group, dim):
+            label(group.create_dataset(dim, shape=(size,), dtype=">f4"), "dimension")
+            group[dim].make_scale(f"{schema.DIMENSION_ONLY}{size:10d}")
+        else:
+            group[dim].make_scale(dim)
+
+
+def attach(group: h5py.Group, name: str, dims: tuple[str, ...]) -> None:
+    """Name the axes of a dataset, as text for us and as HDF5 dimension scales for others."""
+    set_text(group[name], "dims", ",".join(dims))
+    for axis, dim in enumerate(dims):
+        if name != dim:
+            group[name].dims[axis].attach_scale(group[dim])
+
+
+def write_arrays(group: h5py.Group, arrays: Mapping[str, Array]) -> None:
+    """Write arrays in order, with one scale per dimension.
+
+    Raises:
+        PluginError: As `write_values`.
+    """
+    sizes = {dim: size for array in arrays.values() for dim, size in zip(array.dims, array.data.shape, strict=True)}
+    for name, array in arrays.items():
+        node = write_values(group, stored_name(name, array.dims, sizes), array.data)
+        set_text(node, "unit", array.unit)
+        set_text(node, "description", array.description)
+    write_dimensions(group, sizes)
+    for name, array in arrays.items():
+        attach(group, stored_name(name, array.dims, sizes), array.dims)
+
+
+def _encode(value: str, what: str) -> bytes:
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PluginError(f"{what} is no valid Unicode", got=error) from error
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def expect(node: h5py.HLObject, encoding: str) -> None:
+    """Hold an element against what belongs in its place.
+
+    Raises:
+        StoreError: If it is something else, or of a newer major version.
+    """
+    found, version = guard.text(node, "encoding-type"), guard.text(node, "encoding-version")
+    if (found, version) != (encoding, schema.VERSION_TEXT):
+        schema.check_format(f"{node.file.filename}:{node.name}", found, version, encoding)
+
+
+def read_text(parent: h5py.Group, name: str, encoding: str = "string") -> str:
+    """Read a scalar text; empty where it is absent.
+
+    Raises:
+        Refused, StoreError: If it is something else.
+    """
+    if not guard.has(parent, name):
+        return ""
+    node = guard.dataset(parent, name)
+    expect(node, encoding)
+    if node.dtype.kind != "S" or node.shape != () or node.dtype.itemsize > schema.MAX_TEXT_BYTES:
+        raise guard.Refused(f"{node.name} is {node.dtype} {node.shape}", "one text")
+    return bytes(node[()]).decode("utf-8")
+
+
+def read_json(parent: h5py.Group, name: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        Refused, StoreError: If it is something else.
+    """
+    return schema.parse_json(read_text(parent, name, "json"), f"{parent.file.filename}:{parent.name}/{name}")
+
+
+def _number(parent: h5py.Group, name: str, encoding: str) -> tuple[h5py.Dataset, float]:
+    node = guard.dataset(parent, name)
+    expect(node, encoding)
+    if node.dtype.kind != "f" or node.shape != ():
+        raise guard.Refused(f"{node.name} is {node.dtype} {node.shape}", "one float")
+    return node, float(node[()])
+
+
+def read_scalar(parent: h5py.Group, name: str) -> Scalar:
+    """Read what `write_scalar` wrote.
+
+    Raises:
+        Refused, StoreError: If it is something else.
+    """
+    node, value = _number(parent, name, "scalar")
+    interval, n = guard.attribute(node, "interval"), guard.attribute(node, "n")
+    return Scalar(
+        value,
+        guard.text(node, "unit"),
+        guard.text(node, "description"),
+        interval=None if interval is None else (float(interval[0]), float(interval[1])),
+        n=None if n is None else int(n),
+        group=guard.text(node, "group"),
+    )
+
+
+def read_check(parent: h5py.Group, name: str) -> Check:
+    """Read what `write_check` wrote.
+
+    Raises:
+        Refused, StoreError: If it is something else.
+    """
+    node, value = _number(parent, name, "check")
+    bound, passed = guard.attribute(node, "bound"), guard.attribute(node, "passed")
+    return Check(bool(int(passed)), value, float(bound), guard.text(node, "description"))
+
+
+def array_names(group: h5py.Group) -> dict[str, str]:
+    """Names of the arrays in a group, in order, with the names of their datasets."""
+    found = {}
+    for stored in guard.names(group):
+        if guard.encoding(group, stored) == "array":
+            found[stored.removeprefix(schema.NON_COORDINATE)] = stored
+    return found
+
+
+def read_values(parent: h5py.Group, name: str, encoding: str = "array") -> np.ndarray:
+    """Read an array's values in native byte order.
+
+    Raises:
+        Refused, StoreError: If it is something else, or would not fit the limits of `schema`.
+    """
+    node = guard.dataset(parent, name)
+    expect(node, encoding)
+    data = np.asarray(node[()])
+    if data.dtype.kind == "S":
+        return np.char.decode(data, "utf-8")
+    if guard.text(node, "dtype") == "bool":
+        return data.astype(bool)
+    return data.astype(data.dtype.newbyteorder("="), copy=False)
+
+
+def read_array(group: h5py.Group, name: str) -> Array:
+    """Read one array by the name of its dataset.
+
+    Raises:
+        Refused, StoreError: If it is something else, or would not fit the limits of `schema`.
+    """
+    data = read_values(group, name)
+    node = group[name]
+    dims = guard.text(node, "dims")
+    return Array(
+        data, tuple(dims.split(",")) if dims else (), guard.text(node, "unit"), guard.text(node, "description")
+    )

@@ -1,0 +1,293 @@
+"""Open HDF5 files that one did not write: nothing is read before it has been looked at.
+
+HDF5 files can name other files (external and soft links, external storage, virtual datasets) and declare sizes that
+they do not have; an ordinary read follows the one and allocates the other. So each path is walked component by
+component (`h5py`'s own checks see only the last one), and each dataset's storage, filters, type and declared size are
+held against what our writer makes, before any value is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5i, h5l, h5o, h5z
+
+from equivengine.errors import StoreError
+from equivengine.store import schema
+
+_FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
+_LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
+_PLAIN = "integers, floats or fixed-width strings"
+_HASH_STEP = 4 << 20
+
+#: Files up to this size are held against their own digest when opened; larger ones by `verify_run` only.
+CHECKED_ON_OPEN_BYTES = 256 << 20
+
+
+class Refused(Exception):
+    """What the guard will not read, and what belongs there; becomes a StoreError that names the file."""
+
+    def __init__(self, what: str, expected: str) -> None:
+        self.expected = expected
+        super().__init__(what)
+
+
+@contextlib.contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged or hostile file raises into one StoreError.
+
+    Raises:
+        StoreError: Naming the file and the next step.
+    """
+    hint = _next_step(path)
+    try:
+        yield
+    except StoreError as error:
+        if error.hint is not None:
+            raise
+        raise StoreError(error.what, expected=error.expected, got=error.got, hint=hint) from error
+    except Refused as error:
+        raise StoreError(f"{path} is not safe to read", expected=error.expected, got=error, hint=hint) from error
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} does not exist", hint="pass a run directory, or its run.h5") from error
+    except PermissionError as error:
+        raise StoreError(f"{path} cannot be read", got=error.strerror, hint="change its permissions") from error
+    except MemoryError as error:
+        raise StoreError(
+            f"there is too little memory to read {path}", hint="free some memory, and try again"
+        ) from error
+    except OSError as error:
+        if error.errno is not None:  # the disk or the network, not the content: nothing is to be deleted
+            hint = "see that its file system is well, and try again"
+            raise StoreError(f"{path} cannot be read", got=os.strerror(error.errno), hint=hint) from error
+        raise _damaged(path, error) from error
+    except Exception as error:  # h5py raises nearly every built-in error for one kind of damage or another
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    got = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    expected = "a file that equivengine wrote"
+    return StoreError(f"{path} is damaged", expected=expected, got=got, hint=_next_step(path))
+
+
+def _next_step(path: Path) -> str:
+    if path.name == schema.PLAN_FILE:
+        return f"choose another --out; {schema.RUN_FILE}, if it is there, holds a copy of the plan"
+    if schema.is_unit_id(path.stem) or path.name.startswith(schema.PACK_PREFIX):
+        return "delete it and resume the run: what it held is computed again"
+    return "consolidate its run directory again (`equivengine resume`), or pass the directory"
+
+
+@contextlib.contextmanager
+def open_untrusted(path: Path, file_format: str, *, check: bool | None = None) -> Iterator[h5py.File]:
+    """Open a file of ours for reading.
+
+    Args:
+        path: The file.
+        file_format: The format that it must have, one of `schema`'s.
+        check: Hold the file against its own digest first; None: if it is at most `CHECKED_ON_OPEN_BYTES` large.
+
+    Raises:
+        StoreError: If it is absent, unreadable, damaged, of another format or a newer major version. Errors within
+            the ``with`` block become StoreErrors too.
+    """
+    with damage(path):
+        size = regular_size(path)
+        if check or (check is None and size <= CHECKED_ON_OPEN_BYTES):
+            _check_digest(path)
+        with h5py.File(path, "r", locking=False) as file:  # published files never change
+            schema.check_format(str(path), text(file, "format"), text(file, "format-version"), file_format)
+            yield file
+
+
+def sha256_of(path: Path, start: int = 0) -> str:
+    """Sha256 (hex) of a file from byte ``start`` on."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        file.seek(start)
+        while block := file.read(_HASH_STEP):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def regular_size(path: Path) -> int:
+    """Size of a regular file, bytes.
+
+    Raises:
+        Refused: If it is something else (a pipe would block for ever).
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused("something that is no regular file", "a regular file")
+    return found.st_size
+
+
+def _check_digest(path: Path) -> None:
+    with open(path, "rb") as file:
+        block = file.read(schema.USER_BLOCK)
+    if not block.startswith(schema.MAGIC):
+        return  # another tool rewrote it (h5repack drops the block)
+    lines = block.rstrip(b"\0").decode("ascii").splitlines()
+    stored = dict(line.split(" ", 1) for line in lines[1:] if " " in line).get("sha256", "")
+    actual = sha256_of(path, schema.USER_BLOCK)
+    if stored != actual:
+        raise StoreError(
+            f"{path} is damaged: its content is not what was written",
+            expected=f"sha256 {stored[:64]}",
+            got=f"sha256 {actual}",
+            hint=_next_step(path),
+        )
+
+
+def names(group: h5py.Group, limit: int = 10_000_000) -> list[str]:
+    """Names in a group, in the order in which they were written.
+
+    Raises:
+        Refused: If there are more than ``limit``.
+    """
+    if len(group) > limit:
+        raise Refused(f"{len(group)} entries in {group.name}", f"at most {limit}")
+    return list(group)
+
+
+def has(group: h5py.Group, name: str) -> bool:
+    """Whether a group has an entry of this name (nothing is opened)."""
+    return bool(group.id.links.exists(name.encode()))
+
+
+def group(parent: h5py.Group, name: str) -> h5py.Group:
+    """The group ``name`` in ``parent``; a single component.
+
+    Raises:
+        Refused: If it is a link to elsewhere, or no group.
+        KeyError: If it is absent.
+    """
+    child = _child(parent, name)
+    if not isinstance(child, h5py.Group):
+        raise Refused(f"{child.name} is no group", "a group")
+    return child
+
+
+def dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
+    """The dataset ``name`` in ``parent``, safe to read: `_check_storage` has passed.
+
+    Raises:
+        Refused: If it is a link to elsewhere, no dataset, or stored in a way that our writer never uses.
+        KeyError: If it is absent.
+    """
+    child = _child(parent, name)
+    if not isinstance(child, h5py.Dataset):
+        raise Refused(f"{child.name} is no dataset", "a dataset")
+    _check_storage(child)
+    return child
+
+
+def encoding(parent: h5py.Group, name: str) -> str:
+    """The ``encoding-type`` of an element, of which nothing else is read.
+
+    Raises:
+        Refused: If it is a link to elsewhere.
+        KeyError: If it is absent.
+    """
+    return text(_child(parent, name), "encoding-type")
+
+
+def _child(parent: h5py.Group, name: str) -> Any:
+    if not name or "/" in name or name == ".":
+        raise Refused(f"{name!r} is no single name", "one path component")
+    raw = name.encode()
+    if not parent.id.links.exists(raw):
+        raise KeyError(f"{parent.name} lacks {name!r}")
+    kind = parent.id.links.get_info(raw).type
+    if kind != h5l.TYPE_HARD:
+        found = _LINKS.get(kind, "a user-defined link")
+        raise Refused(f"{parent.name}/{name} is {found}", "no link that can lead out of the file")
+    child = parent[name]
+    if h5o.get_info(child.id).rc != 1:  # a small file may show one object a million times
+        raise Refused(f"{parent.name}/{name} has several names", "one name")
+    return child
+
+
+def _check_storage(dataset: h5py.Dataset) -> None:
+    """Refuse storage outside the file, unknown filters and types, and sizes that the file cannot hold."""
+    where = dataset.name
+    plist = dataset.id.get_create_plist()
+    if plist.get_external_count():
+        raise Refused(f"{where} keeps its values in another file (external storage)", "values in this file")
+    layout = plist.get_layout()
+    if layout == h5d.VIRTUAL:
+        raise Refused(f"{where} is a virtual dataset", "values in this file")
+    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    if not set(filters) <= _FILTERS or len(set(filters)) < len(filters):
+        raise Refused(f"{where} uses the filters {filters}", "gzip, shuffle and fletcher32, each at most once")
+    dtype = dataset.dtype
+    if not _is_plain(dtype):
+        raise Refused(f"{where} holds values of type {dtype}", _PLAIN)
+    if dataset.shape is None:
+        raise Refused(f"{where} has no shape", "an array or a scalar")
+    declared = math.prod(dataset.shape) * dtype.itemsize
+    if declared > schema.MAX_DATASET_BYTES:
+        raise Refused(f"{where} declares {declared} bytes", f"at most {schema.MAX_DATASET_BYTES}")
+    stored = dataset.id.get_storage_size()
+    room = h5i.get_file_id(dataset.id).get_filesize()
+    factor = schema.MAX_EXPANSION if h5z.FILTER_DEFLATE in filters else 1
+    if declared and (stored > room or declared > stored * factor):
+        raise Refused(f"{where} declares {declared} bytes but holds {stored}", "the bytes that it declares")
+    if layout == h5d.CHUNKED:
+        chunk = math.prod(plist.get_chunk()) * dtype.itemsize
+        if chunk > schema.MAX_CHUNK_BYTES:
+            raise Refused(f"{where} has chunks of {chunk} bytes", f"at most {schema.MAX_CHUNK_BYTES}")
+        largest = [0]
+        dataset.id.chunk_iter(lambda info: largest.append(max(largest.pop(), info.size)))
+        if largest[0] > chunk + chunk // 100 + 1024:  # HDF5 unpacks a chunk whatever its size is to be
+            raise Refused(f"{where} packs {largest[0]} bytes for chunks of {chunk}", "packed chunks no larger")
+
+
+def _is_plain(dtype: np.dtype) -> bool:
+    number = dtype.kind == "f" or (dtype.kind in "iu" and h5py.check_enum_dtype(dtype) is None)
+    return dtype.kind == "S" or (number and dtype.itemsize <= 8)
+
+
+def attribute(node: h5py.HLObject, name: str) -> Any:
+    """An attribute as a NumPy scalar or small array of numbers or bytes; None where it is absent.
+
+    Raises:
+        Refused: If it is of another type, or large.
+    """
+    raw = name.encode()
+    if not h5a.exists(node.id, raw):
+        return None
+    found = h5a.open(node.id, raw)
+    dtype, shape = found.dtype, found.shape
+    if not _is_plain(dtype):
+        raise Refused(f"attribute {name!r} of {node.name} is of type {dtype}", _PLAIN)
+    size = math.prod(shape) * dtype.itemsize
+    if size > schema.MAX_ATTRIBUTE_BYTES:
+        raise Refused(f"attribute {name!r} of {node.name} has {size} bytes", f"at most {schema.MAX_ATTRIBUTE_BYTES}")
+    values = np.empty(shape, dtype)
+    found.read(values)
+    return values[()]
+
+
+def text(node: h5py.HLObject, name: str) -> str:
+    """A text attribute; empty where it is absent.
+
+    Raises:
+        Refused: If it is no text.
+    """
+    value = attribute(node, name)
+    if value is None:
+        return ""
+    if not isinstance(value, bytes):
+        raise Refused(f"attribute {name!r} of {node.name} is no text", "a fixed-width UTF-8 string")
+    return value.decode("utf-8")

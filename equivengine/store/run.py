@@ -1,0 +1,296 @@
+"""Read a run: from its directory, also while it is being written, or from ``run.h5`` alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import h5py
+import numpy as np
+
+from equivengine.contracts.result import Array, Check, ProbeResult, Scalar, Status
+from equivengine.contracts.unit import Unit
+from equivengine.errors import StoreError
+from equivengine.store import elements, guard, layout, schema
+from equivengine.store.layout import Failure
+
+__all__ = ["Failure", "LazyArrays", "Run", "ScalarColumn", "UnitRecord", "open_run"]
+
+
+class LazyArrays(Mapping[str, Array]):
+    """Arrays of a unit by name, in the order of its probe; each access reads one from disk."""
+
+    def __init__(self, source: _Source, unit_id: str, stored: Mapping[str, str]) -> None:
+        self._source, self._unit_id, self._stored = source, unit_id, stored
+
+    def __getitem__(self, name: str) -> Array:
+        stored = self._stored[name]
+        with self._source.unit(self._unit_id) as group:
+            return elements.read_array(guard.group(group, "arrays"), stored)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+
+@dataclass(frozen=True)
+class UnitRecord:
+    """A published unit.
+
+    Attributes:
+        unit_id: Its id.
+        unit: What was asked for.
+        status: The probe's own status.
+        message: Its advice or remark.
+        summary: Scalars by name, in the order of the probe.
+        checks: Consistency checks by name.
+        arrays: Arrays by name; each access reads one from disk (`LazyArrays`).
+        provenance: Where and with what it was run.
+        probe_provenance: What the probe itself recorded.
+    """
+
+    unit_id: str
+    unit: Unit
+    status: Status
+    message: str
+    summary: dict[str, Scalar]
+    checks: dict[str, Check]
+    arrays: LazyArrays
+    provenance: dict[str, Any]
+    probe_provenance: dict[str, Any]
+
+    def result(self) -> ProbeResult:
+        """The probe's result as it was published; reads every array.
+
+        Raises:
+            StoreError: If an array cannot be read.
+        """
+        return ProbeResult(
+            dict(self.arrays), self.summary, self.checks, self.status, self.message, self.probe_provenance
+        )
+
+
+@dataclass(frozen=True)
+class ScalarColumn:
+    """One scalar over the units of a probe, in the order of `Run.units`.
+
+    Attributes:
+        values: float64 [units]; NaN where a unit lacks it.
+        low: float64 [units], lower end of the 95% interval; NaN where there is none.
+        high: float64 [units], upper end.
+        n: int64 [units], number of observations; -1 where there is none.
+        unit: Unit of the values.
+        description: One line.
+        group: Heading under which ``show`` lists it.
+    """
+
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n: np.ndarray
+    unit: str
+    description: str
+    group: str
+
+
+class _Source:
+    """A file that units are read from: kept open (``run.h5``) or opened for each read (there may be many shards)."""
+
+    def __init__(self, path: Path, file_format: str) -> None:
+        self.path, self.format = path, file_format
+        self.file: h5py.File | None = None
+        self.closed = self._checked = False
+
+    @contextlib.contextmanager
+    def unit(self, unit_id: str) -> Iterator[h5py.Group]:
+        if self.closed:
+            raise StoreError(f"{self.path} was closed", hint="read arrays before leaving the `with` block of the run")
+        with contextlib.ExitStack() as stack:
+            file = self.file
+            if file is None:
+                check = False if self._checked else None
+                file = stack.enter_context(guard.open_untrusted(self.path, self.format, check=check))
+                self._checked = True
+            stack.enter_context(guard.damage(self.path))
+            yield guard.group(guard.group(file, "units"), unit_id)
+
+
+class Run:
+    """A run as it stood when it was opened. Obtain it by `open_run`; a context manager.
+
+    Attributes:
+        path: What was opened.
+        plan: The frozen plan.
+        plan_digest: Its digest.
+        failures: Last failure by id of each unit that has no result.
+    """
+
+    def __init__(
+        self, path: Path, stored: layout.StoredPlan, sources: Mapping[str, _Source], failures: Mapping[str, Failure]
+    ) -> None:
+        self.path = path
+        self.plan = stored.plan
+        self.plan_digest = stored.digest
+        self._sources = {unit_id: sources[unit_id] for unit_id in layout.in_plan_order(stored.plan, sources)}
+        self.failures = {unit_id: failures[unit_id] for unit_id in layout.in_plan_order(stored.plan, failures)}
+        self._stack = contextlib.ExitStack()
+
+    @property
+    def published(self) -> list[str]:
+        """Ids of the published units, in the order of the plan."""
+        return list(self._sources)
+
+    @property
+    def missing(self) -> list[str]:
+        """Ids of the plan's units that are neither published nor failed, in its order."""
+        planned = schema.plan_units(self.plan)
+        return [unit_id for unit_id in planned if unit_id not in self._sources and unit_id not in self.failures]
+
+    @property
+    def probes(self) -> list[str]:
+        """Names of the probes with published units, in the order of the plan.
+
+        Raises:
+            StoreError: If a shard cannot be read.
+        """
+        return list(dict.fromkeys(record.unit.probe for record in self._records))
+
+    def units(self, probe: str | None = None) -> list[UnitRecord]:
+        """Published units, of one probe or of all, in the order of the plan.
+
+        Raises:
+            StoreError: If a shard cannot be read.
+        """
+        return [record for record in self._records if probe is None or record.unit.probe == probe]
+
+    def results(self, probe: str) -> Iterator[tuple[Unit, ProbeResult]]:
+        """Unit and result, one after the other; the arrays of one at a time are in memory.
+
+        Raises:
+            StoreError: If the run has no results of this probe, or a shard cannot be read.
+        """
+        return ((record.unit, record.result()) for record in self._units_of(probe))
+
+    def summary(self, probe: str) -> dict[str, ScalarColumn]:
+        """Scalars over the units of a probe, by name.
+
+        Raises:
+            StoreError: If the run has no results of this probe, or a shard cannot be read.
+        """
+        records = self._units_of(probe)
+        first: dict[str, Scalar] = {}
+        for record in records:
+            first.update({name: scalar for name, scalar in record.summary.items() if name not in first})
+        return {name: _column(scalar, [r.summary.get(name) for r in records]) for name, scalar in first.items()}
+
+    def close(self) -> None:
+        """Close files; arrays that were not read cannot be read any more."""
+        for source in self._sources.values():
+            source.closed = True
+        self._stack.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _units_of(self, probe: str) -> list[UnitRecord]:
+        records = self.units(probe)
+        if not records:
+            raise StoreError(
+                f"{self.path} has no results of probe {probe!r}",
+                expected=", ".join(self.probes) or "a run with results",
+                got=probe,
+            )
+        return records
+
+    @cached_property
+    def _records(self) -> list[UnitRecord]:
+        return [_read_record(source, unit_id) for unit_id, source in self._sources.items()]
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run for reading.
+
+    Args:
+        path: A run directory, whose shards are read (``run.h5`` is not), or a ``run.h5``, which stands alone.
+
+    Raises:
+        StoreError: If there is no run, or it is damaged, hostile, or of a newer major version.
+    """
+    root = Path(path).absolute()
+    if not root.is_dir():
+        return _open_run_file(root)
+    if not (root / schema.PLAN_FILE).exists():
+        raise StoreError(f"{root} holds no run", expected=schema.PLAN_FILE, hint="pass a run directory, or its run.h5")
+    found = layout.find_units(root)
+    sources = {relative: _Source(root / relative, schema.SHARD_FORMAT) for relative in set(found.values())}
+    return Run(
+        root,
+        layout.read_plan(root),
+        {unit_id: sources[relative] for unit_id, relative in found.items()},
+        layout.read_failures(root, found),
+    )
+
+
+def _open_run_file(path: Path) -> Run:
+    with contextlib.ExitStack() as stack:
+        source = _Source(path, schema.RUN_FORMAT)
+        source.file = stack.enter_context(guard.open_untrusted(path, schema.RUN_FORMAT))
+        digest = guard.text(guard.dataset(source.file, "plan"), "digest")
+        stored = layout.StoredPlan(elements.read_json(source.file, "plan"), digest)
+        units = [name for name in guard.names(guard.group(source.file, "units")) if schema.is_unit_id(name)]
+        kept = guard.group(source.file, "failures")
+        failures = {
+            name: layout.Failure.from_json(elements.read_json(kept, name), f"{path}:/failures/{name}")
+            for name in guard.names(kept)
+        }
+        run = Run(path, stored, dict.fromkeys(units, source), failures)
+        run._stack = stack.pop_all()
+    return run
+
+
+def _read_record(source: _Source, unit_id: str) -> UnitRecord:
+    with source.unit(unit_id) as group:
+        elements.expect(group, "unit")
+        summary, checks = guard.group(group, "summary"), guard.group(group, "checks")
+        status = elements.read_text(group, "status")
+        if status not in get_args(Status):
+            raise guard.Refused(f"status {status[:40]!r}", ", ".join(get_args(Status)))
+        return UnitRecord(
+            unit_id=unit_id,
+            unit=schema.parse_unit(elements.read_json(group, "unit"), f"unit {unit_id} in {source.path}"),
+            status=status,  # type: ignore[arg-type]
+            message=elements.read_text(group, "message"),
+            summary={name: elements.read_scalar(summary, name) for name in guard.names(summary)},
+            checks={name: elements.read_check(checks, name) for name in guard.names(checks)},
+            arrays=LazyArrays(source, unit_id, elements.array_names(guard.group(group, "arrays"))),
+            provenance=elements.read_json(group, "provenance"),
+            probe_provenance=elements.read_json(group, "probe_provenance"),
+        )
+
+
+def _column(like: Scalar, cells: list[Scalar | None]) -> ScalarColumn:
+    nothing = Scalar(float("nan"), "", "")
+    filled = [cell or nothing for cell in cells]
+    intervals = np.array([cell.interval or (np.nan, np.nan) for cell in filled], dtype=np.float64).reshape(-1, 2)
+    return ScalarColumn(
+        values=np.array([cell.value for cell in filled], dtype=np.float64),
+        low=intervals[:, 0],
+        high=intervals[:, 1],
+        n=np.array([-1 if cell.n is None else cell.n for cell in filled], dtype=np.int64),
+        unit=like.unit,
+        description=like.description,
+        group=like.group,
+    )

@@ -1,0 +1,205 @@
+"""Names, versions and limits of the format, and its JSON. ``docs/format.md`` is the prose of this file."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from equivengine.contracts.unit import Unit, canonical_json
+from equivengine.errors import PluginError, StoreError
+
+#: (major, minor). A reader takes every minor of its major; what it does not know it passes over.
+VERSION = (1, 0)
+VERSION_TEXT = f"{VERSION[0]}.{VERSION[1]}"
+
+RUN_FORMAT = "equivengine-run"
+SHARD_FORMAT = "equivengine-shard"
+PLAN_FORMAT = "equivengine-plan"
+FAILURE_FORMAT = "equivengine-failure"
+
+PLAN_FILE = "plan.json"
+RUN_FILE = "run.h5"
+SHARDS = "shards"
+FAILURES = "failures"
+#: Shards that hold several units carry this prefix; a shard named ``<unit_id>.h5`` holds exactly that unit.
+PACK_PREFIX = "pack."
+
+#: netCDF-4's name for a dimension that is no variable, and for a variable that is named like a dimension that it does
+#: not run along. With both, netCDF readers see dimensions as their own files have them.
+DIMENSION_ONLY = "This is a netCDF dimension but not a netCDF variable."
+NON_COORDINATE = "_nc4_non_coord_"
+
+#: Names that the per-probe tables of ``run.h5`` use for themselves.
+TABLE_NAMES = ("unit", "unit_id", "model", "sample", "status")
+
+#: Bytes in front of the HDF5 part of each file (HDF5's "user block"): magic, format, digest of the rest.
+USER_BLOCK = 512
+MAGIC = b"equivengine\n"
+
+#: A file is opened by the oldest HDF5 that knows creation order, and has one layout whichever HDF5 wrote it.
+LIBVER = ("v108", "v108")
+
+MAX_DATASET_BYTES = 2 << 30
+MAX_TEXT_BYTES = 64 << 20
+MAX_CHUNK_BYTES = 4 << 20
+MAX_ATTRIBUTE_BYTES = 60_000  # HDF5 ends at 64 KB including headers
+MAX_JSON_FILE_BYTES = 1 << 30
+#: deflate cannot expand more than this (zlib's technical details: 1032:1).
+MAX_EXPANSION = 1032
+
+#: Arrays at least this large are chunked, compressed and checksummed; smaller ones are contiguous.
+CHUNKED_FROM_BYTES = 16 << 10
+CHUNK_BYTES = 1 << 20
+
+_UNIT_ID = re.compile(r"[0-9a-f]{64}")
+
+
+def is_unit_id(text: str) -> bool:
+    """Whether ``text`` has the form of a unit id (64 lower-case hex digits)."""
+    return _UNIT_ID.fullmatch(text) is not None
+
+
+def shard_path(unit_id: str) -> str:
+    """Path of a unit's shard relative to the run directory.
+
+    Raises:
+        StoreError: If this is no unit id (it becomes a path, so nothing else may pass).
+    """
+    if not is_unit_id(unit_id):
+        raise StoreError("a unit id is not usable", expected="64 lower-case hex digits", got=repr(unit_id))
+    return f"{SHARDS}/{unit_id[:2]}/{unit_id}.h5"
+
+
+def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Chunks of about `CHUNK_BYTES`: whole trailing axes first, so that one row of a matrix of vectors is one read."""
+    room = max(1, CHUNK_BYTES // itemsize)
+    chunks: list[int] = []
+    for length in reversed(shape):
+        take = min(length, room)
+        chunks.append(take)
+        room = max(1, room // take)
+    return tuple(reversed(chunks))
+
+
+def check_version(what: str, version: str, expected_format: str) -> tuple[int, int]:
+    """Parse ``"major.minor"`` and refuse a newer major.
+
+    Raises:
+        StoreError: If the major is not ours, or this is no version.
+    """
+    match = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", version)
+    if match is None:
+        raise StoreError(f"{what} names no format version", expected="major.minor", got=repr(version[:80]))
+    major, minor = int(match[1]), int(match[2])
+    if major != VERSION[0]:
+        raise StoreError(
+            f"{what} was written in format version {version}",
+            expected=f"{expected_format} {VERSION[0]}.x",
+            got=version,
+            hint="install the equivengine release that wrote it, or a newer one",
+        )
+    return major, minor
+
+
+def check_format(what: str, found_format: object, version: object, expected_format: str) -> tuple[int, int]:
+    """Refuse another format or a newer major of ours.
+
+    Raises:
+        StoreError: In both cases.
+    """
+    if found_format != expected_format:
+        raise StoreError(
+            f"{what} is not in the format that belongs here",
+            expected=expected_format,
+            got=repr(found_format)[:80] if found_format else "no format name",
+            hint="pass a run directory, or its run.h5",
+        )
+    return check_version(what, str(version), expected_format)
+
+
+def to_json(value: object, what: str) -> str:
+    """Canonical JSON (ASCII); NaN and infinity become the strings "NaN", "Infinity" and "-Infinity".
+
+    A measurement is not to be lost because its provenance holds a NaN or a NumPy scalar.
+
+    Raises:
+        PluginError: If the value holds anything else that JSON lacks.
+    """
+    try:
+        return canonical_json(_plain(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PluginError(f"{what} cannot be stored", expected="JSON types", got=error) from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a key that is not a string")
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        StoreError: If it is none.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{what} is damaged", expected="JSON", got=error) from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{what} is damaged", expected="a JSON object", got=type(value).__name__)
+    return value
+
+
+def parse_unit(data: Mapping[str, Any], what: str) -> Unit:
+    """Rebuild a unit, passing over fields that a newer minor version may have added.
+
+    Raises:
+        StoreError: If a field is missing or of a wrong type.
+    """
+    known = set(Unit.__dataclass_fields__)
+    try:
+        return Unit.from_json({key: value for key, value in data.items() if key in known})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"{what} is damaged", expected="a unit", got=f"{type(error).__name__}: {error}") from error
+
+
+def plan_units(plan: Mapping[str, Any]) -> list[str]:
+    """Unit ids of a plan in its order: ``plan["units"]`` lists `Unit.to_json` objects or unit ids.
+
+    Raises:
+        StoreError: If an entry is neither.
+    """
+    entries = plan.get("units", [])
+    if not isinstance(entries, list):
+        raise StoreError("the plan is damaged", expected="a list under 'units'", got=type(entries).__name__)
+    ids = []
+    for entry in entries:
+        unit_id = entry if isinstance(entry, str) else _entry_id(entry)
+        if not is_unit_id(unit_id):
+            raise StoreError("the plan is damaged", expected="a unit id", got=repr(unit_id)[:80])
+        ids.append(unit_id)
+    return list(dict.fromkeys(ids))
+
+
+def _entry_id(entry: object) -> str:
+    if not isinstance(entry, dict):
+        raise StoreError("the plan is damaged", expected="a unit or its id", got=type(entry).__name__)
+    try:
+        return str(entry["unit_id"]) if "unit_id" in entry else parse_unit(entry, "a unit of the plan").unit_id
+    except ValueError as error:
+        raise StoreError("the plan is damaged", expected="a unit", got=error) from error

@@ -1,0 +1,40 @@
+"""Units and results that the tests of the store publish, in this process and in others."""
+
+import numpy as np
+
+from equivengine.contracts.result import Array, Check, ProbeResult, Scalar
+from equivengine.contracts.unit import SampleRef, Unit
+
+
+def make_unit(seed=0, probe="ldlc"):
+    return Unit(
+        probe=probe,
+        probe_version="1",
+        params="{}",
+        model="digits",
+        weights_digest="w" * 64,
+        samples=(SampleRef("digits", seed, f"digit-{seed}", f"d{seed}"),),
+        seed=seed,
+        precision="fp32",
+    )
+
+
+def make_result(seed=0, size=8):
+    values = np.random.default_rng(seed).standard_normal((size, 4))
+    return ProbeResult(
+        arrays={
+            "zeta": Array(values, ("direction", "k"), "1/px", "Local constants."),
+            "alpha": Array(np.arange(4), ("k",), "1", "Ranks."),
+        },
+        summary={
+            "slope": Scalar(0.25 + seed, "1/px", "Slope.", interval=(0.0, 0.5), n=7, group="local"),
+            "area": Scalar(float("nan"), "1", "Area."),
+        },
+        checks={"monotone": Check.at_most(1.0, 2.0, "It never rises.")},
+        message="a remark",
+        provenance={"step": 1e-3},
+    )
+
+
+def make_plan(count=3):
+    return {"name": "plan", "units": [make_unit(seed).to_json() for seed in range(count)]}
