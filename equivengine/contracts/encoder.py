@@ -107,6 +107,14 @@ class Encoder(nn.Module):
                 expected=f"[B, {', '.join(map(str, self._input_shape))}]",
                 got=list(x.shape),
             )
+        own = next(self.module.parameters(), x).dtype
+        if x.dtype != own:
+            raise ModelError(
+                "the encoder got an input of another dtype than its own",
+                expected=own,
+                got=x.dtype,
+                hint="convert the input, or use at_precision('fp64')",
+            )
         x = x.clone()
         if self._mean is not None:
             x = (x - self._mean) / self._std
@@ -199,7 +207,7 @@ class Encoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        first = next(self.module.parameters(), None)
+        first: torch.Tensor | None = next(self.module.parameters(), None)
         if first is None:
             first = next(self.module.buffers(), None)
         return torch.device("cpu") if first is None else first.device
@@ -261,7 +269,9 @@ class Encoder(nn.Module):
                 again = self(x)
                 alone = self(x[:1])
         except ModelError as error:
-            raise ModelError(f"{uri!r}: {error.what}", expected=error.expected, got=error.got, hint=error.hint) from None
+            raise ModelError(
+                f"{uri!r}: {error.what}", expected=error.expected, got=error.got, hint=error.hint
+            ) from None
         except Exception as error:
             raise ModelError(
                 f"{uri!r}: the model fails on noise of its declared input shape",
@@ -304,6 +314,13 @@ class Encoder(nn.Module):
             grad = None
             if out.requires_grad:
                 (grad,) = torch.autograd.grad((out * weights).sum(), probe, allow_unused=True)
+        if grad is not None and not bool(torch.isfinite(grad).all()):
+            raise ModelError(
+                f"{uri!r}: the gradient holds NaN or infinity for noise in the input range",
+                expected="a finite gradient",
+                got=f"{int((~torch.isfinite(grad)).sum())} of {grad.numel()} values are not finite",
+                hint="look for a root, a logarithm or a norm of zero in the module's forward",
+            )
         if grad is None or not bool(grad.abs().max() > 0):
             raise ModelError(
                 f"{uri!r}: no gradient reaches the input",
@@ -317,14 +334,16 @@ class Encoder(nn.Module):
 def weights_digest(module: nn.Module) -> str:
     """sha256 (hex) over names, dtypes, shapes and bytes of all parameters and buffers, sorted by name."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    # state_dict alone would leave out non-persistent buffers (masks, rotary tables, statistics of normalisation).
+    tensors = {**dict(module.named_buffers(remove_duplicate=False)), **module.state_dict()}
+    for name, tensor in sorted(tensors.items()):
         if not isinstance(tensor, torch.Tensor):
             digest.update(f"{name}|{tensor!r}\n".encode())
             continue
         tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}\n".encode())
         if tensor.numel():
-            digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

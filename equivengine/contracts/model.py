@@ -29,7 +29,8 @@ class Preprocessing:
         size: (height, width) of the model's input, pixels.
         mode: Pillow mode of the input: ``"RGB"`` or ``"L"``.
         resize: ``"shortest"`` (shorter side to ``resize_to``, then centre crop), ``"longest"`` (longer side to
-            ``resize_to``, then centre crop or pad with black) or ``"squash"`` (both sides, aspect ratio lost).
+            ``resize_to``, then centre crop or pad with black) or ``"squash"`` (to the shape of ``size``, aspect ratio
+            lost, its longer side being ``resize_to``, then centre crop).
         resize_to: Length in pixels that ``resize`` refers to; ``None`` means min(size) ("shortest") or max(size).
         interpolation: Pillow filter.
         mean: Per-channel mean subtracted inside the graph, in units of [0, 1] pixels.
@@ -73,7 +74,8 @@ class Preprocessing:
         mode = F.InterpolationMode(self.interpolation)
         height, width = self.size
         if self.resize == "squash":
-            image = F.resize(image, [height, width], mode)
+            scale = (self.resize_to or max(self.size)) / max(self.size)
+            image = F.resize(image, [round(height * scale), round(width * scale)], mode)
         elif self.resize == "shortest":
             image = F.resize(image, [self.resize_to or min(self.size)], mode)
         else:

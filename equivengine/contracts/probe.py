@@ -58,11 +58,14 @@ class ProbeTask(Generic[P]):
     sample_digests: Sequence[str] = ()
     note: Callable[[str], None] = field(default=lambda text: None)
 
-    def jacobian(self, x: torch.Tensor, *, precision: str | None = None) -> JacobianOperator:
-        """The Jacobian operator of the encoder at x ([*input_shape], or a batch [B, *input_shape])."""
+    def jacobian(self, x: torch.Tensor, *, precision: str | None = None, reverse: bool = False) -> JacobianOperator:
+        """The Jacobian operator of the encoder at x ([*input_shape], or a batch [B, *input_shape]).
+
+        Pass ``reverse=True`` where one `vjp` at x follows: f(x) is then evaluated once for both.
+        """
         from equivengine.jacobian import JacobianOperator
 
-        return JacobianOperator(self.encoder, x, precision=precision or self.precision)
+        return JacobianOperator(self.encoder, x, precision=precision or self.precision, reverse=reverse)
 
     def stream(self, name: str) -> int:
         """A 63-bit key for the random stream ``name``: a function of the seed, the first sample and the name alone.

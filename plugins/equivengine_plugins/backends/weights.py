@@ -1,0 +1,309 @@
+"""What the timm and open_clip backends share: reading weights that nobody vouches for, and saying why there are none.
+
+A checkpoint is untrusted input. Safetensors files are read as they are; pickled ones only through torch's
+``weights_only`` unpickler, with no fallback. A state dict fits a model exactly or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import pickle
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import equivengine as eqv
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+#: Options that say where weights come from; every backend that uses `Source` allows them.
+OPTIONS = ("weights", "seed")
+
+_PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+# Where training scripts put the state dict; an averaged copy is what they evaluate, so it comes first (as in timm).
+_ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
+_WRAPPERS = ("_orig_mod.", "module.")  # torch.compile, DistributedDataParallel
+_CONNECT_SECONDS = 5.0
+_STALL_SECONDS = 20.0
+_hub_lock = threading.RLock()
+
+_ACTIVATIONS = {
+    "GELU": "gelu",
+    "GELUTanh": "gelu_tanh",
+    "QuickGELU": "quickgelu",
+    "ReLU": "relu",
+    "ReLU6": "relu6",
+    "SiLU": "silu",
+    "Swish": "silu",
+    "Hardswish": "hardswish",
+    "HardSwish": "hardswish",
+    "LeakyReLU": "leaky_relu",
+    "PReLU": "prelu",
+    "ELU": "elu",
+    "Mish": "mish",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an address asks for weights to come from.
+
+    Attributes:
+        kind: ``"hub"`` (the library's own download or cache), ``"random"`` or ``"file"``.
+        path: The file, for ``"file"``.
+        seed: Seed of the draw, for ``"random"``; also of what a file overwrites.
+    """
+
+    kind: Literal["hub", "random", "file"]
+    path: Path | None = None
+    seed: int = 0
+
+    @classmethod
+    def of(cls, uri: eqv.URI) -> Source:
+        """Read ``?weights=`` and ``?seed=``.
+
+        Raises:
+            UsageError: If ``weights`` is empty, or a seed stands without ``weights=random``.
+        """
+        value = uri.options.get("weights")
+        if value != "random" and "seed" in uri.options:
+            raise eqv.UsageError(
+                "a seed makes sense with random weights only", expected="?weights=random&seed=0", got=repr(uri.text)
+            )
+        if value is None:
+            return cls("hub")
+        if value == "random":
+            return cls("random", seed=uri.integer("seed", 0))
+        if not value:
+            raise eqv.UsageError(
+                "option 'weights' is empty",
+                expected="?weights=random or ?weights=/file.safetensors",
+                got=repr(uri.text),
+            )
+        return cls("file", path=Path(value).expanduser())
+
+    def describe(self) -> dict[str, object]:
+        """What to record of it, JSON types only."""
+        if self.kind == "random":
+            return {"weights": "random", "seed": self.seed}
+        return {"weights": str(self.path) if self.kind == "file" else "pretrained"}
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw weights from ``seed`` on the CPU and leave torch's global random state as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a local file, on the CPU; unwrapped from what a training script puts around it.
+
+    Raises:
+        WeightsError: If the file is absent, of an unknown kind, broken, needs code to be run, or holds no state dict.
+    """
+    import torch
+
+    if not path.is_file():
+        hint = "percent-encode '+' as %2B in an address" if " " in str(path) else "check the path"
+        raise eqv.WeightsError(
+            f"there is no weights file {str(path)!r}",
+            expected="a .safetensors file (or .pt, .pth, .bin)",
+            got="a directory" if path.is_dir() else "nothing",
+            hint="name the file in it" if path.is_dir() else hint,
+        )
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path, device="cpu")
+        except Exception as error:  # safetensors raises its own type, OSError, and others for a header that lies
+            raise eqv.WeightsError(
+                f"{str(path)!r} is no readable safetensors file", got=first_line(error), hint="download it again"
+            ) from error
+    if suffix not in _PICKLED:
+        raise eqv.WeightsError(
+            f"{str(path)!r} is of a kind that is not read",
+            expected=", ".join((".safetensors", *_PICKLED)),
+            got=suffix or "no suffix",
+            hint="convert it to safetensors",
+        )
+    try:
+        # timm's training checkpoints keep their argparse.Namespace; unpickling one runs no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise eqv.WeightsError(
+            f"{str(path)!r} is refused: reading it would run code that the file brings along",
+            expected="tensors only (torch.load with weights_only=True)",
+            got=first_line(error),
+            hint="convert it to safetensors where you trust it, and pass that file",
+        ) from error
+    except Exception as error:
+        raise eqv.WeightsError(
+            f"{str(path)!r} is no readable torch checkpoint",
+            got=first_line(error),
+            hint="download it again, or convert it to safetensors",
+        ) from error
+    return _unwrap(checkpoint, path)
+
+
+def _unwrap(checkpoint: object, path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    state = checkpoint
+    if isinstance(checkpoint, Mapping):
+        nested = (checkpoint[entry] for entry in _ENTRIES if isinstance(checkpoint.get(entry), Mapping))
+        state = next(nested, checkpoint)
+    if not isinstance(state, Mapping) or not state:
+        raise eqv.WeightsError(f"{str(path)!r} holds no state dict", got=type(state).__name__)
+    strangers = [str(key) for key, value in state.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        raise eqv.WeightsError(
+            f"{str(path)!r} holds no state dict",
+            expected=f"names and tensors, possibly under {', '.join(map(repr, _ENTRIES))}",
+            got=f"something else under {', '.join(map(repr, strangers[:3]))}",
+        )
+    cleaned = {}
+    for key, value in state.items():
+        while str(key).startswith(_WRAPPERS):
+            key = str(key).partition(".")[2]
+        cleaned[str(key)] = value
+    return cleaned
+
+
+def misfit(module: nn.Module, state: Mapping[str, torch.Tensor]) -> str | None:
+    """How ``state`` fails to be a state dict of ``module``, first keys named; ``None`` if it fits exactly."""
+    own = module.state_dict()
+    # Batch counters came with torch 0.4.1 and play no part in eval mode.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    shapes = [
+        f"{key} is {list(state[key].shape)} instead of {list(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    reports = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
+    parts = [f"{len(found)} {name}: {some(found, 3)}" for name, found in reports if found]
+    return "; ".join(parts) or None
+
+
+def fit(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> list[str]:
+    """Load ``state`` into ``module``, every key of it. Returns the dtypes that the file held, for the record.
+
+    Raises:
+        WeightsError: If a key is missing, unexpected or of a wrong shape.
+    """
+    problem = misfit(module, state)
+    if problem is not None:
+        raise eqv.WeightsError(
+            f"the weights in {str(path)!r} do not fit the model",
+            expected=f"the {len(module.state_dict())} parameters and buffers of {type(module).__name__}, and no others",
+            got=problem,
+            hint="name the architecture that the file was made with",
+        )
+    module.load_state_dict({**module.state_dict(), **state}, strict=True)
+    return sorted({str(value.dtype).removeprefix("torch.") for value in state.values()})
+
+
+def cannot_be_had(
+    uri: eqv.URI,
+    reason: object,
+    *,
+    cache: object,
+    expected: str | None = None,
+    address: str | None = None,
+    local: str | None = None,
+) -> eqv.WeightsError:
+    """The one error for pretrained weights that cannot be had, naming the three ways out.
+
+    Args:
+        uri: The address that was asked for.
+        reason: What went wrong: an exception or a sentence.
+        cache: The directory where the library looks before it downloads.
+        expected: What would have been right; a hub or a filled cache by default.
+        address: What to put before ``?weights=``; ``uri`` by default.
+        local: How to name a local file, if not by ``?weights=/file.safetensors``.
+    """
+    address = address or uri.text.partition("?")[0]
+    local = local or f"{address}?weights=/file.safetensors"
+    return eqv.WeightsError(
+        f"the pretrained weights of {uri.text!r} cannot be had",
+        expected=expected or f"a reachable hub, or the files in the cache {cache}",
+        got=first_line(reason),
+        hint=f"one of three: name a local file ({local}); ask for random weights in so many words "
+        f"({address}?weights=random&seed=0); or make the hub reachable (HF_HUB_OFFLINE unset) or "
+        f"fill the cache {cache} beforehand",
+    )
+
+
+def hub_cache() -> str:
+    """The directory where huggingface_hub keeps what it downloaded."""
+    from huggingface_hub import constants
+
+    return str(constants.HF_HUB_CACHE)
+
+
+@contextlib.contextmanager
+def hub_access() -> Iterator[None]:
+    """Let a library download or use its cache, and give up within seconds if the hub cannot be reached.
+
+    huggingface_hub repeats a failed look-up five times with growing pauses, 23 s for each file name that it tries. So
+    the hub is asked for a sign of life first; without one, the block runs in the hub's offline mode: from the cache,
+    or not at all. Both settings are put back afterwards.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    with _hub_lock:
+        offline, timeout = constants.HF_HUB_OFFLINE, socket.getdefaulttimeout()
+        if not offline:
+            try:
+                get_session().head(constants.ENDPOINT, timeout=_CONNECT_SECONDS)
+            except Exception:  # the hub's HTTP library changed between its versions; any failure means the same
+                constants.HF_HUB_OFFLINE = True
+        if timeout is None:
+            socket.setdefaulttimeout(
+                _STALL_SECONDS
+            )  # weights outside the hub come through urllib, which never gives up
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = offline
+            socket.setdefaulttimeout(timeout)
+
+
+def activations(module: nn.Module) -> dict[str, int]:
+    """How many modules of each kind of nonlinearity there are, most frequent first; functional calls are not seen."""
+    counts: Counter[str] = Counter()
+    for part in module.modules():
+        name = _ACTIVATIONS.get(type(part).__name__)
+        if name == "gelu" and getattr(part, "approximate", "none") == "tanh":
+            name = "gelu_tanh"
+        if name is not None:
+            counts[name] += 1
+    return dict(counts.most_common())
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """The first few names, as a list in a sentence."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])]) or "none"
+
+
+def first_line(reason: object) -> str:
+    """One line that says what an exception (or a sentence) says."""
+    text = next((line.strip() for line in str(reason).splitlines() if line.strip()), "")
+    if not isinstance(reason, BaseException):
+        return text
+    return f"{type(reason).__name__}: {text}" if text else type(reason).__name__
