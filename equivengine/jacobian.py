@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 import os
 import weakref
@@ -39,6 +40,8 @@ class JacobianOperator:
         batched: Whether the first axis of x is a batch. Known for encoders; False otherwise.
         chunk_size: Directions per pass; chosen from ``memory_budget`` when None.
         memory_budget: Bytes that a pass may use above the model; a quarter of what is free when None.
+        reverse: Evaluate f(x) so that `vjp` need not do it again, at the price of keeping every layer's input. Pays
+            where one vjp follows, as in gradient descent.
 
     Raises:
         UsageError: If x, precision or a size makes no sense.
@@ -55,6 +58,7 @@ class JacobianOperator:
         batched: bool | None = None,
         chunk_size: int | None = None,
         memory_budget: int | None = None,
+        reverse: bool = False,
     ) -> None:
         if precision not in DTYPES:
             raise UsageError("unknown precision", expected=" or ".join(DTYPES), got=repr(precision))
@@ -67,13 +71,16 @@ class JacobianOperator:
         self.precision = precision
         self.dtype = DTYPES[precision]
         self.batched = _is_batched(f, x, batched)
-        self.x = x.detach().to(self.dtype)
+        self.x = x.detach().to(self.dtype).contiguous()
         self._f = _at_precision(f, precision)
         self._chunk_size = chunk_size
         self._memory_budget = memory_budget
-        self._pullback: Callable[[torch.Tensor], tuple[torch.Tensor]] | None = None
-        with _Widest() as widest, torch.no_grad(), self._execution():
-            value = self._apply(self.x)
+        self._pullback: Callable[[torch.Tensor], torch.Tensor] | None = None
+        if reverse:
+            value = self._pull()
+        else:
+            with torch.no_grad(), self._execution():
+                value = self._apply(self.x)
         if value.dtype != self.dtype:
             raise ModelError("f changes the dtype of its input", expected=self.dtype, got=value.dtype)
         if not bool(torch.isfinite(value).all()):
@@ -85,7 +92,6 @@ class JacobianOperator:
             )
         #: Embedding at x: [n], or [B, n] for a batch.
         self.value = value.detach()
-        self._widest_bytes = max(widest.bytes, self.x.numel() * self.x.element_size())
 
     # -- shape --------------------------------------------------------------------------------------------------------
 
@@ -99,10 +105,12 @@ class JacobianOperator:
         """How many of ``directions`` go through one pass within the memory budget."""
         if self._chunk_size is not None:
             return min(self._chunk_size, max(directions, 1))
+        if directions <= 1:
+            return 1
         budget = self._memory_budget if self._memory_budget is not None else _free_bytes(self.x.device) // 4
         fitting = max(1, budget // (_LIVE_TENSORS * self._widest_bytes))
         if fitting >= directions:
-            return max(directions, 1)
+            return directions
         return math.ceil(directions / math.ceil(directions / fitting))  # equal chunks: no small last one
 
     # -- products -----------------------------------------------------------------------------------------------------
@@ -126,11 +134,10 @@ class JacobianOperator:
         def push(tangent: torch.Tensor) -> torch.Tensor:
             return torch.func.jvp(self._apply, (self.x,), (tangent,))[1]
 
+        size = self.chunk(len(tangents))
         with torch.no_grad(), self._execution(), _explained("forward"):
-            start = 0
-            for part in tangents.split(self.chunk(len(tangents))):
-                out[start : start + len(part)] = torch.func.vmap(push)(part)
-                start += len(part)
+            for part, into in zip(tangents.split(size), out.split(size), strict=True):
+                _over_directions(push, part, into)
         return out
 
     def vjp(self, cotangents: torch.Tensor) -> torch.Tensor:
@@ -148,17 +155,17 @@ class JacobianOperator:
         """
         cotangents = self._directions(cotangents, self.value.shape, "cotangents")
         out = self.x.new_empty((len(cotangents), *self.x.shape))
+        size = self.chunk(len(cotangents))
+        if self._pullback is None and len(cotangents):
+            self._pull()
         with self._execution(), _explained("reverse"):
-            if self._pullback is None:
-                self._pullback = torch.func.vjp(self._apply, self.x)[1]
-            start = 0
-            for part in cotangents.split(self.chunk(len(cotangents))):
-                out[start : start + len(part)] = torch.func.vmap(self._pullback)(part)[0]
-                start += len(part)
+            for part, into in zip(cotangents.split(size), out.split(size), strict=True):
+                assert self._pullback is not None
+                _over_directions(self._pullback, part, into)
         return out
 
     def along(self, points: torch.Tensor, tangents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """f and its directional derivative at other points, one direction for each point.
+        """Evaluate f and its directional derivative at other points, one direction for each point.
 
         All points of a pass share one batch, so that differences between their values are not disturbed by the
         dependence of roundoff on the batch size.
@@ -181,14 +188,12 @@ class JacobianOperator:
             raise UsageError("one tangent for each point", expected=len(points), got=len(tangents))
         values = self.value.new_empty((len(points), self.shape[0]))
         derivatives = torch.empty_like(values)
-        batch = len(self.x) if self.batched else 1
+        # A point costs a primal and a tangent; a chunk of directions counts one tensor for each input of the batch.
+        size = max(1, (len(self.x) if self.batched else 1) * self.chunk(2 * len(points)) // 2)
+        everything = (points, tangents, values, derivatives)
         with torch.no_grad(), self._execution(), _explained("forward"):
-            start = 0
-            for z, d in zip(*(t.split(batch * self.chunk(len(points))) for t in (points, tangents)), strict=True):
-                y, dy = torch.func.jvp(self._f, (z,), (d,))
-                values[start : start + len(z)] = y
-                derivatives[start : start + len(z)] = dy
-                start += len(z)
+            for z, d, y, dy in zip(*(t.split(size) for t in everything), strict=True):
+                y[:], dy[:] = torch.func.jvp(self._f, (z,), (d,))
         return values, derivatives
 
     def release(self) -> None:
@@ -254,6 +259,20 @@ class JacobianOperator:
             )
         return y if self.batched else y.squeeze(0)
 
+    def _pull(self) -> torch.Tensor:
+        """Evaluate f(x), keeping what `vjp` needs."""
+        with self._execution(), _explained("reverse"):
+            value, pullback = torch.func.vjp(self._apply, self.x)
+        self._pullback = lambda cotangent: pullback(cotangent)[0]
+        return value  # type: ignore[no-any-return]
+
+    @functools.cached_property
+    def _widest_bytes(self) -> int:
+        """Size of the largest tensor that any operation of f returns at x; costs one forward pass."""
+        with _Widest() as widest, torch.no_grad(), self._execution():
+            self._apply(self.x)
+        return max(widest.bytes, self.x.numel() * self.x.element_size())
+
     @contextlib.contextmanager
     def _execution(self) -> Iterator[None]:
         with ieee_float32(), substituted():
@@ -266,7 +285,8 @@ class JacobianOperator:
                 expected=f"[K, {', '.join(map(str, shape))}]",
                 got=list(given.shape),
             )
-        return given.detach().to(dtype=self.dtype, device=self.x.device)
+        # Contiguous: forward mode lays a tangent out like its primal, which fails where strides are zero (`expand`).
+        return given.detach().to(dtype=self.dtype, device=self.x.device).contiguous()
 
 
 class AdjointOperator:
@@ -290,6 +310,16 @@ class AdjointOperator:
         """J^T @ u with u [n] or [n, K]."""
         op = self._operator
         return op._flat(other, op.shape[0], op.vjp, op.value.shape)
+
+
+def _over_directions(
+    product: Callable[[torch.Tensor], torch.Tensor], directions: torch.Tensor, into: torch.Tensor
+) -> None:
+    """into[k] = product(directions[k]), vectorised; a single direction is spared the price of vectorising."""
+    if len(directions) == 1:
+        into[0] = product(directions[0])
+    elif len(directions):
+        into[:] = torch.func.vmap(product)(directions)
 
 
 class _Widest(TorchDispatchMode):

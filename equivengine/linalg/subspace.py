@@ -31,7 +31,22 @@ class Subspace:
             raise NumericsError("the Jacobian holds NaN or infinity", hint="check the model's weights and input")
         #: Orthonormal basis Q of the row space, [m, n], float64. A rank-deficient J still gives n columns: the
         #: surplus ones are arbitrary, so the complement is a subspace of the true null space, never more.
-        self.basis, self._triangle = torch.linalg.qr(rows.to(torch.float64).T)
+        self.basis = torch.linalg.qr(rows.to(torch.float64).T).Q
+
+    @classmethod
+    def from_orthonormal(cls, rows: torch.Tensor) -> Subspace:
+        """The span of rows [n, m] that are orthonormal already, such as ``SVDResult.Vh``; no second QR.
+
+        Raises:
+            NumericsError: If they are not orthonormal to 1e-8.
+        """
+        space = cls.__new__(cls)
+        space.basis = rows.to(torch.float64).T
+        gram = space.basis.T @ space.basis
+        gap = float((gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().max()) if len(gram) else 0
+        if not gap <= 1e-8:
+            raise NumericsError("the rows are not orthonormal", expected="within 1e-8", got=f"{gap:.1e}")
+        return space
 
     @property
     def dim(self) -> int:

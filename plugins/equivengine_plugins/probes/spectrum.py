@@ -27,7 +27,10 @@ class SpectrumParams(eqv.Params):
 
 
 class Spectrum(eqv.Probe[SpectrumParams]):
-    """Exact: the dense Jacobian by chunked VJPs, its float64 Gram matrix, all singular values."""
+    """Exact: the dense Jacobian by chunked VJPs, its float64 Gram matrix, all singular values.
+
+    Effective rank: Roy and Vetterli, EUSIPCO 2007. Stable rank: Rudelson and Vershynin, J. ACM 2007.
+    """
 
     name = "spectrum"
     version = "1"
@@ -77,30 +80,24 @@ class Spectrum(eqv.Probe[SpectrumParams]):
             "s_median": eqv.Scalar(float(np.median(s)), unit, "median singular value", group=values),
             "frobenius": eqv.Scalar(found.frobenius, unit, "|J|_F", group=values),
             "random_rms": eqv.Scalar(
-                found.frobenius / m**0.5, unit, "rms response to a random unit direction, |J|_F / sqrt(m)", group=values
+                found.frobenius / m**0.5, unit, "|J|_F / sqrt(m): rms of random directions", group=values
             ),
             "stable_rank": eqv.Scalar((found.frobenius / top) ** 2, "1", "stable rank, |J|_F^2 / s_1^2", group=ranks),
             "effective_rank": eqv.Scalar(
                 float(np.exp(-np.sum(share[share > 0] * np.log(share[share > 0])))),
                 "1",
-                "effective rank, exp(entropy of s_i / sum s) (Roy and Vetterli 2007)",
+                "effective rank, exp(entropy of s / sum s)",
                 group=ranks,
             ),
             "rank_90": eqv.Scalar(
                 int(np.searchsorted(energy, 0.9) + 1), "1", "directions that hold 90% of |J|_F^2", group=ranks
             ),
-            "rank": eqv.Scalar(rank, "1", "numerical rank: singular values above the threshold", group=ranks),
-            "null_dim": eqv.Scalar(m - rank, "1", "dimension of the numerical null space, m - rank", group=ranks),
-            "null_share": eqv.Scalar(
-                (m - rank) / m, "1", "share of the input space that is null to first order", group=ranks
-            ),
-            "threshold": eqv.Scalar(threshold, unit, "singular values below this count as zero", group=error),
-            "resolution": eqv.Scalar(
-                found.resolution, unit, "singular values below this are roundoff, not resolved", group=error
-            ),
-            "noise": eqv.Scalar(
-                noise, unit, "estimated |J - J_64|_F: by Weyl's inequality no s_i is off by more", group=error
-            ),
+            "rank": eqv.Scalar(rank, "1", "rank: singular values above the threshold", group=ranks),
+            "null_dim": eqv.Scalar(m - rank, "1", "dimension of the null space, m - rank", group=ranks),
+            "null_share": eqv.Scalar((m - rank) / m, "1", "share of the input space that is null", group=ranks),
+            "threshold": eqv.Scalar(threshold, unit, "threshold: below it, singular values count as zero", group=error),
+            "resolution": eqv.Scalar(found.resolution, unit, "resolution: below it, they are roundoff", group=error),
+            "noise": eqv.Scalar(noise, unit, "|J - J_64|_F: no s_i is off by more (Weyl)", group=error),
         }
         spectral = float(np.sqrt(np.sum(s**2)))
         checks = {

@@ -1,0 +1,39 @@
+"""Parameters of the ldlc probe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+import equivengine as eqv
+
+
+class LdlcParams(eqv.Params):
+    """Parameters of `Ldlc`."""
+
+    directions: int = Field(200, ge=0, le=1_000_000, description="Random Gaussian directions; count.")
+    null_directions: int = Field(200, ge=0, le=1_000_000, description="Random null-space directions; count.")
+    singular_directions: int = Field(
+        100, ge=0, le=100_000, description="Right singular vectors, from the top; count (at most n exist)."
+    )
+    gradient_steps: int = Field(
+        100, ge=0, le=100_000, description="Steps of gradient-descent matching whose directions are measured; count."
+    )
+    eps: float = Field(1e-4, gt=0, le=10, description="Largest |alpha| of the grid; L2 length in [0, 1] pixel units.")
+    grid: int = Field(5, ge=3, le=101, description="Grid points in [-eps, eps]; odd, so that alpha = 0 is one of them.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Step of gradient descent on Eq. 3's loss, 1/2 |r|^2; unset: 1 / s_1^2."
+    )
+    clamp: bool = Field(False, description="Keep matched pixels within the input range.")
+    null_precision: Literal["fp64", "same"] = Field(
+        "fp64", description='Arithmetic of the null directions: "fp64", or "same" as the rest of the run.'
+    )
+    noise_directions: int = Field(8, ge=2, le=1000, description="Directions that measure the noise floor; count.")
+
+    @field_validator("grid")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that alpha = 0 is a grid point")
+        return value
