@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from equivengine.ops import record
-from equivengine.ops.layer_norm import _is_differentiated as is_differentiated
-from equivengine.ops.registration import define, outer_levels_visible, without_own_tangent
+from equivengine.ops.registration import define, is_differentiated, outer_levels_visible, without_own_tangent
 
 __all__ = ["attention", "attention_jvp", "attention_vjp"]
 
