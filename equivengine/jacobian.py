@@ -77,7 +77,7 @@ class JacobianOperator:
         self._memory_budget = memory_budget
         self._pullback: Callable[[torch.Tensor], torch.Tensor] | None = None
         if reverse:
-            value = self._pull()
+            value, self._pullback = self._pull()
         else:
             with torch.no_grad(), self._execution():
                 value = self._apply(self.x)
@@ -156,12 +156,12 @@ class JacobianOperator:
         cotangents = self._directions(cotangents, self.value.shape, "cotangents")
         out = self.x.new_empty((len(cotangents), *self.x.shape))
         size = self.chunk(len(cotangents))
-        if self._pullback is None and len(cotangents):
-            self._pull()
+        if self._pullback is None:
+            self._pullback = self._pull()[1]
+        pullback = self._pullback
         with self._execution(), _explained("reverse"):
             for part, into in zip(cotangents.split(size), out.split(size), strict=True):
-                assert self._pullback is not None
-                _over_directions(self._pullback, part, into)
+                _over_directions(pullback, part, into)
         return out
 
     def along(self, points: torch.Tensor, tangents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -259,12 +259,11 @@ class JacobianOperator:
             )
         return y if self.batched else y.squeeze(0)
 
-    def _pull(self) -> torch.Tensor:
-        """Evaluate f(x), keeping what `vjp` needs."""
+    def _pull(self) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+        """Evaluate f(x), keeping what `vjp` needs: value and pullback."""
         with self._execution(), _explained("reverse"):
             value, pullback = torch.func.vjp(self._apply, self.x)
-        self._pullback = lambda cotangent: pullback(cotangent)[0]
-        return value  # type: ignore[no-any-return]
+        return value, lambda cotangent: pullback(cotangent)[0]
 
     @functools.cached_property
     def _widest_bytes(self) -> int:
