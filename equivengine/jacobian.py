@@ -193,7 +193,7 @@ class JacobianOperator:
         everything = (points, tangents, values, derivatives)
         with torch.no_grad(), self._execution(), _explained("forward"):
             for z, d, y, dy in zip(*(t.split(size) for t in everything), strict=True):
-                y[:], dy[:] = torch.func.jvp(self._f, (z,), (d,))
+                y[:], dy[:] = torch.func.jvp(self._f, (z,), (d,))[:2]
         return values, derivatives
 
     def release(self) -> None:
@@ -262,7 +262,7 @@ class JacobianOperator:
     def _pull(self) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
         """Evaluate f(x), keeping what `vjp` needs: value and pullback."""
         with self._execution(), _explained("reverse"):
-            value, pullback = torch.func.vjp(self._apply, self.x)
+            value, pullback = torch.func.vjp(self._apply, self.x)[:2]
         return value, lambda cotangent: pullback(cotangent)[0]
 
     @functools.cached_property
@@ -342,7 +342,7 @@ _doubles: weakref.WeakKeyDictionary[nn.Module, nn.Module] = weakref.WeakKeyDicti
 def _at_precision(f: Callable[[torch.Tensor], torch.Tensor], precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
     convert = getattr(f, "at_precision", None)
     if callable(convert):
-        return convert(precision)  # type: ignore[no-any-return]
+        return convert(precision)
     if not isinstance(f, nn.Module):
         return f
     first = next((p for p in f.parameters() if p.is_floating_point()), None)

@@ -14,7 +14,11 @@ from equivengine.cli.options import json_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, short: bool, as_json: bool) -> int:
-    """Check torch, CUDA, the compiled extension, the processor and all plugins. Exit code 1 if something is broken."""
+    """Say what this installation consists of and what is broken.
+
+    Looks at torch, CUDA, the compiled extension, the processor and all plugins. Exit code 1 if something is broken; a
+    plugin that only lacks an optional package is not.
+    """
     from equivengine.cli.output import print_json
 
     facts = _facts(ctx)
@@ -39,10 +43,9 @@ def _facts(ctx: click.Context) -> dict[str, Any]:
     problems = []
     try:
         extension.load()
-        facts = environment()
     except ExtensionError as error:
         problems.append(str(error))
-        facts = {"extension": {"loaded": False, "reason": error.what, "facts": {}}}
+    facts = environment()
     loaded = registry.from_environment(ctx.obj["blocked"])
     for record in loaded.records:
         if record.state == "failed":
@@ -73,10 +76,14 @@ def _facts(ctx: click.Context) -> dict[str, Any]:
 def _extension_line(facts: dict[str, Any]) -> str:
     extension = facts["extension"]
     if not extension["loaded"]:
-        return f"extension: not in use, reference path ({extension['reason']})"
+        return f"extension: not in use, reference path ({next(iter(extension['reason'].splitlines()), 'unknown')})"
     built = extension["facts"]
-    cuda = f"CUDA {built['cuda']} for {built['cuda_arch']}" if built.get("cuda") else "no CUDA part"
+    cuda = f"CUDA {built['cuda']} for {_listed(built['cuda_arch'])}" if built.get("cuda") else "no CUDA part"
     return f"extension: loaded, CPU kernels {built.get('isa_chosen')}, {cuda}"
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _short(facts: dict[str, Any]) -> list[str]:
@@ -87,27 +94,39 @@ def _short(facts: dict[str, Any]) -> list[str]:
         + (f"GPU {', '.join(gpus)}" if gpus else "no GPU"),
         _extension_line(facts),
         f"plugins: {states.count('loaded')} loaded"
-        + "".join(f", {states.count(s)} {s}" for s in ("needs", "blocked", "failed") if s in states),
+        + "".join(
+            f", {states.count(state)} {words}"
+            for state, words in (("needs", "without a package"), ("blocked", "left out"), ("failed", "failed"))
+            if state in states
+        ),
     ]
-    return lines + [f"PROBLEM: {problem}" for problem in facts["problems"]]
+    return lines + _problems(facts)
+
+
+def _problems(facts: dict[str, Any]) -> list[str]:
+    return [f"PROBLEM: {problem}" for problem in facts["problems"]]
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from equivengine.cli.output import print_table
+    from equivengine.cli.output import console, literal, print_table
 
+    out = console()
     for line in _short(facts)[:2]:
-        click.echo(line)
-    click.echo(f"python {facts.get('python')}, {facts.get('platform')}, {facts.get('threads')} threads")
+        out.print(literal(line))
+    out.print(literal(f"python {facts['python']}, {facts['platform']}, {facts['threads']} threads"))
     for device in facts["devices"]:
-        click.echo(f"device: {', '.join(f'{value}' for value in device.values())}")
-    libraries = facts.get("libraries", {})
-    click.echo("libraries: " + ", ".join(f"{name} {version}" for name, version in libraries.items()))
-    click.echo("")
+        out.print(literal(f"device: {', '.join(map(str, device.values()))}"))
+    out.print(literal("libraries: " + ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())))
+    out.print()
     print_table(
-        ["plugin", "state", "package", "seconds", "reason"],
-        [[p["name"], p["state"], p["package"], f"{p['seconds']:.3f}", p["reason"]] for p in facts["plugins"]],
+        ["plugin", "state", "package", "seconds"],
+        [[p["name"], p["state"], p["package"], f"{p['seconds']:.3f}"] for p in facts["plugins"]],
     )
-    for problem in facts["problems"]:
-        click.secho(f"PROBLEM: {problem}", fg="red")
+    out.print()
+    for plugin in facts["plugins"]:
+        if plugin["reason"] and plugin["state"] != "failed":  # those that failed are among the problems
+            out.print(literal(f"{plugin['name']}: {plugin['reason']}"))
+    for problem in _problems(facts):
+        out.print(literal(problem, "red"))
     if not facts["problems"]:
-        click.echo("no problems found")
+        out.print("no problems found")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
-from equivengine.cli.output import print_json, print_run, print_table, run_document
+from equivengine.cli.output import print_json, print_table
 from equivengine.cli.progress import make_progress
+from equivengine.cli.signals import exit_code
+from equivengine.cli.summary import print_run, run_document
+from equivengine.cli.text import command_line, printable
+from equivengine.contracts.unit import SampleRef
 from equivengine.runtime.config import RunConfig
-from equivengine.runtime.engine import RunReport, execute, resume
-from equivengine.runtime.plan import Plan, make_plan
+from equivengine.runtime.engine import RunReport, execute, plan_of, resume
+from equivengine.runtime.plan import Plan
 from equivengine.runtime.registry import from_environment
 from equivengine.store import open_run
 
-DONE, FAILED, SOME_FAILED, INTERRUPTED = 0, 1, 3, 130
+DONE, FAILED, SOME_FAILED = 0, 1, 3
 
 
 def execute_and_print(ctx: click.Context, config: RunConfig, *, as_json: bool, progress: str) -> int:
@@ -36,26 +41,23 @@ def resume_and_print(ctx: click.Context, path: str, *, device: str, executor: st
 
 def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool) -> None:
     """Print what a configuration would do, one line for each unit."""
-    from equivengine.runtime.loading import Workbench
-
-    bench = Workbench(from_environment(ctx.obj["blocked"]), config.device, keep=max(1, len(config.models)))
-    plan = make_plan(config, bench)
+    with _stdout_for_json(as_json):
+        plan, _ = plan_of(config, from_environment(ctx.obj["blocked"]))
     if as_json:
-        print_json({"digest": plan.digest, **plan.to_json()})
+        print_json({"digest": plan.digest, "duplicates": plan.duplicates, **plan.to_json()})
         return
-    rows = [[u.probe, u.model, " -> ".join(s.id for s in u.samples), u.precision, u.unit_id[:12]] for u in plan.units]
+    rows = [[u.probe, u.model, _samples(u.samples), u.precision, u.unit_id[:12]] for u in plan.units]
     print_table(["probe", "model", "samples", "precision", "unit"], rows)
-    click.echo(f"{len(plan.units)} units; plan {plan.digest[:12]}")
+    click.echo(f"{len(plan.units)} unit{'s' * (len(plan.units) != 1)}; plan {plan.digest[:12]}; nothing was run")
+    _note_duplicates(plan.duplicates)
 
 
-def _carry_out(
-    ctx: click.Context,
-    carry_out: Callable[..., RunReport],
-    *,
-    as_json: bool,
-    progress: str,
-) -> int:
-    registry = from_environment(ctx.obj["blocked"])
+def _samples(samples: tuple[SampleRef, ...]) -> str:
+    ids = [sample.id for sample in samples]
+    return " -> ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+
+
+def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_json: bool, progress: str) -> int:
     directory: list[Path] = []
     reporter = make_progress("none" if ctx.obj["quiet"] and progress == "auto" else progress)
 
@@ -64,37 +66,39 @@ def _carry_out(
         reporter.start(path, len(plan.units), done)
 
     try:
-        with reporter:
+        with _stdout_for_json(as_json), reporter:
+            registry = from_environment(ctx.obj["blocked"])
             report = carry_out(
                 registry=registry, blocked=ctx.obj["blocked"], on_plan=planned, on_done=reporter.unit_done
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if directory:
-            click.echo(
-                f"interrupted; what was published stays. Finish it with:\n  equivengine resume {_quoted(directory[-1])}",
-                err=True,
-            )
+            click.echo("interrupted; what was published stays. Finish it with:", err=True)
+            click.echo(f"  {command_line('equivengine', 'resume', directory[-1])}", err=True)
         else:
             click.echo("interrupted before the first unit; nothing was written", err=True)
-        return INTERRUPTED
+        return exit_code(stop)
     for problem in report.problems:
-        click.echo(f"warning: {problem}", err=True)
-    if report.duplicates:
-        click.echo(
-            f"note: {report.duplicates} of the images have the same content as another one and were measured once",
-            err=True,
-        )
+        click.echo(f"warning: {printable(problem)}", err=True)
+    _note_duplicates(report.duplicates)
     with open_run(report.directory) as run:
         if as_json:
             print_json({**run_document(run), "outcomes": dict(report.outcomes), "seconds": round(report.seconds, 3)})
         else:
             print_run(run, report)
-    failed = report.outcomes["failed"]
-    if not failed:
+    if not report.outcomes["failed"]:
         return DONE
     return SOME_FAILED if report.outcomes["published"] + report.outcomes["skipped"] else FAILED
 
 
-def _quoted(path: Path) -> str:
-    text = os.fspath(path)
-    return f"'{text}'" if any(c in text for c in " '\"$&;()") else text
+def _note_duplicates(count: int) -> None:
+    if count:
+        units, they = ("units", "they measure") if count > 1 else ("unit", "it measures")
+        click.echo(f"note: {count} {units} left out: {they} the same content as another one", err=True)
+
+
+@contextlib.contextmanager
+def _stdout_for_json(as_json: bool) -> Iterator[None]:
+    """While plugins run, send what they print to stderr: stdout holds one document."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield

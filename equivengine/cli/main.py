@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 import logging
 import os
 import sys
+import traceback
 from importlib.metadata import EntryPoint, entry_points
 
 import click
 
 import equivengine
+from equivengine.cli import signals
+from equivengine.cli.text import printable
 from equivengine.errors import EngineError, PluginError, UsageError
 
 COMMANDS = "equivengine.commands"
-INTERRUPTED = 130
+TRACEBACK = "EQUIVENGINE_TRACEBACK"
+
+HELP = """Which inputs does an encoder treat as the same, and which near-identical inputs as different?
+
+\b
+Try first:
+  equivengine probe --plugin ldlc
+Then:
+  equivengine probe --plugin spectrum --model timm:vit_base_patch16_224 --images folder:photos
+"""
+EXIT_CODES = """\b
+Exit codes: 0 done, 1 failed, 2 usage, 3 some units failed,
+130 interrupted and resumable (143 after SIGTERM, 129 after SIGHUP).
+"""
 
 
 class Commands(click.Group):
@@ -35,7 +53,9 @@ class Commands(click.Group):
             return None
         if len(found) > 1:
             raise PluginError(
-                f"the command {cmd_name!r} is claimed by two packages", got="; ".join(_owner(e) for e in found)
+                f"the command {cmd_name!r} is claimed by {len(found)} packages",
+                got="; ".join(_owner(e) for e in found),
+                hint="uninstall one of them",
             )
         try:
             command = found[0].load()
@@ -77,63 +97,98 @@ class Commands(click.Group):
             formatter.write_dl(rows)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help=HELP,
+    epilog=EXIT_CODES,
+)
 @click.version_option(equivengine.__version__, "--version", prog_name="equivengine")
 @click.option("-v", "--verbose", count=True, help="More log messages; twice for debugging.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
 @click.option("--no-plugin", "blocked", multiple=True, metavar="NAME", help="Leave out a plugin; repeatable.")
 @click.pass_context
 def cli(ctx: click.Context, verbose: int, quiet: bool, blocked: tuple[str, ...]) -> None:
-    """Which inputs does an encoder treat as the same, and which near-identical inputs as different?
-
-    \b
-    Try first:  equivengine probe --plugin ldlc
-    Then:       equivengine probe --plugin spectrum --model timm:vit_base_patch16_224 --images folder:photos
-    """
+    """Set up logging, and remember what all commands need."""
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     ctx.obj = {"blocked": blocked, "quiet": quiet}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code (0, 1, 2, 3 or 130)."""
+    """Run the command line and exit with its code (0, 1, 2, 3, or 128 + the number of the signal that stopped it)."""
+    signals.stop_on_signals()
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; errors of ours never show a traceback.
+    """Run the command line and return its exit code.
 
-    With EQUIVENGINE_TRACEBACK=1 in the environment they do, for plugin authors.
+    No error shows a traceback, unless EQUIVENGINE_TRACEBACK=1 in the environment asks for it (plugin authors may).
     """
     try:
         code = cli.main(args=arguments, prog_name="equivengine", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except EngineError as error:
-        if os.environ.get("EQUIVENGINE_TRACEBACK"):
-            raise
-        _complain(str(error))
-        return error.exit_code
     except click.exceptions.Exit as done:
         return done.exit_code
+    except click.Abort:
+        return signals.exit_code(KeyboardInterrupt())
     except click.ClickException as error:
         error.show(sys.stderr)
         return UsageError.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt as stop:
         _complain("interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing to say, and nowhere to say it.
+        return signals.exit_code(stop)
+    except BaseException as error:
+        if _is_broken_pipe(error):
+            return _reader_gone()
+        if os.environ.get(TRACEBACK):
+            raise
+        if isinstance(error, EngineError):
+            _complain(str(error))
+            return error.exit_code
+        _complain(str(_unexpected(error)))
+        return EngineError.exit_code
+
+
+def _unexpected(error: BaseException) -> EngineError:
+    """What nobody foresaw, in one block; where it was raised says whose it is."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" (in {frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    text = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+    return EngineError(
+        "something unexpected went wrong, in equivengine or in a plugin",
+        got=text + place,
+        hint=f"{TRACEBACK}=1 shows where; please report it with `equivengine doctor --json`",
+    )
+
+
+def _is_broken_pipe(error: BaseException) -> bool:
+    """Click turns a BrokenPipeError into SystemExit."""
+    return isinstance(error, BrokenPipeError) or (
+        isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+    )
+
+
+def _reader_gone() -> int:
+    """The reader of our output has gone (`| head`): nothing to say, and nowhere to say it."""
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return 0
 
 
 def _complain(text: str) -> None:
     head = click.style("error:", fg="red", bold=True) if _colour() else "error:"
-    click.echo(f"{head} {text}", err=True)
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(f"{head} {printable(text)}", err=True)
 
 
 def _colour() -> bool:
-    return sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _owner(entry: EntryPoint) -> str:

@@ -11,14 +11,36 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--device, --executor, --progress, --json."""
+    """--device, --executor, --progress, --json.
+
+    Where work is done may come from the environment; what is measured may not, so that a command means the same
+    everywhere.
+    """
     decorators: list[Decorator] = [
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option("--executor", default="serial", show_default=True, help="Where units run; see `ls executors`."),
+        click.option(
+            "--device",
+            default="auto",
+            metavar="DEVICE",
+            envvar="EQUIVENGINE_DEVICE",
+            show_envvar=True,
+            show_default=True,
+            help="auto, cpu, cuda or cuda:N.",
+        ),
+        click.option(
+            "--executor",
+            default="serial",
+            metavar="NAME",
+            envvar="EQUIVENGINE_EXECUTOR",
+            show_envvar=True,
+            show_default=True,
+            help="Where units run; see `ls executors`.",
+        ),
         click.option(
             "--progress",
             type=click.Choice(["auto", "plain", "json", "none"]),
             default="auto",
+            envvar="EQUIVENGINE_PROGRESS",
+            show_envvar=True,
             show_default=True,
             help="Progress on stderr: a bar on a terminal, lines elsewhere, JSON lines, or nothing.",
         ),

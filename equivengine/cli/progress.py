@@ -1,4 +1,4 @@
-"""Progress on stderr, from the parent process only."""
+"""Progress on stderr, from the parent process only. That nobody reads it does not stop a run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Protocol
 
 import click
 
+from equivengine.cli.text import printable
 from equivengine.contracts.unit import Unit, UnitOutcome
 
 
@@ -55,11 +56,20 @@ class Silent:
 class Lines(Silent):
     """One line for each unit, with the time that the rest may take."""
 
+    _listening = True
+
+    def _say(self, line: str) -> None:
+        if self._listening:
+            try:
+                click.echo(line, err=True)
+            except BrokenPipeError:  # `2>&1 | head`: whoever stopped reading did not ask for the work to stop
+                self._listening = False
+
     def start(self, path: Path, units: int, done: int) -> None:
         """Say where results go and what is there already."""
         self._todo, self._count, self._begun = units - done, 0, time.monotonic()
         there = f", {done} of them published already" if done else ""
-        click.echo(f"{units} unit{'s' * (units != 1)}{there}; results go to {path}", err=True)
+        self._say(f"{units} unit{'s' * (units != 1)}{there}; results go to {printable(str(path))}")
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """One line."""
@@ -67,10 +77,11 @@ class Lines(Silent):
         each = (time.monotonic() - self._begun) / self._count
         left = each * (self._todo - self._count)
         rest = f", about {left:.0f} s left" if left >= 1 else ""
-        click.echo(f"[{self._count}/{self._todo}] {_describe(unit, outcome)} ({outcome.seconds:.1f} s{rest})", err=True)
+        head, *more = _describe(unit, outcome).splitlines()
+        self._say("\n".join([f"[{self._count}/{self._todo}] {head} ({outcome.seconds:.1f} s{rest})", *more]))
 
 
-class JsonLines(Silent):
+class JsonLines(Lines):
     """One JSON object for each event."""
 
     def start(self, path: Path, units: int, done: int) -> None:
@@ -91,7 +102,7 @@ class JsonLines(Silent):
         )
 
     def _write(self, **fields: object) -> None:
-        click.echo(json.dumps(fields), err=True)
+        self._say(json.dumps(fields))
 
 
 class Bar(Silent):
@@ -106,7 +117,7 @@ class Bar(Silent):
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[last]}"),
+            TextColumn("{task.fields[last]}", markup=False),  # names of files may hold brackets
             console=Console(stderr=True),
             transient=True,
         )
@@ -114,7 +125,7 @@ class Bar(Silent):
 
     def start(self, path: Path, units: int, done: int) -> None:
         """Show the bar."""
-        self._progress.console.print(f"results go to {path}", highlight=False, markup=False)
+        self._progress.console.print(f"results go to {printable(str(path))}", highlight=False, markup=False)
         self._task = self._progress.add_task("measuring", total=units, completed=done, last="")
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
@@ -123,7 +134,7 @@ class Bar(Silent):
             self._failed += 1
             self._progress.console.print(_describe(unit, outcome), highlight=False, markup=False)
         last = f"{self._failed} failed" if self._failed else unit.samples[0].id
-        self._progress.update(self._task, advance=1, last=last[:40])
+        self._progress.update(self._task, advance=1, last=printable(last)[:40])
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -136,6 +147,8 @@ class Bar(Silent):
 def _describe(unit: Unit, outcome: UnitOutcome) -> str:
     samples = " -> ".join(sample.id for sample in unit.samples[:2])
     text = f"{unit.probe} {samples}: {outcome.outcome}"
+    if outcome.status not in ("", "ok"):
+        text += f", {outcome.status}"
     if outcome.outcome == "failed":
         text += "\n    " + outcome.message.replace("\n", "\n    ")
-    return text
+    return printable(text)

@@ -14,7 +14,10 @@ from equivengine.cli.options import execution_options
 @execution_options
 @click.pass_context
 def command(ctx: click.Context, run: str, **options: Any) -> int:
-    """Finish what is missing or failed in a run directory; nothing published is computed again."""
+    """Finish what is missing or failed in a run directory.
+
+    Nothing that was published is computed again. Images and weights must be what they were when the run was planned.
+    """
     from equivengine.cli.execution import resume_and_print
 
     return resume_and_print(

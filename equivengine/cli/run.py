@@ -9,27 +9,31 @@ import click
 
 from equivengine.cli.options import execution_options
 
+HELP = """Carry out a TOML run file: every probe on every model and image set.
 
-@click.command("run")
+Options given here, or in the environment, count more than the file.
+
+\b
+# sweep.toml
+models = ["digits", "timm:vit_small_patch16_224?weights=random"]
+images = ["samples"]
+limit = 2
+[[probes]]
+name = "spectrum"
+[[probes]]
+name = "ldlc"
+set = { directions = 100, eps = 1e-3 }
+"""
+
+
+@click.command("run", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--out", type=click.Path(), metavar="DIR", help="Run directory.  [default: runs/..., named by content]")
 @execution_options
 @click.pass_context
 def command(ctx: click.Context, file: Path, dry_run: bool, **options: Any) -> int:
-    """Carry out a TOML run file: every probe on every model and image set.
-
-    \b
-    # sweep.toml
-    models = ["digits", "timm:vit_small_patch16_224?weights=random"]
-    images = ["samples"]
-    limit = 2
-    [[probes]]
-    name = "spectrum"
-    [[probes]]
-    name = "ldlc"
-    set = { directions = 100, eps = 1e-3 }
-    """
+    """Carry out a run file."""
     from equivengine.cli.execution import execute_and_print, print_plan
     from equivengine.runtime.config import load_toml
 

@@ -12,7 +12,8 @@ from equivengine.cli.options import json_option
 @json_option
 def command(run: str, as_json: bool) -> int:
     """Print the summary table of a run directory or a run.h5."""
-    from equivengine.cli.output import print_json, print_run, run_document
+    from equivengine.cli.output import print_json
+    from equivengine.cli.summary import print_run, run_document
     from equivengine.store import open_run
 
     with open_run(run) as opened:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -15,7 +16,7 @@ import torch
 @contextlib.contextmanager
 def ieee_float32() -> Iterator[None]:
     """Within the block, float32 products and convolutions are IEEE float32 on every device."""
-    backends = torch.backends
+    backends: Any = torch.backends  # torch's stubs do not know these settings
     settings = (
         backends.cuda.matmul,
         backends.cudnn.conv,

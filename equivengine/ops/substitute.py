@@ -126,6 +126,7 @@ def _multi_head_attention(
             is_causal=is_causal,
         )
         return out, weights if need_weights else None
+    assert in_proj_weight is not None
     with mode:  # in a handler the mode is off; the linear layers must come through it again
         return _packed_attention(
             query, key, value, num_heads, in_proj_weight, in_proj_bias, out_proj_weight, out_proj_bias, attn_mask

@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from equivengine.contracts.result import Scalar
+from equivengine.contracts.result import Check, Scalar
 from equivengine.statistics import bootstrap
 from equivengine.store.run import Run, UnitRecord
+
+#: From this many observations on, a range that is not all of them can hold the median with 95% confidence:
+#: smallest and largest of n miss it with probability 2 / 2^n, which is 12.5% for four of them.
+ENOUGH = 6
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Row:
         group: Heading.
         value: The scalar of the one unit, or the median over units.
         unit: Unit.
-        interval: 95% interval: the probe's own for one unit, bootstrap over units otherwise.
+        interval: The probe's own 95% interval for one unit; over units, smallest and largest of fewer than `ENOUGH`,
+            95% bootstrap interval of the median of more.
         n: Observations within the one unit, or number of units.
     """
 
@@ -38,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class CheckRow:
-    """A consistency check over units: how many passed, and the worst value."""
+    """A consistency check over units: how many passed, and the value that came closest to its bound or passed it."""
 
     name: str
     description: str
@@ -46,6 +51,7 @@ class CheckRow:
     total: int
     worst: float
     bound: float
+    at_most: bool
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Section:
         probe: Name of the probe.
         model: Model URI.
         units: How many units.
+        noun: What one of them is: "image", "pair" or "set".
+        interval: What the intervals of the rows are: "95% interval" or "min .. max".
         images: Ids of the samples, one line for each unit.
         rows: Scalars in the probe's order.
         checks: Consistency checks.
@@ -67,6 +75,8 @@ class Section:
     probe: str
     model: str
     units: int
+    noun: str
+    interval: str
     images: list[str]
     rows: list[Row]
     checks: list[CheckRow]
@@ -103,12 +113,14 @@ def _section(records: list[UnitRecord]) -> Section:
         probe=unit.probe,
         model=unit.model,
         units=len(records),
+        noun={1: "image", 2: "pair"}.get(len(unit.samples), "set"),
+        interval="min .. max" if 1 < len(records) < ENOUGH else "95% interval",
         images=[" -> ".join(sample.id for sample in r.unit.samples) for r in records],
         rows=[_row(name, like, records) for name, like in names.items()],
         checks=_checks(records),
         warnings=_warnings(records),
         params=json.loads(unit.params),
-        facts=_facts(records[0]),
+        facts=_facts(records),
     )
 
 
@@ -118,26 +130,45 @@ def _row(name: str, like: Scalar, records: list[UnitRecord]) -> Row:
         return Row(name, like.description, like.group, like.value, like.unit, like.interval, like.n)
     values = np.array([scalar.value for scalar in found])
     values = values[np.isfinite(values)]
+    count = len(values)
+    if count == 0:
+        return Row(name, like.description, like.group, float("nan"), like.unit, None, 0)
+    if len(records) < ENOUGH:
+        ends = (float(values.min()), float(values.max())) if count > 1 else None
+        return Row(name, like.description, like.group, float(np.median(values)), like.unit, ends, count)
     estimate = bootstrap(values)
-    return Row(name, like.description, like.group, estimate.value, like.unit, estimate.interval, estimate.n)
+    interval = estimate.interval if count >= ENOUGH else None  # most units could not measure it
+    return Row(name, like.description, like.group, estimate.value, like.unit, interval, count)
 
 
 def _checks(records: list[UnitRecord]) -> list[CheckRow]:
-    rows: dict[str, CheckRow] = {}
+    found: dict[str, list[Check]] = {}
     for record in records:
         for name, check in record.checks.items():
-            row = rows.get(name, CheckRow(name, check.description, 0, 0, check.value, check.bound))
-            at_most = check.passed == (check.value <= check.bound)
-            extreme = max if at_most else min
-            rows[name] = CheckRow(
-                name,
-                check.description,
-                row.passed + check.passed,
-                row.total + 1,
-                extreme(row.worst, check.value),
-                check.bound,
-            )
-    return list(rows.values())
+            found.setdefault(name, []).append(check)
+    return [_check(name, checks) for name, checks in found.items()]
+
+
+def _check(name: str, checks: list[Check]) -> CheckRow:
+    at_most = _is_at_most(checks)
+
+    def badness(check: Check) -> float:
+        if np.isnan(check.value):
+            return float("inf")
+        gap = check.value - check.bound if at_most else check.bound - check.value
+        return gap / abs(check.bound) if check.bound else gap
+
+    worst = max(checks, key=lambda check: (not check.passed, badness(check)))
+    passed = sum(check.passed for check in checks)
+    return CheckRow(name, worst.description, passed, len(checks), worst.value, worst.bound, at_most)
+
+
+def _is_at_most(checks: list[Check]) -> bool:
+    """Which way a check points: files store value, bound and verdict, and all but equality and NaN tell."""
+    for check in checks:
+        if check.value != check.bound and not np.isnan(check.value):
+            return check.passed == (check.value < check.bound)
+    return True
 
 
 def _warnings(records: list[UnitRecord]) -> list[str]:
@@ -150,12 +181,11 @@ def _warnings(records: list[UnitRecord]) -> list[str]:
     random = sum(bool(r.provenance.get("random_weights")) for r in records)
     if random:
         warnings.append(f"random weights: this says nothing about a trained model{share(random)}")
-    slow = sum(not r.provenance.get("extension", {}).get("loaded", True) for r in records)
+    slow = [r.provenance.get("extension", {}) for r in records]
+    slow = [extension for extension in slow if not extension.get("available", True)]
     if slow:
-        reason = next(
-            r.provenance["extension"].get("reason") for r in records if not r.provenance["extension"].get("loaded")
-        )
-        warnings.append(f"reference path, no compiled kernels: {reason}{share(slow)}")
+        reason = next(iter(str(slow[0].get("reason", "")).splitlines()), "")
+        warnings.append(f"reference path, no compiled kernels: {reason}{share(len(slow))}")
     for text in dict.fromkeys(r.message for r in records if r.status == "not_converged"):
         count = sum(r.message == text and r.status == "not_converged" for r in records)
         warnings.append(f"not converged: {text}{share(count)}")
@@ -164,15 +194,21 @@ def _warnings(records: list[UnitRecord]) -> list[str]:
     return warnings
 
 
-def _facts(record: UnitRecord) -> dict[str, str]:
+def _facts(records: list[UnitRecord]) -> dict[str, str]:
+    """In a few words; where units differ (a run that was resumed elsewhere), all that occurs."""
+    every = [_facts_of(record) for record in records]
+    return {name: "; ".join(dict.fromkeys(facts[name] for facts in every)) for name in every[0]}
+
+
+def _facts_of(record: UnitRecord) -> dict[str, str]:
     provenance = record.provenance
-    extension = provenance.get("extension", {})
-    paths = sorted({path for calls in provenance.get("operations", {}).values() for path in calls})
+    operations = provenance.get("operations", {})
+    paths = sorted({path for calls in operations.values() for path in calls})
     return {
         "device": str(provenance.get("device", {}).get("name", "unknown")),
         "precision": record.unit.precision,
         "seed": str(record.unit.seed),
         "attention": record.unit.attention,
-        "kernels": ", ".join(paths) if extension.get("loaded") else "reference (no extension)",
+        "kernels": ", ".join(paths) or "torch",
         "weights": f"sha256 {record.unit.weights_digest[:12]}",
     }

@@ -1,4 +1,8 @@
-"""What a user asked for, validated. Command line > environment > TOML file > defaults."""
+"""What a user asked for, validated. Command line > environment > TOML file > defaults.
+
+The environment says where work is done (EQUIVENGINE_DEVICE, EQUIVENGINE_EXECUTOR), never what is measured: a plan
+means the same on every machine.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from equivengine.contracts.probe import Params, Probe
 from equivengine.errors import UsageError
-from equivengine.runtime.registry import suggest
+from equivengine.runtime.records import suggest
 
 #: With no image set named, the bundled digits are used, and this many of them.
 DEFAULT_LIMIT = 4
@@ -42,6 +46,11 @@ class RunConfig(BaseModel):
     executor: str = Field(default="serial", description="Where units run.")
     out: str | None = Field(default=None, description="Run directory; derived from the plan when unset.")
 
+    @field_validator("models", "images", mode="before")
+    @classmethod
+    def _one_is_a_list_too(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
 
 def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
     """Read a run file.
@@ -61,15 +70,17 @@ def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
 
 
 def validated(data: dict[str, Any], where: str = "the options") -> RunConfig:
-    """A `RunConfig` from plain values.
+    """A `RunConfig` from plain values; with no image set named, the first `DEFAULT_LIMIT` bundled digits.
 
     Raises:
         UsageError: Naming the first entry that is wrong.
     """
+    if "images" not in data:
+        data = {"limit": DEFAULT_LIMIT, **{key: value for key, value in data.items() if value is not None}}
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise _usage_error(error, where, list(RunConfig.model_fields)) from None
+        raise _usage_error(error, where, RunConfig) from None
 
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -88,7 +99,7 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError(f"--set {key} is given twice", hint="keep one of the two")
         try:
             settings[key] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, or JSON that no parameter is (5,000 digits, 5,000 brackets)
             settings[key] = text
     return settings
 
@@ -99,26 +110,40 @@ def probe_params(probe: type[Probe[Any]], settings: dict[str, Any]) -> Params:
     Raises:
         UsageError: Naming the key, what it takes and what came.
     """
-    fields = probe.Params.model_fields
     try:
-        return probe.Params.model_validate(settings)  # type: ignore[no-any-return]
+        return probe.Params.model_validate(settings)
     except ValidationError as error:
-        raise _usage_error(error, f"--set for probe {probe.name!r}", list(fields), fields) from None
+        raise _usage_error(error, f"--set for probe {probe.name!r}", probe.Params) from None
 
 
-def _usage_error(
-    error: ValidationError, where: str, known: list[str], fields: dict[str, Any] | None = None
-) -> UsageError:
+def _usage_error(error: ValidationError, where: str, model: type[BaseModel]) -> UsageError:
+    """The first thing that pydantic found, in our words."""
     first = error.errors(include_url=False)[0]
-    location = ".".join(str(part) for part in first["loc"])
-    key = str(first["loc"][0]) if first["loc"] else ""
+    place = first["loc"]
+    location = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden":
-        return UsageError(f"{where}: {location!r} is not known", expected=suggest(location, known))
-    described = ""
-    if fields is not None and key in fields and fields[key].description:
-        described = f" ({fields[key].description.rstrip('.')})"
+        known = model if len(place) == 1 else ProbeRequest
+        return UsageError(f"{where}: {location!r} is not known", expected=suggest(str(place[-1]), known.model_fields))
+    if not place:
+        return UsageError(f"{where}: the values do not fit together", expected=_reworded(first["msg"]))
+    field = model.model_fields.get(str(place[0]))
+    described = f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
+    if first["type"] == "missing":
+        return UsageError(f"{where}: {location!r} is missing{described}", hint=f"give {location} a value")
     return UsageError(
-        f"{where}: {location or 'the whole'} is wrong{described}",
-        expected=first["msg"][0].lower() + first["msg"][1:],
-        got=repr(first.get("input")),
+        f"{where}: {location!r} is not usable{described}",
+        expected=_reworded(first["msg"]),
+        got=_shortened(repr(first.get("input"))),
     )
+
+
+def _reworded(message: str) -> str:
+    """Pydantic's "Input should be less than 5" -> "less than 5"."""
+    for start in ("Input should be ", "Value error, "):
+        if message.startswith(start):
+            return message.removeprefix(start)
+    return message[:1].lower() + message[1:]
+
+
+def _shortened(text: str, length: int = 100) -> str:
+    return text if len(text) <= length else text[:length] + "..."

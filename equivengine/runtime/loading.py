@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
-from equivengine.contracts.dataset import Dataset
+from equivengine.contracts.dataset import Dataset, Sample
 from equivengine.contracts.encoder import Encoder
+from equivengine.contracts.unit import SampleRef
 from equivengine.contracts.uri import URI
 from equivengine.errors import DataError, EngineError, ModelError, UsageError
+from equivengine.runtime import contract
 from equivengine.runtime.registry import Registry, from_environment
 
 if TYPE_CHECKING:
     from equivengine.runtime.registry import PluginRecord
 
+#: Stands in a plan in place of the digest of a sample that could not even be hashed.
+UNREADABLE = "unreadable-"
+
+_log = logging.getLogger(__name__)
 _registry: Registry | None = None
 
 
@@ -76,14 +86,8 @@ def load_encoder(uri: str, *, device: str = "auto", registry: Registry | None = 
     parsed = URI.parse(uri)
     cls, owner = (registry or default_registry()).backend(parsed.scheme)
     target = resolve_device(device)
-    try:
+    with _blamed(owner, ModelError, f"{uri!r} cannot be loaded"), _without_deprecations():
         loaded = cls().load(parsed)
-    except EngineError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{uri!r} cannot be loaded", got=f"{owner.owner} raised {type(error).__name__}: {_first_line(error)}"
-        ) from error
     return Encoder(loaded, uri).to(target)
 
 
@@ -100,17 +104,11 @@ def load_images(uri: str, *, registry: Registry | None = None) -> Dataset:
     """
     parsed = URI.parse(uri)
     cls, owner = (registry or default_registry()).dataset(parsed.scheme)
-    try:
+    with _blamed(owner, DataError, f"{uri!r} cannot be opened"):
         dataset = cls(parsed)
         size = len(dataset)
-    except EngineError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"{uri!r} cannot be opened", got=f"{owner.owner} raised {type(error).__name__}: {_first_line(error)}"
-        ) from error
     if size == 0:
-        raise DataError(f"{uri!r} holds no images", expected="at least one")
+        raise DataError(f"{uri!r} holds no images", expected="at least one", hint="check the address")
     return dataset
 
 
@@ -128,14 +126,22 @@ class Workbench:
         self.device = device
         self._keep = keep
         self._encoders: dict[str, Encoder] = {}
+        self._unusable: dict[str, EngineError] = {}
         self._datasets: dict[str, Dataset] = {}
+        self._places: dict[str, dict[str, int]] = {}
 
     def encoder(self, uri: str) -> Encoder:
-        """The encoder of a URI, loaded at most once while it is kept."""
+        """The encoder of a URI, loaded at most once while it is kept; what could not be loaded is not tried again."""
+        if uri in self._unusable:
+            raise self._unusable[uri]
         if uri not in self._encoders:
             while len(self._encoders) >= self._keep:
                 del self._encoders[next(iter(self._encoders))]
-            self._encoders[uri] = load_encoder(uri, device=self.device, registry=self.registry)
+            try:
+                self._encoders[uri] = load_encoder(uri, device=self.device, registry=self.registry)
+            except EngineError as error:
+                self._unusable[uri] = error.with_traceback(None)
+                raise
         return self._encoders[uri]
 
     def images(self, uri: str) -> Dataset:
@@ -143,6 +149,45 @@ class Workbench:
         if uri not in self._datasets:
             self._datasets[uri] = load_images(uri, registry=self.registry)
         return self._datasets[uri]
+
+    def sample(self, ref: SampleRef) -> Sample:
+        """The sample that a plan refers to, also where files were added to or taken from its set meanwhile.
+
+        Raises:
+            DataError: If it cannot be read, has other content now or is gone.
+        """
+        dataset = self.images(ref.images)
+        found: Sample | None = None
+        with contextlib.suppress(IndexError):
+            found = dataset[ref.index]
+        if found is not None and found.digest == ref.digest:
+            return found
+        unreadable = ref.digest.startswith(UNREADABLE)
+        if found is None or (found.id != ref.id and not unreadable):
+            place = self._digests(ref.images).get(ref.digest)
+            if place is not None:
+                return dataset[place]
+        other = found is not None and (unreadable or found.id == ref.id)
+        raise DataError(
+            f"{ref.id!r} of {ref.images!r} has other content than when the run was planned"
+            if other
+            else f"{ref.id!r} is no longer in {ref.images!r}",
+            expected="content that could not be read" if unreadable else f"sha256 {ref.digest[:16]}...",
+            got=f"sha256 {found.digest[:16]}..." if other and found is not None else "no image of that content",
+            hint="a plan fixes the content of its images: put the old content back and resume, or repeat the command "
+            "with another --out to measure what is there now",
+        )
+
+    def _digests(self, uri: str) -> dict[str, int]:
+        """Where each content lies in a set; hashes all of it, once."""
+        if uri not in self._places:
+            places: dict[str, int] = {}
+            dataset = self.images(uri)
+            for index in range(len(dataset)):
+                with contextlib.suppress(DataError):
+                    places.setdefault(dataset[index].digest, index)
+            self._places[uri] = places
+        return self._places[uri]
 
     def backend_owner(self, uri: str) -> PluginRecord:
         """The plugin behind a model URI."""
@@ -153,6 +198,23 @@ class Workbench:
         return self.registry.dataset(URI.parse(uri).scheme)[1]
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else ""
+@contextlib.contextmanager
+def _blamed(owner: PluginRecord, kind: type[EngineError], what: str) -> Iterator[None]:
+    """Turn whatever a plugin raises, SystemExit included, into one error that names it."""
+    try:
+        yield
+    except (EngineError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        needed = contract.needs(error, owner.distribution)
+        raise kind(what, got=f"{owner.owner}: {needed or contract.one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Keep what libraries say to their own developers off the terminal, unless -v asks for it."""
+    with warnings.catch_warnings():
+        if not _log.isEnabledFor(logging.INFO):
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+        yield

@@ -13,7 +13,7 @@ from equivengine.contracts.unit import SampleRef, Unit, canonical_json
 from equivengine.errors import DataError, UsageError
 from equivengine.ops.substitute import ATTENTION
 from equivengine.runtime.config import RunConfig, probe_params
-from equivengine.runtime.loading import Workbench
+from equivengine.runtime.loading import UNREADABLE, Workbench
 
 PLAN_VERSION = 1
 
@@ -25,7 +25,7 @@ class Plan:
     Attributes:
         config: The configuration it came from.
         units: One for each probe, model and sample tuple; no two alike.
-        duplicates: Units left out because another has the same content.
+        duplicates: Units left out because another one is the same work on the same content.
     """
 
     config: RunConfig
@@ -60,7 +60,7 @@ class Plan:
 def make_plan(config: RunConfig, bench: Workbench) -> Plan:
     """Resolve every name in the configuration and list the units.
 
-    Each model is loaded once, since the digest of its weights is part of every unit's identity; samples are hashed, not
+    Each model is loaded, since the digest of its weights is part of every unit's identity; samples are hashed, not
     decoded. Pairs are drawn strictly at random from the seed, without replacement against the original alone.
 
     Raises:
@@ -109,7 +109,7 @@ def _reference(uri: str, dataset: Dataset, index: int) -> SampleRef:
     except DataError as error:
         # Unreadable: the unit is planned all the same, so that it stands among the failures and not among the missing.
         name = f"{uri}[{index}]"
-        return SampleRef(uri, index, name, "unreadable-" + hashlib.sha256(f"{name}{error}".encode()).hexdigest())
+        return SampleRef(uri, index, name, UNREADABLE + hashlib.sha256(f"{name}{error}".encode()).hexdigest())
     return SampleRef(uri, index, sample.id, sample.digest)
 
 

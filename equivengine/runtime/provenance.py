@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def environment() -> dict[str, Any]:
         "equivengine": equivengine.__version__,
         "git_commit": git_commit(),
         "extension": {
+            "available": status.available,
             "loaded": status.loaded,
             "reason": status.reason,
             "facts": _plain(status.facts),
@@ -96,7 +98,10 @@ def git_commit() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
+    # Within a git hook, GIT_DIR names the repository of that hook.
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environ)
     return done.stdout.strip()
 
 

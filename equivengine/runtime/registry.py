@@ -6,99 +6,32 @@ skips a second distribution's plugin of the same name, and calls hooks of all pl
 
 from __future__ import annotations
 
-import difflib
+import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from importlib.metadata import Distribution, EntryPoint, entry_points
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
 
 import pluggy
 
-from equivengine import API_VERSION
 from equivengine.contracts import hookspecs
 from equivengine.contracts.dataset import Dataset
 from equivengine.contracts.executor import Executor
 from equivengine.contracts.model import Backend
-from equivengine.contracts.probe import Params, Probe
+from equivengine.contracts.probe import Probe
 from equivengine.errors import PluginError, UsageError
+from equivengine.runtime import contract
+from equivengine.runtime.records import PluginRecord, Shelf, suggest
+
+__all__ = ["GROUP", "PluginRecord", "Registry", "Shelf", "from_environment", "installed", "suggest"]
 
 GROUP = "equivengine"
+VARIABLE = "EQUIVENGINE_PLUGINS"
 
-State = Literal["loaded", "failed", "needs", "blocked"]
-
-
-@dataclass
-class PluginRecord:
-    """What is known of one plugin.
-
-    Attributes:
-        name: Entry-point name.
-        module: Import path.
-        distribution: Name of the distribution that brings it.
-        version: Version of that distribution.
-        state: "loaded", "failed", "needs" (an optional package is missing) or "blocked" (by the user).
-        reason: Why it is not loaded.
-        seconds: Time to import and register.
-        provides: Kind ("probes") -> names.
-    """
-
-    name: str
-    module: str
-    distribution: str
-    version: str
-    state: State = "blocked"
-    reason: str = ""
-    seconds: float = 0.0
-    provides: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def owner(self) -> str:
-        """For messages: plugin, module and distribution."""
-        return f"plugin {self.name!r} ({self.module}, from {self.distribution} {self.version})"
-
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class Shelf(Generic[T]):
-    """The classes of one kind (probes, backends, ...) by name, with who brought them."""
-
-    def __init__(self, kind: str, base: type[T]) -> None:
-        self.kind = kind
-        self.base = base
-        self._classes: dict[str, list[tuple[type[T], PluginRecord]]] = {}
-
-    def add(self, cls: type[T], owner: PluginRecord) -> None:
-        """Shelve a class; a second one of the same name makes the name ambiguous, not the first one wrong."""
-        self._classes.setdefault(cls.name, []).append((cls, owner))  # type: ignore[attr-defined]
-
-    def names(self) -> list[str]:
-        """All names, sorted."""
-        return sorted(self._classes)
-
-    def collisions(self) -> dict[str, list[PluginRecord]]:
-        """Names that more than one plugin claims."""
-        return {name: [o for _, o in found] for name, found in self._classes.items() if len(found) > 1}
-
-    def find(self, name: str) -> tuple[type[T], PluginRecord] | None:
-        """The class of that name and its owner, or None.
-
-        Raises:
-            PluginError: If two plugins claim the name.
-        """
-        found = self._classes.get(name)
-        if found is None:
-            return None
-        if len(found) > 1:
-            raise PluginError(
-                f"{self.kind} {name!r} is claimed by two plugins",
-                expected="one owner",
-                got="; ".join(owner.owner for _, owner in found),
-                hint=f"leave one out: --no-plugin {found[-1][1].name}",
-            )
-        return found[0]
 
 
 class Registry:
@@ -111,7 +44,7 @@ class Registry:
     def __init__(self) -> None:
         self.records: list[PluginRecord] = []
         self.probes: Shelf[Probe[Any]] = Shelf("probe", Probe)
-        self.backends: Shelf[Backend] = Shelf("backend", Backend)
+        self.backends: Shelf[Backend] = Shelf("model family", Backend)
         self.datasets: Shelf[Dataset] = Shelf("image set", Dataset)
         self.executors: Shelf[Executor] = Shelf("executor", Executor)
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -136,25 +69,27 @@ class Registry:
             UsageError: If ``only`` or ``blocked`` names a plugin that is not installed.
         """
         registry = cls()
-        found = sorted(entry_points(group=GROUP) if entries is None else entries, key=lambda e: (e.name, e.value))
+        found = _sorted(entry_points(group=GROUP) if entries is None else entries)
         names = {entry.name for entry in found}
         wanted = names if only is None else set(only)
         blocked = set(blocked)
-        for name in sorted((wanted | blocked) - names):
-            raise UsageError(f"no plugin is called {name!r}", expected=suggest(name, names))
+        check_names(blocked, names, "--no-plugin")
+        check_names(wanted, names, VARIABLE)
         for entry in found:
-            record = _record(entry)
+            record = PluginRecord.of(entry)
             registry.records.append(record)
             twins = [e for e in found if e.name == entry.name and e is not entry]
-            if entry.name in blocked or entry.name not in wanted:
-                record.reason = "blocked by --no-plugin or EQUIVENGINE_PLUGINS"
+            if entry.name in blocked:
+                record.reason = "left out by --no-plugin"
+            elif entry.name not in wanted:
+                record.reason = f"left out by {VARIABLE}"
             elif twins:
                 record.state = "failed"
-                record.reason = "; ".join(
-                    f"the name {entry.name!r} is also claimed by {_record(twin).owner}" for twin in twins
-                )
+                claims = "; ".join(PluginRecord.of(twin).owner for twin in twins)
+                record.reason = f"the name {entry.name!r} is also claimed by {claims}; uninstall one of them"
             else:
                 registry._load_one(entry, record)
+            _log.info("%s: %s %s", record.owner, record.state, record.reason)
         return registry
 
     def hook(self, name: str, **arguments: object) -> list[str]:
@@ -165,8 +100,10 @@ class Registry:
                 continue
             try:
                 self._alone(record.name, name)(**arguments)
-            except Exception as error:
-                problems.append(f"{record.owner} failed in {name}: {type(error).__name__}: {error}")
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # an observer may call sys.exit; it must not end the run
+                problems.append(f"{record.owner} failed in {name}: {contract.one_line(error)}")
         return problems
 
     # -- lookups that explain themselves ------------------------------------------------------------------------------
@@ -191,175 +128,98 @@ class Registry:
         found = shelf.find(name)
         if found is not None:
             return found
-        broken = [r for r in self.records if r.state in ("failed", "needs") and r.name == name]
-        if broken:
-            raise PluginError(
-                f"{shelf.kind} {name!r} is not available: its plugin did not load",
-                got=broken[0].reason,
-                hint="equivengine doctor",
-            )
-        raise UsageError(
-            f"no {shelf.kind} is called {name!r}", expected=suggest(name, shelf.names()), hint=f"see `{listing}`"
-        )
+        absent = [record for record in self.records if record.state != "loaded"]
+        for record in absent:
+            if record.name == name:
+                raise (UsageError if record.state == "blocked" else PluginError)(
+                    f"{shelf.kind} {name!r} is not available: the plugin of that name is not loaded",
+                    got=record.reason,
+                    hint="load it" if record.state == "blocked" else "see `equivengine doctor`",
+                )
+        hint = f"see `{listing}`"
+        if absent:
+            hint += "; not loaded: " + ", ".join(f"{record.name} ({record.state})" for record in absent[:5])
+            hint += f" and {len(absent) - 5} more, see `equivengine doctor`" if len(absent) > 5 else ""
+        raise UsageError(f"no {shelf.kind} is called {name!r}", expected=suggest(name, shelf.names()), hint=hint)
 
     # -- loading one --------------------------------------------------------------------------------------------------
 
     def _load_one(self, entry: EntryPoint, record: PluginRecord) -> None:
         start = time.perf_counter()
         registered = False
-        shelved: list[Callable[[], None]] = []
         try:
             module = entry.load()
-            _check_api(module)
-            _check_hooks(module, self._manager)
+            contract.check_api(module)
+            contract.check_hooks(module)
             self._manager.register(module, name=entry.name)
             registered = True
-            for kind, shelf in (
-                ("backends", self.backends),
-                ("probes", self.probes),
-                ("datasets", self.datasets),
-                ("executors", self.executors),
-            ):
-                for cls in self._classes(record, kind, shelf):
-                    record.provides.setdefault(kind, []).append(cls.name)
-                    shelved.append(lambda shelf=shelf, cls=cls: shelf.add(cls, record))  # type: ignore[misc]
-            record.state = "loaded"
-            for put in shelved:
-                put()
+            shelves: dict[str, Shelf[Any]] = {
+                "backends": self.backends,
+                "probes": self.probes,
+                "datasets": self.datasets,
+                "executors": self.executors,
+            }
+            provided = {kind: self._classes(record, kind, shelf) for kind, shelf in shelves.items()}
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may call sys.exit, or raise anything
             if registered:
                 self._manager.unregister(name=entry.name)
-            record.provides = {}
-            record.state, record.reason = _why(error, entry.dist)
+            record.state, record.reason = contract.why(error, entry.dist)
+        else:
+            record.state = "loaded"
+            record.provides = {kind: [cls.name for cls in classes] for kind, classes in provided.items() if classes}
+            for kind, classes in provided.items():
+                for cls in classes:
+                    shelves[kind].add(cls, record)
         finally:
             record.seconds = time.perf_counter() - start
 
     def _classes(self, record: PluginRecord, kind: str, shelf: Shelf[Any]) -> list[type[Any]]:
-        classes: list[type[Any]] = []
-        for returned in self._alone(record.name, f"equivengine_register_{kind}")():
+        hook = f"equivengine_register_{kind}"
+        classes: dict[str, type[Any]] = {}
+        for returned in self._alone(record.name, hook)():
             if not isinstance(returned, list | tuple):
-                raise PluginError(
-                    f"equivengine_register_{kind} returned no list", expected="a list of classes", got=repr(returned)
-                )
+                raise PluginError(f"{hook} returned no list", expected="a list of classes", got=repr(returned))
             for cls in returned:
-                _check_class(cls, shelf)
-                classes.append(cls)
-        return classes
+                contract.check_class(cls, shelf)
+                if cls.name in classes:
+                    raise PluginError(f"{hook} returned two classes of the name {cls.name!r}")
+                classes[cls.name] = cls
+        return list(classes.values())
 
     def _alone(self, plugin: str, hook: str) -> Any:
         others = [p for name, p in self._manager.list_name_plugin() if name != plugin and p is not None]
         return self._manager.subset_hook_caller(hook, remove_plugins=others)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The known names closest to ``name``, or all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return ("perhaps " + " or ".join(map(repr, close))) if close else (", ".join(known) or "none is installed")
-
-
 def from_environment(blocked: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> Registry:
     """Load plugins as EQUIVENGINE_PLUGINS says (unset: all; empty: none; ``a,b``: only those)."""
-    value = environ.get("EQUIVENGINE_PLUGINS")
+    value = environ.get(VARIABLE)
     only = None if value is None else [name.strip() for name in value.split(",") if name.strip()]
     return Registry.load(only=only, blocked=blocked)
 
 
-def installed() -> list[PluginRecord]:
-    """What the metadata of installed distributions says, without importing any plugin."""
-    return [_record(entry) for entry in sorted(entry_points(group=GROUP), key=lambda e: (e.name, e.value))]
+def installed(blocked: Iterable[str] = ()) -> list[PluginRecord]:
+    """What the metadata of installed distributions says, without importing any plugin.
+
+    Raises:
+        UsageError: If ``blocked`` names a plugin that is not installed.
+    """
+    records = [PluginRecord.of(entry) for entry in _sorted(entry_points(group=GROUP))]
+    check_names(blocked, {record.name for record in records}, "--no-plugin")
+    return records
 
 
-def _record(entry: EntryPoint) -> PluginRecord:
-    dist = entry.dist
-    return PluginRecord(
-        name=entry.name,
-        module=entry.value,
-        distribution=dist.name if dist is not None else "unknown distribution",
-        version=dist.version if dist is not None else "",
-    )
+def check_names(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse names of plugins that are not installed.
+
+    Raises:
+        UsageError: Naming the first one and close matches.
+    """
+    for name in sorted(set(names) - set(known)):
+        raise UsageError(f"{where}: no plugin is called {name!r}", expected=suggest(name, known))
 
 
-def _check_api(module: object) -> None:
-    declared = getattr(module, "EQUIVENGINE_API", None)
-    major, minor = API_VERSION
-    fits = (
-        isinstance(declared, tuple)
-        and len(declared) == 2
-        and all(isinstance(part, int) for part in declared)
-        and declared[0] == major
-        and declared[1] <= minor
-    )
-    if not fits:
-        raise PluginError(
-            "the plugin was not written for this version of the plugin contract",
-            expected=f"EQUIVENGINE_API = ({major}, n) with n <= {minor} in its module",
-            got="nothing" if declared is None else repr(declared),
-        )
-
-
-def _check_hooks(module: object, manager: pluggy.PluginManager) -> None:
-    marked = 0
-    for name in dir(module):
-        member = getattr(module, name)
-        options = getattr(member, f"{hookspecs.PROJECT}_impl", None)
-        if name.startswith("equivengine_") and callable(member) and options is None:
-            raise PluginError(f"{name} lacks its marker", hint="put @equivengine.hookimpl above it")
-        if isinstance(options, dict):
-            marked += 1
-            target = options.get("specname") or name
-            if not hasattr(hookspecs, target):
-                known = [hook for hook in dir(hookspecs) if hook.startswith("equivengine_")]
-                raise PluginError(f"no hook is called {target!r}", expected=suggest(target, known))
-    if not marked:
-        raise PluginError(
-            "the plugin implements no hook",
-            expected="at least one function marked with @equivengine.hookimpl, such as equivengine_register_probes",
-            got="none",
-        )
-
-
-def _check_class(cls: object, shelf: Shelf[Any]) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, shelf.base)):
-        raise PluginError(
-            f"a {shelf.kind} is of a wrong type", expected=f"a subclass of equivengine.{shelf.base.__name__}", got=cls
-        )
-    name = getattr(cls, "name", None)
-    if not (isinstance(name, str) and name and not any(c in name for c in " :?/\\\n\t")):
-        raise PluginError(
-            f"{cls.__name__} has no usable name",
-            expected="a class attribute `name` without spaces, colons and slashes",
-            got=repr(name),
-        )
-    if issubclass(cls, Probe):
-        if not (isinstance(cls.Params, type) and issubclass(cls.Params, Params)):
-            raise PluginError(f"{cls.__name__}.Params is no subclass of equivengine.Params", got=cls.Params)
-        if not isinstance(getattr(cls, "version", None), str):
-            raise PluginError(f"{cls.__name__} has no version", expected='a class attribute `version`, such as "1"')
-        if cls.arity not in ("one", "pair", "set"):
-            raise PluginError(f"{cls.__name__}.arity is unknown", expected="one, pair or set", got=cls.arity)
-
-
-def _why(error: BaseException, dist: Distribution | None) -> tuple[State, str]:
-    """State and reason for a plugin that did not load."""
-    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("equivengine"):
-        package = error.name.partition(".")[0]
-        extra = _extra_for(package, dist)
-        if extra:
-            return "needs", f"needs {extra} (the package {package!r} is not installed)"
-    text = str(error).replace("\n", "; ")
-    return "failed", f"{type(error).__name__}: {text}" if not isinstance(error, PluginError) else text
-
-
-def _extra_for(package: str, dist: Distribution | None) -> str | None:
-    """``"equivengine[hf]"`` if the distribution declares the package under an extra."""
-    wanted = package.replace("_", "-").lower()
-    for requirement in (dist.requires or []) if dist is not None else []:
-        name, _, marker = requirement.partition(";")
-        bare = "".join(c if c.isalnum() or c in "-_." else " " for c in name).split()
-        if bare and bare[0].replace("_", "-").lower() == wanted and "extra ==" in marker and dist is not None:
-            extra = marker.split("extra ==")[1].strip(" '\")")
-            return f"{dist.name}[{extra}]"
-    return None
+def _sorted(entries: Iterable[EntryPoint]) -> list[EntryPoint]:
+    return sorted(entries, key=lambda entry: (entry.name, entry.value))

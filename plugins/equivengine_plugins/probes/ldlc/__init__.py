@@ -36,8 +36,8 @@ class Ldlc(eqv.Probe[LdlcParams]):
         """Measure one original against one target."""
         params = task.params
         x = task.samples[0]
-        exact = "fp64" if params.null_precision == "fp64" else task.precision
-        here = {precision: task.jacobian(x, precision=precision) for precision in {exact, task.precision}}
+        exact: str = "fp64" if params.null_precision == "fp64" else task.precision
+        here = {p: task.jacobian(x, precision=p) for p in (str(task.precision), exact)}
         n, m = here[exact].shape
         if n >= m:
             raise eqv.UsageError(

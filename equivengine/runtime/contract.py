@@ -1,0 +1,133 @@
+"""Holds a plugin to its contract while it is loaded, and words what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from typing import Any
+
+from equivengine import API_VERSION
+from equivengine.contracts import hookspecs
+from equivengine.contracts.probe import Params, Probe
+from equivengine.errors import PluginError
+from equivengine.runtime.records import Shelf, State, suggest
+
+
+def check_api(module: object) -> None:
+    """Refuse a plugin that was written for another contract.
+
+    Raises:
+        PluginError: If EQUIVENGINE_API is missing, of another major version or of a newer minor one.
+    """
+    declared = getattr(module, "EQUIVENGINE_API", None)
+    major, minor = API_VERSION
+    fits = (
+        isinstance(declared, tuple)
+        and len(declared) == 2
+        and all(type(part) is int for part in declared)
+        and declared[0] == major
+        and declared[1] <= minor
+    )
+    if not fits:
+        raise PluginError(
+            "the plugin was not written for this version of the plugin contract",
+            expected=f"EQUIVENGINE_API = {API_VERSION} in its module"
+            if minor == 0
+            else f"EQUIVENGINE_API = ({major}, n) with n <= {minor} in its module",
+            got="no EQUIVENGINE_API" if declared is None else f"EQUIVENGINE_API = {declared!r}",
+        )
+
+
+def check_hooks(module: object) -> None:
+    """Refuse what pluggy would pass over in silence.
+
+    Raises:
+        PluginError: If a hook lacks its marker, is unknown, or if there is none at all.
+    """
+    marked = 0
+    for name in dir(module):
+        member = getattr(module, name)
+        options = getattr(member, f"{hookspecs.PROJECT}_impl", None)
+        if name.startswith("equivengine_") and callable(member) and options is None:
+            raise PluginError(f"{name} lacks its marker", hint="put @equivengine.hookimpl above it")
+        if isinstance(options, dict):
+            marked += 1
+            target = options.get("specname") or name
+            known = [hook for hook in dir(hookspecs) if hook.startswith("equivengine_")]
+            if target not in known:
+                raise PluginError(f"no hook is called {target!r}", expected=suggest(target, known))
+    if not marked:
+        raise PluginError(
+            "the plugin implements no hook",
+            expected="at least one function marked with @equivengine.hookimpl, such as equivengine_register_probes",
+            got="none",
+        )
+
+
+def check_class(cls: object, shelf: Shelf[Any]) -> None:
+    """Refuse a class that cannot be shelved.
+
+    Raises:
+        PluginError: If it is of a wrong type, or its name, version, arity or parameters are unusable.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, shelf.base)):
+        raise PluginError(
+            f"a {shelf.kind} is of a wrong type",
+            expected=f"a subclass of equivengine.{shelf.base.__name__}",
+            got=repr(cls),
+        )
+    name = getattr(cls, "name", None)
+    if not (isinstance(name, str) and name.isprintable() and name and not any(c in name for c in " :?/\\,")):
+        raise PluginError(
+            f"{cls.__name__} has no usable name",
+            expected="a class attribute `name` without spaces, commas, colons and slashes",
+            got=repr(name),
+        )
+    if issubclass(cls, Probe):
+        if not (isinstance(cls.Params, type) and issubclass(cls.Params, Params)):
+            raise PluginError(f"{cls.__name__}.Params is no subclass of equivengine.Params", got=repr(cls.Params))
+        if not isinstance(getattr(cls, "version", None), str):
+            raise PluginError(f"{cls.__name__} has no version", expected='a class attribute `version`, such as "1"')
+        if cls.arity not in ("one", "pair", "set"):
+            raise PluginError(f"{cls.__name__}.arity is unknown", expected="one, pair or set", got=repr(cls.arity))
+
+
+def why(error: BaseException, dist: Distribution | None) -> tuple[State, str]:
+    """State and one-line reason for a plugin that did not load."""
+    needed = needs(error, dist)
+    if needed is not None:
+        return "needs", needed
+    return "failed", one_line(error)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception on one line; ours without their class name."""
+    if isinstance(error, PluginError):
+        parts = [error.what, *(f"{k} {v}" for k, v in (("expected", error.expected), ("got", error.got)) if v)]
+        return "; ".join([*parts, *([error.hint] if error.hint else [])])
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({error.code!r})"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def needs(error: BaseException, dist: Distribution | str | None) -> str | None:
+    """What to install, if the error is a missing package that the distribution declares under an extra."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    if isinstance(dist, str):
+        try:
+            dist = distribution(dist)
+        except (PackageNotFoundError, ValueError):
+            return None
+    package = error.name.partition(".")[0]
+    for requirement in (dist.requires or []) if dist is not None else []:
+        name = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
+        extra = re.search(r"""extra\s*==\s*['"]([^'"]+)""", requirement)
+        if name and extra and dist is not None and _normal(name[1]) == _normal(package):
+            return f"needs {dist.name}[{extra[1]}] (the package {package!r} is not installed)"
+    return None
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
