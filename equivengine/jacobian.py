@@ -21,7 +21,7 @@ from equivengine.ops.substitute import substituted
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
-#: Tensors of the widest layer's size that one direction needs at a time. Measured on a ViT: 9 to 11 (the activation function
+#: Tensors of the widest layer's size that one direction needs at a time. Measured on a ViT: 9 to 11 (the activation
 #: of the widest layer has five temporaries under PyTorch's own rule); with a margin, and held by a memory test.
 _LIVE_TENSORS = 12
 
@@ -40,8 +40,8 @@ class JacobianOperator:
         batched: Whether the first axis of x is a batch. Known for encoders; False otherwise.
         chunk_size: Directions per pass; chosen from ``memory_budget`` when None.
         memory_budget: Bytes that a pass may use above the model; a quarter of what is free when None.
-        reverse: Evaluate f(x) so that `vjp` need not do it again, at the price of keeping every layer's input. Pays
-            where one vjp follows, as in gradient descent.
+        reverse: Evaluate f(x) so that a `vjp` of one cotangent need not do it again, at the price of keeping every
+            layer's input. Pays in gradient descent.
 
     Raises:
         UsageError: If x, precision or a size makes no sense.
@@ -75,9 +75,12 @@ class JacobianOperator:
         self._f = _at_precision(f, precision)
         self._chunk_size = chunk_size
         self._memory_budget = memory_budget
-        self._pullback: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self._pullback: Callable[[torch.Tensor], tuple[torch.Tensor]] | None = (
+            None  # of torch.func, for many cotangents
+        )
+        self._graph: tuple[torch.Tensor, torch.Tensor] | None = None  # x and f(x) of torch.autograd, for one
         if reverse:
-            value, self._pullback = self._pull()
+            value = self._traced()[1]
         else:
             with torch.no_grad(), self._execution():
                 value = self._apply(self.x)
@@ -154,14 +157,16 @@ class JacobianOperator:
             ModelError: If f cannot be differentiated.
         """
         cotangents = self._directions(cotangents, self.value.shape, "cotangents")
+        if len(cotangents) == 1:
+            return self._vjp_of_one(cotangents[0])[None]
         out = self.x.new_empty((len(cotangents), *self.x.shape))
         size = self.chunk(len(cotangents))
-        if self._pullback is None:
-            self._pullback = self._pull()[1]
-        pullback = self._pullback
         with self._execution(), _explained("reverse"):
+            if self._pullback is None:
+                self._pullback = torch.func.vjp(self._apply, self.x)[1]
+            pullback = self._pullback
             for part, into in zip(cotangents.split(size), out.split(size), strict=True):
-                _over_directions(pullback, part, into)
+                _over_directions(lambda u: pullback(u)[0], part, into)
         return out
 
     def along(self, points: torch.Tensor, tangents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -198,7 +203,7 @@ class JacobianOperator:
 
     def release(self) -> None:
         """Free the forward pass that `vjp` keeps. The next vjp makes it again."""
-        self._pullback = None
+        self._pullback = self._graph = None
 
     def dense(self) -> torch.Tensor:
         """J itself, [n, m] (or [B, n, m]): n VJPs, or m JVPs where m is smaller."""
@@ -259,11 +264,20 @@ class JacobianOperator:
             )
         return y if self.batched else y.squeeze(0)
 
-    def _pull(self) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
-        """Evaluate f(x), keeping what `vjp` needs: value and pullback."""
+    def _vjp_of_one(self, cotangent: torch.Tensor) -> torch.Tensor:
+        """J^T u by plain torch.autograd, whose overhead is half of torch.func's: it matters for small models."""
+        x, value = self._traced()
         with self._execution(), _explained("reverse"):
-            value, pullback = torch.func.vjp(self._apply, self.x)[:2]
-        return value, lambda cotangent: pullback(cotangent)[0]
+            (gradient,) = torch.autograd.grad(value, x, cotangent, retain_graph=True, materialize_grads=True)
+        return gradient
+
+    def _traced(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Input and f(x), with the graph between them."""
+        if self._graph is None:
+            with torch.enable_grad(), self._execution(), _explained("reverse"):
+                x = self.x.clone().requires_grad_(True)
+                self._graph = x, self._apply(x)
+        return self._graph
 
     @functools.cached_property
     def _widest_bytes(self) -> int:

@@ -13,7 +13,7 @@ class LdlcParams(eqv.Params):
     """Parameters of `Ldlc`."""
 
     directions: int = Field(200, ge=0, le=1_000_000, description="Random Gaussian directions; count.")
-    null_directions: int = Field(200, ge=0, le=1_000_000, description="Random null-space directions; count.")
+    null_directions: int = Field(100, ge=0, le=1_000_000, description="Random null-space directions; count.")
     singular_directions: int = Field(
         100, ge=0, le=100_000, description="Right singular vectors, from the top; count (at most n exist)."
     )
@@ -21,7 +21,7 @@ class LdlcParams(eqv.Params):
         100, ge=0, le=100_000, description="Steps of gradient-descent matching whose directions are measured; count."
     )
     eps: float = Field(1e-4, gt=0, le=10, description="Largest |alpha| of the grid; L2 length in [0, 1] pixel units.")
-    grid: int = Field(5, ge=3, le=101, description="Grid points in [-eps, eps]; odd, so that alpha = 0 is one of them.")
+    grid: int = Field(3, ge=3, le=101, description="Grid points in [-eps, eps]; odd, so that alpha = 0 is one of them.")
     learning_rate: float | None = Field(
         None, gt=0, description="Step of gradient descent on Eq. 3's loss, 1/2 |r|^2; unset: 1 / s_1^2."
     )

@@ -107,7 +107,7 @@ def make_result(
             noise["null_tangent"], UNIT, f"null tangent in {exact}, rounding redrawn", group=floor
         ),
         "noise_null_secant": eqv.Scalar(
-            noise["null_secant"], UNIT, f"null secant in {exact}, roundoff of f / step", group=floor
+            noise["null_secant"], UNIT, f"null secant in {exact}, f's roundoff / step", group=floor
         ),
     }
     if "tangent_fp32" in noise:
