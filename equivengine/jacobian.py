@@ -169,15 +169,16 @@ class JacobianOperator:
                 _over_directions(lambda u: pullback(u)[0], part, into)
         return out
 
-    def along(self, points: torch.Tensor, tangents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def along(
+        self, points: torch.Tensor, tangents: torch.Tensor, *, together: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Evaluate f and its directional derivative at other points, one direction for each point.
-
-        All points of a pass share one batch, so that differences between their values are not disturbed by the
-        dependence of roundoff on the batch size.
 
         Args:
             points: z, [B, *input_shape].
             tangents: d, [B, *input_shape].
+            together: How many consecutive points must share one pass. Roundoff depends on the size of a batch, so the
+                points of a difference quotient belong into one.
 
         Returns:
             f(z) and J(z) d, both [B, n].
@@ -191,10 +192,15 @@ class JacobianOperator:
         tangents = self._directions(tangents, shape, "tangents")
         if len(points) != len(tangents):
             raise UsageError("one tangent for each point", expected=len(points), got=len(tangents))
+        if together < 1 or len(points) % together:
+            raise UsageError(
+                "together must divide the number of points", expected=f"a divisor of {len(points)}", got=together
+            )
         values = self.value.new_empty((len(points), self.shape[0]))
         derivatives = torch.empty_like(values)
         # A point costs a primal and a tangent; a chunk of directions counts one tensor for each input of the batch.
         size = max(1, (len(self.x) if self.batched else 1) * self.chunk(2 * len(points)) // 2)
+        size = max(together, size - size % together)
         everything = (points, tangents, values, derivatives)
         with torch.no_grad(), self._execution(), _explained("forward"):
             for z, d, y, dy in zip(*(t.split(size) for t in everything), strict=True):

@@ -122,6 +122,21 @@ def test_along_gives_value_and_derivative_at_other_points(model, x):
     assert torch.allclose(few[1], derivatives, atol=1e-12)
 
 
+def test_points_of_one_difference_share_a_pass(x):
+    sizes = []
+
+    def spy(z):
+        sizes.append(len(z))
+        return z.flatten(1)
+
+    J = eqv.JacobianOperator(spy, x, chunk_size=10)
+    sizes.clear()
+    J.along(torch.rand(12, 1, 8, 8), torch.rand(12, 1, 8, 8), together=3)
+    assert sizes == [3, 3, 3, 3]
+    with pytest.raises(UsageError, match="together"):
+        J.along(torch.rand(4, 1, 8, 8), torch.rand(4, 1, 8, 8), together=3)
+
+
 def test_points_may_be_expanded_views(model, x):
     J = eqv.JacobianOperator(model, x)
     D = torch.randn(3, 1, 8, 8)

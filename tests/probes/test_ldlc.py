@@ -164,6 +164,15 @@ def test_clamped_descent_stays_in_the_box(task):
     assert descent.points.max() <= 1
 
 
+def test_a_grid_below_the_roundoff_of_pixels_is_reported(task):
+    params = LdlcParams(directions=3, null_directions=0, singular_directions=0, gradient_steps=0, eps=1e-9)
+    found = Ldlc().run(task(params, 0, 8))
+    assert found.status == "not_converged"
+    assert "random directions" in found.message
+    assert np.isfinite(found.arrays["random_secant"].data).all()
+    assert Ldlc().run(task(params, 0, 8, precision="fp64")).status == "ok"
+
+
 def test_an_encoder_without_null_space_is_refused(task):
     class Wide(nn.Module):
         def forward(self, x):

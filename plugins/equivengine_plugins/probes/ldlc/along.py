@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import equivengine as eqv
@@ -24,6 +24,7 @@ class Along:
         secant: Largest difference quotient over the grid.
         bending: Largest |J(x + a d) d - J(x) d| over the grid: what curvature adds.
         outside: Share of coordinates that leave the input range at a = eps or -eps.
+        distortion: |realised - intended grid step| over the intended one: rounding of pixels bends secants by this.
     """
 
     at_zero: np.ndarray
@@ -31,13 +32,14 @@ class Along:
     secant: np.ndarray
     bending: np.ndarray
     outside: np.ndarray
+    distortion: np.ndarray
 
     @classmethod
     def join(cls, parts: list[Along]) -> Along:
         """One after the other."""
         import numpy as np
 
-        names = ("at_zero", "tangent", "secant", "bending", "outside")
+        names = tuple(field.name for field in fields(cls))
         if not parts:
             return cls(*(np.empty(0) for _ in names))
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
@@ -83,12 +85,16 @@ def measure_along(
         base = centre.expand_as(d) if points is None else points[start : start + rows].to(torch.float64)
         z = (base[:, None] + alphas[None, :, None] * d[:, None]).to(operator.dtype)  # [k, a, m]
         tangents = d.to(operator.dtype)[:, None].expand_as(z)
-        f, df = operator.along(z.reshape(-1, *shape), tangents.reshape(-1, *shape))
+        f, df = operator.along(z.reshape(-1, *shape), tangents.reshape(-1, *shape), together=params.grid)
         f = f.reshape(*z.shape[:2], -1).to(torch.float64)
         df = df.reshape(*z.shape[:2], -1).to(torch.float64)
         # Rounding moves the points: divide by the step that was really made (numerics: one part in a hundred else).
-        steps = torch.linalg.vector_norm((z[:, 1:] - z[:, :-1]).to(torch.float64), dim=2)
-        quotients = torch.linalg.vector_norm(f[:, 1:] - f[:, :-1], dim=2) / steps
+        made = z[:, 1:].to(torch.float64) - z[:, :-1].to(torch.float64)
+        steps = torch.linalg.vector_norm(made, dim=2)
+        wanted = alphas.diff()
+        bent = torch.linalg.vector_norm(made - wanted[None, :, None] * d[:, None], dim=2) / wanted
+        differences = torch.linalg.vector_norm(f[:, 1:] - f[:, :-1], dim=2)
+        quotients = torch.where(steps > 0, differences / steps, 0.0)
         slopes = torch.linalg.vector_norm(df, dim=2)
         tangent = slopes.amax(1)
         secant, where = quotients.max(1)
@@ -108,6 +114,7 @@ def measure_along(
                 secant=secant.cpu().numpy(),
                 bending=torch.linalg.vector_norm(df - df[:, zero : zero + 1], dim=2).amax(1).cpu().numpy(),
                 outside=((ends < low) | (ends > high)).to(torch.float64).mean(dim=(1, 2)).cpu().numpy(),
+                distortion=bent.amax(1).cpu().numpy(),
             )
         )
     return Along.join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import equivengine as eqv
 from equivengine.statistics import bootstrap, ratio_of_medians, ratio_to_rms
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from equivengine_plugins.probes.ldlc.parameters import LdlcParams
 
 UNIT = "embedding / pixel"
+#: Beyond this, a secant follows the rounding of pixels rather than its direction.
+MAX_DISTORTION = 0.5
 KINDS = ("random", "null", "singular", "gradient")
 
 
@@ -29,6 +31,18 @@ def make_result(
     noise: dict[str, float],
     exact: str,
 ) -> eqv.ProbeResult:
+    """The probe's result.
+
+    Args:
+        task: The task.
+        measured: What was measured along each kind of direction.
+        descent: The course of gradient descent.
+        singular_values: [n], descending.
+        frobenius: |J|_F.
+        m: Number of input coordinates.
+        noise: Noise floors by name.
+        exact: Precision of the null directions.
+    """
     import numpy as np
 
     params = task.params
@@ -113,6 +127,12 @@ def make_result(
     if "tangent_fp32" in noise:
         summary["noise_tangent"] = eqv.Scalar(noise["tangent_fp32"], UNIT, "tangent in fp32 against fp64", group=floor)
         summary["noise_secant"] = eqv.Scalar(noise["secant_fp32"], UNIT, "secant in fp32 against fp64", group=floor)
+    summary["distortion"] = eqv.Scalar(
+        float(np.median(random.distortion)) if len(random.distortion) else np.nan,
+        "1",
+        "random grid steps bent by rounding, relative",
+        group=floor,
+    )
     summary["outside"] = eqv.Scalar(
         float(np.mean(random.outside)) if len(random.outside) else np.nan,
         "1",
@@ -161,6 +181,9 @@ def make_result(
         arrays[f"{kind}_bending"] = eqv.Array(
             along.bending, (kind,), UNIT, f"largest |J(x + a d) d - J(x) d|, {kind} directions"
         )
+        arrays[f"{kind}_distortion"] = eqv.Array(
+            along.distortion, (kind,), "1", f"|realised - intended grid step| / intended, {kind} directions"
+        )
         arrays[f"{kind}_outside"] = eqv.Array(
             along.outside, (kind,), "1", f"share of pixels out of range at +-eps, {kind} directions"
         )
@@ -172,14 +195,12 @@ def make_result(
     ):
         arrays[name] = eqv.Array(np.array(values, dtype=np.float64), ("gradient",), unit, description)
 
-    made = len(descent.loss)
-    message = ""
-    if made < params.gradient_steps:
-        message = f"gradient descent stopped after {made} of {params.gradient_steps} steps: no descent is left in it"
+    status, message = _status(task, measured, descent)
     return eqv.ProbeResult(
         arrays,
         summary,
         checks,
+        status=status,
         message=message,
         provenance={
             "null_precision": exact,
@@ -187,3 +208,18 @@ def make_result(
             "estimators": "tangent: forward derivative; secant: neighbouring grid points, realised steps",
         },
     )
+
+
+def _status(
+    task: eqv.ProbeTask[LdlcParams], measured: dict[str, Along], descent: Descent
+) -> tuple[Literal["ok", "not_converged"], str]:
+    bent = [kind for kind, along in measured.items() if (along.distortion > MAX_DISTORTION).any()]
+    if bent:
+        return "not_converged", (
+            f"rounding bends the grid along {', '.join(bent)} directions by more than {MAX_DISTORTION:.0%}, so their "
+            "secants mean nothing (tangents stand): raise eps, lower grid, or use --precision fp64"
+        )
+    made, asked = len(descent.loss), task.params.gradient_steps
+    if made < asked:
+        return "ok", f"gradient descent stopped after {made} of {asked} steps: no descent is left in it"
+    return "ok", ""
