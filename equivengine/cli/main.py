@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import click
 
@@ -35,8 +36,19 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 some units failed,
 """
 
 
+class _ReaderGone(Exception):
+    """A BrokenPipeError, under a name at which click does not exit."""
+
+
 class Commands(click.Group):
     """Finds commands in the entry-point group `equivengine.commands` and imports one when it is called."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all installed commands."""
@@ -135,17 +147,20 @@ def run(arguments: list[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as done:
         return done.exit_code
-    except click.Abort:
-        return signals.exit_code(KeyboardInterrupt())
+    except (click.Abort, KeyboardInterrupt) as stop:  # click makes the first of the second
+        _complain("interrupted")
+        cause = stop if isinstance(stop, KeyboardInterrupt) else stop.__cause__
+        return signals.exit_code(cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt())
+    except (_ReaderGone, BrokenPipeError):
+        return _reader_gone()
+    except SystemExit as done:  # shell completion; a command of another package
+        if isinstance(done.code, str):
+            _complain(done.code)
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
     except click.ClickException as error:
         error.show(sys.stderr)
         return UsageError.exit_code
-    except KeyboardInterrupt as stop:
-        _complain("interrupted")
-        return signals.exit_code(stop)
     except BaseException as error:
-        if _is_broken_pipe(error):
-            return _reader_gone()
         if os.environ.get(TRACEBACK):
             raise
         if isinstance(error, EngineError):
@@ -159,18 +174,10 @@ def _unexpected(error: BaseException) -> EngineError:
     """What nobody foresaw, in one block; where it was raised says whose it is."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" (in {frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    text = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
     return EngineError(
         "something unexpected went wrong, in equivengine or in a plugin",
-        got=text + place,
+        got=f"{type(error).__name__}: {error}{place}",
         hint=f"{TRACEBACK}=1 shows where; please report it with `equivengine doctor --json`",
-    )
-
-
-def _is_broken_pipe(error: BaseException) -> bool:
-    """Click turns a BrokenPipeError into SystemExit."""
-    return isinstance(error, BrokenPipeError) or (
-        isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
     )
 
 

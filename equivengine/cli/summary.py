@@ -131,12 +131,17 @@ def _print_failures(out: Console, failures: Mapping[str, Failure]) -> None:
         reasons.setdefault((failure.unit.probe, failure.unit.model, failure.message), []).append(samples)
     for (probe, model, message), names in list(reasons.items())[:REASONS]:
         more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-        count = f"{len(names)} units " if len(names) > 1 else ""
-        out.print(literal(f"failed: {count}{probe} · {model} · {', '.join(names[:NAMES])}{more}", "red"))
+        count = f"{len(names)} units: " if len(names) > 1 else ""
+        out.print(
+            literal(f"failed: {probe} · {model} · {count}{', '.join(names[:NAMES])}{more}", "red"), soft_wrap=True
+        )
         for line in message.splitlines():
             out.print(literal(f"    {line}"), soft_wrap=True)
     if len(reasons) > REASONS:
         out.print(literal(f"failed: {len(reasons) - REASONS} more reasons; --json lists all", "red"))
+    if any(failure.error_type == "DataError" for failure in failures.values()):
+        advice = "A repaired image is new content: repeat the command with another --out."
+        out.print(literal(f"{advice} `resume` tries the old content again."))
 
 
 def _print_next(out: Console, run: Run, sections: list[Section], report: RunReport) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from equivengine.contracts.unit import Unit, UnitOutcome
-from equivengine.errors import EngineError, PluginError, StoreError
+from equivengine.errors import EngineError, PluginError, StoreError, UsageError
 from equivengine.runtime import contract, worker
 from equivengine.runtime.config import RunConfig
 from equivengine.runtime.loading import Workbench, default_registry
@@ -97,10 +97,15 @@ def resume(
     """Finish what is missing or failed in a run directory. Arguments as for `execute`.
 
     Raises:
+        UsageError: If the path is a file.
         StoreError: If the directory holds no run.
         EngineError: If its plan cannot be carried out any more.
     """
     registry = registry or default_registry()
+    if Path(path).is_file():
+        raise UsageError(
+            f"{str(path)!r} is a file", expected="a run directory", hint=f"equivengine resume {Path(path).parent}"
+        )
     directory = RunDirectory.open(path)
     try:
         plan = Plan.from_json(directory.plan)

@@ -86,7 +86,7 @@ def load_encoder(uri: str, *, device: str = "auto", registry: Registry | None = 
     parsed = URI.parse(uri)
     cls, owner = (registry or default_registry()).backend(parsed.scheme)
     target = resolve_device(device)
-    with _blamed(owner, ModelError, f"{uri!r} cannot be loaded"), _without_deprecations():
+    with _blamed(owner, ModelError, f"{uri!r} cannot be loaded"), without_deprecations():
         loaded = cls().load(parsed)
     return Encoder(loaded, uri).to(target)
 
@@ -211,7 +211,7 @@ def _blamed(owner: PluginRecord, kind: type[EngineError], what: str) -> Iterator
 
 
 @contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
+def without_deprecations() -> Iterator[None]:
     """Keep what libraries say to their own developers off the terminal, unless -v asks for it."""
     with warnings.catch_warnings():
         if not _log.isEnabledFor(logging.INFO):

@@ -89,7 +89,7 @@ class Registry:
                 record.reason = f"the name {entry.name!r} is also claimed by {claims}; uninstall one of them"
             else:
                 registry._load_one(entry, record)
-            _log.info("%s: %s %s", record.owner, record.state, record.reason)
+            _log.info("%s: %s", record.owner, record.reason or record.state)
         return registry
 
     def hook(self, name: str, **arguments: object) -> list[str]:

@@ -21,7 +21,7 @@ from equivengine.errors import EngineError, ModelError, NumericsError, PluginErr
 from equivengine.ops.record import recording
 from equivengine.runtime import contract, provenance
 from equivengine.runtime.config import probe_params
-from equivengine.runtime.loading import Workbench, use_registry
+from equivengine.runtime.loading import Workbench, use_registry, without_deprecations
 from equivengine.runtime.registry import from_environment
 from equivengine.store import RunDirectory
 
@@ -72,7 +72,8 @@ def run_unit(context: WorkerContext, unit: Unit) -> UnitOutcome:
     if directory.is_published(unit.unit_id):
         return UnitOutcome(unit.unit_id, "skipped")
     try:
-        result, record = _measure(unit, _bench(context), start)
+        with without_deprecations():
+            result, record = _measure(unit, _bench(context), start)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # plugins may raise anything, SystemExit included

@@ -25,9 +25,7 @@ def equivengine_run_started(run_directory: str, unit_count: int, published: int)
 def equivengine_unit_finished(unit: eqv.Unit, outcome: eqv.UnitOutcome) -> None:
     """Log what became of a unit."""
     samples = [sample.id for sample in unit.samples]
-    _append(
-        _current[-1], event="unit_finished", probe=unit.probe, model=unit.model, samples=samples, **asdict(outcome)
-    )
+    _append(_current[-1], event="unit_finished", probe=unit.probe, model=unit.model, samples=samples, **asdict(outcome))
 
 
 @eqv.hookimpl

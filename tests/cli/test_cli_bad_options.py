@@ -1,0 +1,123 @@
+"""Options that make no sense: exit code 2, and a message that names what, what was expected, what came, what next."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--plugin", "mesure"), ["no probe is called 'mesure'", "perhaps 'measure'", "equivengine ls probes"]),
+        (("--plugin", "xyz"), ["no probe is called 'xyz'", "expected: ", "difference", "equivengine ls probes"]),
+        (("--model", "tow"), ["no model family is called 'tow'", "perhaps 'toy'", "equivengine ls models"]),
+        (("--model", ""), ["an address is empty"]),
+        (("--model", "toy?sed=1"), ["does not know the option 'sed'", "expected: seed, weights"]),
+        (("--model", "toy?seed=x"), ["option 'seed'", "an integer"]),
+        (("--images", "foldr:x"), ["no image set is called 'foldr'", "perhaps 'folder'", "equivengine ls datasets"]),
+        (("--images", "folder"), ["needs a directory", "folder:PATH"]),
+        (("--executor", "seriel"), ["no executor is called 'seriel'", "perhaps 'serial'", "equivengine ls executors"]),
+        (("--device", "gpu"), ["unknown device", "auto, cpu, cuda or cuda:N", "got: 'gpu'"]),
+        (("--device", "cuda:99"), ["'cuda:99' is not there", "--device cpu"]),
+        (("--limit", "0"), ["'limit' is not usable", "greater than or equal to 1", "got: 0"]),
+        (("--seed", "-1"), ["'seed' is not usable", "greater than or equal to 0"]),
+        (("--seed", str(2**63)), ["'seed' is not usable", "less than 9223372036854775808"]),
+        (("--precision", "fp16"), ["'fp16'", "fp32", "fp64"]),
+        (("--set", "scal=1"), ["'scal' is not known", "perhaps 'scale'"]),
+        (("--set", "scale"), ["--set takes KEY=VALUE", "got: 'scale'"]),
+        (("--set", "scale=big"), ["'scale' is not usable", "a valid number", "got: 'big'"]),
+        (("--set", "count=1.5"), ["'count' is not usable", "a valid integer", "got: 1.5"]),
+        (("--set", "scale=11"), ["'scale' is not usable", "less than or equal to 10", "got: 11"]),
+        (("--set", "scale=NaN"), ["'scale' is not usable", "a finite number", "got: nan"]),
+        (("--set", "scale=-Infinity"), ["'scale' is not usable", "a finite number"]),
+        (("--set", "count=" + "9" * 5000), ["'count' is not usable", "got: '9999"]),
+        (("--set", "count=" + "[" * 100000), ["'count' is not usable"]),
+        (("--set", "scale=1", "--set", "scale=2"), ["--set scale is given twice", "keep one of the two"]),
+    ],
+)
+def test_an_option_that_makes_no_sense(cli, photos, tmp_path, arguments, says):
+    given = {"--plugin": "measure", "--model": "toy", "--images": f"folder:{photos}", "--out": "run"}
+    defaults = [word for key, value in given.items() if key not in arguments for word in (key, value)]
+    said = cli("probe", *defaults, *arguments, code=2)
+    for text in says:
+        assert text in said.err
+    assert said.err.count("error:") + said.err.count("Error:") == 1
+    assert said.out == ""
+    assert len(said.err) < 1000
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "Usage"),
+        (("probe",), "--plugin"),
+        (("prob",), "perhaps probe"),
+        (("--no-plugin", "toyz", "ls", "plugins"), "--no-plugin: no plugin is called 'toyz'"),
+        (("--no-plugin", "toyz", "ls", "probes"), "perhaps 'toys'"),
+        (("--no-plugin", "toyz", "doctor", "--short"), "perhaps 'toys'"),
+        (("ls", "everything"), "plugins"),
+        (("show",), "RUN"),
+        (("--nonsense",), "--nonsense"),
+    ],
+)
+def test_a_command_that_makes_no_sense(cli, arguments, says):
+    said = cli(*arguments, code=2)
+    assert says in said.err + said.out
+
+
+def test_plugins_can_be_left_out(measure, cli):
+    assert "not loaded: toys (blocked)" in cli("--no-plugin", "toys", "probe", "--plugin", "measure", code=2).err
+    said = cli("--no-plugin", "serial", "probe", "--plugin", "measure", "--model", "toy", code=2)
+    assert "left out by --no-plugin" in said.err
+    assert cli("--no-plugin", "jsonl_log", "ls", "plugins", "--load").out.count("left out by --no-plugin") == 1
+
+
+def test_the_environment_names_the_plugins_to_load(cli, monkeypatch):
+    def loaded():
+        rows = cli("ls", "plugins", "--load", "--json").document["plugins"]
+        return {row["name"] for row in rows if row["state"] == "loaded"}
+
+    assert {"toys", "serial", "spectrum"} <= loaded()
+    monkeypatch.setenv("EQUIVENGINE_PLUGINS", "")
+    assert loaded() == set()
+    assert "left out by EQUIVENGINE_PLUGINS" in cli("probe", "--plugin", "spectrum", code=2).err
+    monkeypatch.setenv("EQUIVENGINE_PLUGINS", "toys, serial")
+    assert loaded() == {"toys", "serial"}
+    monkeypatch.setenv("EQUIVENGINE_PLUGINS", "toys,sreial")
+    assert "EQUIVENGINE_PLUGINS: no plugin is called 'sreial'" in cli("ls", "probes", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, ["'run.toml' does not exist"]),
+        ("models = [", ["'run.toml' is no TOML"]),
+        (b"\xff\xfe", ["'run.toml' cannot be read"]),
+        ("", ["run.toml: 'probes' is missing"]),
+        ("probes = []", ["run.toml: 'probes' is not usable"]),
+        ('model = "toy"\n[[probes]]\nname = "measure"', ["'model' is not known", "perhaps 'models'"]),
+        ('[[probes]]\nnmae = "measure"', ["probes.0.name' is missing"]),
+        ('[[probes]]\nname = "measure"\nsets = {}', ["'probes.0.sets' is not known", "perhaps 'set'"]),
+        ('[[probes]]\nname = "measure"\nset = { scale = 0 }', ["'scale' is not usable", "greater than 0"]),
+        ('limit = 0\n[[probes]]\nname = "measure"', ["'limit' is not usable"]),
+        ('models = []\n[[probes]]\nname = "measure"', ["'models' is not usable", "at least 1 item"]),
+    ],
+)
+def test_a_run_file_that_makes_no_sense(cli, tmp_path, text, says):
+    if text is not None:
+        (tmp_path / "run.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    said = cli("run", "run.toml", "--out", "run", code=2)
+    for part in says:
+        assert part in said.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pair_needs_a_second_image(measure, tmp_path):
+    said = measure("--limit", 1, images="noise:1?size=8&mode=L", probe="difference", code=2)
+    assert "holds no target that differs" in said.err
+    assert "--targets" in said.err
+    assert not (tmp_path / "run").exists()
+    measure(
+        "--limit", 1, "--targets", "noise:2?size=8&mode=L&seed=9", images="noise:1?size=8&mode=L", probe="difference"
+    )

@@ -1,0 +1,203 @@
+"""The commands in their ordinary use."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from equivengine import open_run
+
+
+def test_a_probe_measures_each_image_and_says_where_and_what_next(measure, tmp_path):
+    said = measure()
+    assert "measure · toy · 3 images" in said.out
+    assert "norm of the Jacobian" in said.out
+    assert "3 of 3" in said.out
+    assert "3 computed in " in said.out
+    assert str(tmp_path / "run" / "run.h5") in said.out
+    assert "random weights: this says nothing about a trained model" in said.out
+    with open_run(tmp_path / "run") as run:
+        assert [unit.samples[0].id for unit, _ in run.results("measure")] == ["a.png", "b.png", "c.png"]
+
+
+def test_the_next_commands_that_it_prints_work(measure, cli, tmp_path):
+    said = measure(out=tmp_path / "a run's")
+    lines = said.out.split("next:\n")[1].splitlines()
+    commands = [shlex.split(line) for line in lines if line.strip().startswith("equivengine")]
+    assert commands
+    for command in commands:
+        cli(*command[1:])
+    python = next(shlex.split(line) for line in lines if line.strip().startswith("python"))
+    exec(python[2])
+
+
+def test_no_line_is_wider_than_100_columns_but_paths_and_commands(measure):
+    table = measure().out.split(" computed in ")[0]
+    assert max(len(line.rstrip()) for line in table.splitlines()) <= 100
+
+
+def test_repeating_a_command_shows_what_is_there(measure):
+    measure()
+    assert "3 already there" in measure().out
+
+
+def test_without_out_the_directory_is_named_by_the_content_of_the_plan(cli, tmp_path):
+    options = ("probe", "--plugin", "measure", "--model", "toy", "--images", "noise:2?size=8&mode=L")
+    cli(*options)
+    cli(*options)
+    cli(*options, "--seed", "1")
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_the_document_holds_what_the_table_shows(measure):
+    document = measure("--json", "--limit", 1).document
+    assert document["outcomes"] == {"published": 1, "skipped": 0}
+    (section,) = document["sections"]
+    assert [row["name"] for row in section["rows"]] == ["norm", "response"]
+    assert section["rows"][1]["interval"][0] <= section["rows"][1]["value"]
+    assert section["checks"][0]["passed"] == 1
+
+
+@pytest.mark.parametrize("behaviour", ["good", "prints", "nan"])
+def test_json_is_one_document_on_stdout_whatever_goes_to_stderr(measure, behaviour):
+    said = measure("--json", "--progress", "json", "--set", f"behaviour={behaviour}")
+    assert said.document["published"] == 3
+    events = [json.loads(line) for line in said.err.splitlines() if line.startswith("{")]
+    assert [event["event"] for event in events] == ["run_started"] + ["unit_finished"] * 3
+
+
+def test_a_plugin_that_prints_at_import_does_not_spoil_the_document(measure, toys):
+    toys.install(
+        "chatty",
+        """
+        import equivengine as eqv
+        print("hello")
+        EQUIVENGINE_API = (1, 0)
+        @eqv.hookimpl
+        def equivengine_register_probes():
+            print("here I am")
+            return []
+        """,
+    )
+    assert measure("--json").document["published"] == 3
+
+
+def test_a_scalar_that_could_not_be_measured_is_a_dash_and_null(measure, cli, tmp_path):
+    said = measure("--set", "behaviour=nan", code=0)
+    assert "FAILED, 0 of 3" in said.out  # the probe's own check
+    row = next(line for line in said.out.splitlines() if "norm of the Jacobian" in line)
+    assert row.split()[4:] == ["-", "0"]
+    assert cli("show", tmp_path / "run", "--json").document["sections"][0]["rows"][0]["value"] is None
+
+
+def test_not_converged_is_a_result_with_advice(measure):
+    said = measure("--set", "behaviour=not_converged")
+    assert "! not converged: raise count" in said.out
+    assert "published, not_converged" in said.err
+
+
+def test_progress_plain_names_each_unit_and_none_is_silent(measure, tmp_path):
+    plain = measure("--progress", "plain")
+    assert "3 units; results go to" in plain.err
+    assert "[2/3] measure b.png: published" in plain.err
+    assert measure("--progress", "none", out=tmp_path / "other").err == ""
+
+
+def test_quiet_is_silent(cli):
+    options = ("probe", "--plugin", "measure", "--model", "toy", "--images", "noise:1?size=8&mode=L", "--out", "run")
+    assert cli("-q", *options).err == ""
+
+
+def test_identical_images_are_measured_once_with_a_note(measure, photos, save_image):
+    save_image(photos / "z.png", 0)
+    said = measure()
+    assert "1 unit left out" in said.err
+    assert "3 computed" in said.out
+
+
+def test_pairs_are_drawn_from_the_images_or_from_the_targets(measure, tmp_path):
+    assert " -> " in measure(probe="difference").err
+    said = measure("--targets", "noise:3?size=8&mode=L", probe="difference", out=tmp_path / "other")
+    assert "difference · toy · 3 pairs" in said.out
+
+
+def test_a_set_probe_takes_all_images_at_once(measure):
+    document = measure("--json", probe="spread").document
+    assert document["sections"][0]["rows"][0]["value"] == 3
+
+
+def test_show_reads_a_directory_and_a_file_alone(measure, cli, tmp_path):
+    measure()
+    alone = (tmp_path / "run" / "run.h5").rename(tmp_path / "alone.h5")
+    table = cli("show", tmp_path / "run").out
+    assert "norm of the Jacobian" in table
+    assert cli("show", alone).out == table
+    first, second = (cli("show", path, "--json").document for path in (tmp_path / "run", alone))
+    assert first.pop("run") != second.pop("run")
+    assert first == second
+
+
+def test_the_environment_says_where_and_the_command_line_counts_more(measure, monkeypatch):
+    monkeypatch.setenv("EQUIVENGINE_DEVICE", "abacus")
+    assert "'abacus'" in measure(code=2).err
+    measure("--device", "cpu")
+    monkeypatch.setenv("EQUIVENGINE_PROGRESS", "json")
+    assert measure("--device", "cpu").err.startswith('{"event": "run_started"')
+
+
+TOML = """
+models = ["toy", "toy?seed=1"]
+images = ["noise:2?size=8&mode=L", "noise:2?size=8&mode=L&seed=5"]
+seed = 3
+[[probes]]
+name = "measure"
+set = { scale = 2.0 }
+[[probes]]
+name = "measure"
+[[probes]]
+name = "difference"
+"""
+
+
+def test_a_run_file_expands_to_every_probe_model_and_image_set(cli, tmp_path):
+    (tmp_path / "sweep.toml").write_text(TOML)
+    plan = cli("run", "sweep.toml", "--dry-run")
+    assert "24 units" in plan.out
+    assert not (tmp_path / "runs").exists()
+    assert len(cli("run", "sweep.toml", "--dry-run", "--json").document["units"]) == 24
+    document = cli("run", "sweep.toml", "--json", "--out", "run").document
+    assert document["published"] == 24
+    assert len(document["sections"]) == 6
+    assert "24 already there" in cli("run", "sweep.toml", "--out", "run").out
+
+
+def test_command_line_over_environment_over_run_file(cli, tmp_path, monkeypatch):
+    lines = ['models = "toy"', 'images = "noise:2?size=8"', 'device = "file"', "[[probes]]", 'name = "measure"']
+    (tmp_path / "run.toml").write_text("\n".join(lines))
+    assert "got: 'file'" in cli("run", "run.toml", code=2).err
+    monkeypatch.setenv("EQUIVENGINE_DEVICE", "environment")
+    assert "got: 'environment'" in cli("run", "run.toml", code=2).err
+    assert "got: 'option'" in cli("run", "run.toml", "--device", "option", code=2).err
+
+
+def test_ls_lists_what_can_be_typed(cli):
+    assert "scale=1.0" in cli("ls", "probes").out
+    assert "toy?seed=1" in cli("ls", "models").out
+    assert "folder:photos" in cli("ls", "datasets").out
+    assert "serial" in cli("ls", "executors").out
+    assert "equivengine_toys" in cli("ls", "plugins").out
+    assert "probes: measure, difference, spread" in " ".join(cli("ls", "plugins", "--load").out.split())
+
+
+def test_ls_probes_describes_every_parameter_as_json(cli):
+    probes = {row["name"]: row for row in cli("ls", "probes", "--json").document["probes"]}
+    scale = next(p for p in probes["measure"]["parameters"] if p["name"] == "scale")
+    assert scale["default"] == 1.0
+    assert scale["type"] == "float"
+    assert not scale["required"]
+    assert "ratio" in scale["description"]
+    for row in probes.values():
+        for parameter in row["parameters"]:
+            assert parameter["description"], (row["name"], parameter["name"])

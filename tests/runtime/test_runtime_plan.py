@@ -1,0 +1,192 @@
+"""A plan says the same thing everywhere: units are named by what determines their result, and by nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from equivengine.contracts.unit import SampleRef, Unit, canonical_json
+from equivengine.errors import StoreError, UsageError, WeightsError
+from equivengine.runtime.config import validated
+from equivengine.runtime.engine import default_name, plan_of
+from equivengine.runtime.plan import Plan
+from equivengine.runtime.registry import Registry
+
+UNIT = Unit(
+    probe="ldlc",
+    probe_version="1",
+    params='{"directions":200,"eps":0.0001}',
+    model="digits",
+    weights_digest="ab" * 32,
+    samples=(SampleRef("digits", 3, "test/3", "cd" * 32), SampleRef("samples", 0, "chelsea", "ef" * 32)),
+    seed=7,
+    precision="fp32",
+)
+GOLDEN = "33c4ef08c6e97fc6ad10d48496a63e6a2f64fb1422508265c99008ed72abb792"
+
+
+def test_the_id_of_a_unit_is_the_same_in_every_process_on_every_machine():
+    assert UNIT.unit_id == GOLDEN
+    program = f"from equivengine.contracts.unit import *; print({UNIT!r}.unit_id)"
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == GOLDEN
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probe": "spectrum"},
+        {"probe_version": "2"},
+        {"params": '{"directions":201,"eps":0.0001}'},
+        {"model": "digits?seed=1"},
+        {"weights_digest": "00" * 32},
+        {"samples": UNIT.samples[::-1]},
+        {"samples": UNIT.samples[:1]},
+        {"samples": (replace(UNIT.samples[0], digest="00" * 32), UNIT.samples[1])},
+        {"seed": 8},
+        {"precision": "fp64"},
+        {"attention": "stock"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_id_changes_with_everything_that_determines_the_result(change):
+    assert replace(UNIT, **change).unit_id != GOLDEN
+
+
+def test_the_id_ignores_where_a_sample_lies_and_how_parameters_are_written():
+    moved = replace(UNIT.samples[0], images="folder:elsewhere", index=99, id="x.png")
+    assert replace(UNIT, samples=(moved, UNIT.samples[1])).unit_id == GOLDEN
+    assert replace(UNIT, params='{"eps": 1e-4, "directions": 200}').unit_id == GOLDEN
+
+
+def test_a_unit_survives_json():
+    assert Unit.from_json(json.loads(json.dumps(UNIT.to_json()))) == UNIT
+
+
+VALUES = st.integers() | st.text() | st.none() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.dictionaries(st.text(), VALUES))
+def test_canonical_json_does_not_depend_on_order(values):
+    turned = dict(reversed(values.items()))
+    assert canonical_json(values) == canonical_json(turned)
+    assert json.loads(canonical_json(values)) == values
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_canonical_json_refuses_what_json_lacks(value):
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"x": value})
+
+
+@pytest.fixture
+def plan(toys):
+    registry = Registry.load()
+
+    def make(**options):
+        probe = options.pop("probe", "measure")
+        given = {"probes": [{"name": probe}], "models": ["toy"], "images": ["noise:6?size=8&mode=L"], **options}
+        return plan_of(validated(given), registry)[0]
+
+    return make
+
+
+def test_a_plan_is_the_product_in_a_fixed_order(plan):
+    sets = ["noise:2?size=8&mode=L", "noise:2?size=8&mode=L&seed=1"]
+    found = plan(models=["toy", "toy?seed=1"], images=sets)
+    assert [(u.model, u.samples[0].images, u.samples[0].index) for u in found.units] == [
+        (model, images, index) for model in ("toy", "toy?seed=1") for images in sets for index in (0, 1)
+    ]
+    assert len({u.weights_digest for u in found.units}) == 2
+
+
+def test_plans_are_equal_across_processes_and_differ_by_seed(plan, toys):
+    found = plan()
+    program = """
+from equivengine.runtime.config import validated
+from equivengine.runtime.engine import plan_of
+from equivengine.runtime.registry import Registry
+config = validated({"probes": [{"name": "measure"}], "models": ["toy"], "images": ["noise:6?size=8&mode=L"]})
+print(plan_of(config, Registry.load())[0].digest)
+"""
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == found.digest
+    assert plan(seed=1).digest != found.digest
+
+
+def test_where_work_is_done_is_no_part_of_the_plan(plan):
+    first, second = plan(), plan(device="cpu", executor="twice", out="elsewhere")
+    assert first.digest == second.digest
+    assert first.to_json() == second.to_json()
+
+
+def test_a_plan_survives_json(plan):
+    found = plan()
+    again = Plan.from_json(json.loads(json.dumps(found.to_json())))
+    assert again.units == found.units
+    assert again.digest == found.digest
+
+
+@pytest.mark.parametrize("damage", [{"version": 2}, {"units": [{}]}, {"config": {"probes": []}}, {"units": None}])
+def test_what_is_no_plan_is_refused(plan, damage):
+    with pytest.raises((KeyError, TypeError, ValueError, StoreError)):
+        Plan.from_json({**plan().to_json(), **damage})
+
+
+def test_pairs_are_drawn_by_the_seed_for_each_original_on_its_own(plan):
+    def targets(**options):
+        return {u.samples[0].digest: u.samples[1].digest for u in plan(probe="difference", **options).units}
+
+    drawn = targets()
+    assert all(original != target for original, target in drawn.items())
+    assert drawn == targets()
+    assert drawn != targets(seed=1)
+    limited = targets(limit=2)  # neither the number nor the order of the originals matters
+    assert limited.items() <= drawn.items()
+
+
+def test_pairs_take_their_targets_from_the_set_that_is_named(plan):
+    for unit in plan(probe="difference", targets="noise:3?size=8&mode=L&seed=4").units:
+        assert [s.images for s in unit.samples] == ["noise:6?size=8&mode=L", "noise:3?size=8&mode=L&seed=4"]
+
+
+def test_targets_of_the_same_content_are_passed_over(plan, photos, save_image):
+    for path in photos.iterdir():
+        save_image(path, 0)
+    with pytest.raises(UsageError, match="holds no target that differs"):
+        plan(probe="difference", images=[f"folder:{photos}"])
+    save_image(photos / "z.png", 1)
+    found = plan(probe="difference", images=[f"folder:{photos}"])
+    assert {tuple(s.id for s in u.samples)[1] for u in found.units} >= {"z.png"}
+
+
+def test_equal_content_is_planned_once(plan, photos, save_image):
+    save_image(photos / "copy of a.png", 0)
+    found = plan(images=[f"folder:{photos}", f"folder:{photos}"])
+    assert len(found.units) == 3
+    assert found.duplicates == 5
+
+
+def test_with_no_images_named_a_few_digits_are_taken(plan):
+    config = validated({"probes": [{"name": "measure"}]})
+    assert (config.images, config.limit) == (("digits",), 4)
+    assert validated({"probes": [{"name": "measure"}], "limit": 9}).limit == 9
+    assert validated({"probes": [{"name": "measure"}], "images": "samples"}).limit is None
+
+
+def test_a_model_that_cannot_be_had_stops_the_plan(plan):
+    with pytest.raises(WeightsError):
+        plan(models=["toy", "timm:test_vit?weights=/nowhere.safetensors"])
+
+
+def test_directories_are_named_by_what_they_hold(plan):
+    found = plan()
+    assert default_name(found.config, found) == f"measure-toy-{found.digest[:8]}"
+    other = plan(models=["toy?seed=1"])
+    assert default_name(other.config, other) == f"measure-toy_seed_1-{other.digest[:8]}"
