@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from equivengine.errors import ModelError, NumericsError, UsageError
+from equivengine.ops import record
 from equivengine.ops.precision import ieee_float32
 from equivengine.ops.substitute import substituted
 
@@ -271,16 +272,21 @@ class JacobianOperator:
         return y if self.batched else y.squeeze(0)
 
     def _vjp_of_one(self, cotangent: torch.Tensor) -> torch.Tensor:
-        """J^T u by plain torch.autograd, whose overhead is half of torch.func's: it matters for small models."""
+        """J^T u by torch.autograd and PyTorch's own operations.
+
+        With one cotangent there is nothing to share, and on a small model the way through `torch.func` and the
+        substitution costs more than the arithmetic.
+        """
         x, value = self._traced()
-        with self._execution(), _explained("reverse"):
+        record.note("vjp_of_one", "torch")
+        with ieee_float32(), _explained("reverse"):
             (gradient,) = torch.autograd.grad(value, x, cotangent, retain_graph=True, materialize_grads=True)
         return gradient
 
     def _traced(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Input and f(x), with the graph between them."""
         if self._graph is None:
-            with torch.enable_grad(), self._execution(), _explained("reverse"):
+            with torch.enable_grad(), ieee_float32(), _explained("reverse"):
                 x = self.x.clone().requires_grad_(True)
                 self._graph = x, self._apply(x)
         return self._graph

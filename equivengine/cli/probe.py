@@ -24,7 +24,7 @@ otherwise.
 @click.command("probe", help=HELP)
 @click.option("--plugin", "--probe", "probe", required=True, metavar="NAME", help="The probe; see `ls probes`.")
 @click.option("--model", default="digits", show_default=True, metavar="URI", help="The encoder; see `ls models`.")
-@click.option("--images", metavar="URI", help="The inputs; see `ls datasets`.  [default: digits, the first 4]")
+@click.option("--images", metavar="URI", help="The inputs; see `ls datasets`.  [default: digits, the first 6]")
 @click.option("--targets", metavar="URI", help="Targets of pairs.  [default: the images, paired at random]")
 @click.option("--limit", type=int, metavar="N", help="Take the first N images.  [default: all]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of the probe; repeatable.")

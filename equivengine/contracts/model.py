@@ -63,30 +63,43 @@ class Preprocessing:
         Raises:
             DataError: If the image cannot be decoded.
         """
+        # Pillow itself, not torchvision's wrapper of it, whose import takes longer than a small model's whole run.
         import numpy as np
         import torch
-        from torchvision.transforms import functional as F
+        from PIL import Image
 
         try:
             image = image.convert(self.mode)
         except (OSError, ValueError, SyntaxError) as error:
             raise DataError("an image cannot be decoded", got=error) from error
-        mode = F.InterpolationMode(self.interpolation)
+        resized = self._resized(image.width, image.height)
+        if resized != image.size:
+            image = image.resize(resized, Image.Resampling[self.interpolation.upper()])
         height, width = self.size
-        if self.resize == "squash":
-            scale = (self.resize_to or max(self.size)) / max(self.size)
-            image = F.resize(image, [round(height * scale), round(width * scale)], mode)
-        elif self.resize == "shortest":
-            image = F.resize(image, [self.resize_to or min(self.size)], mode)
-        else:
-            scale = (self.resize_to or max(self.size)) / max(image.size)
-            shape = [max(1, round(image.height * scale)), max(1, round(image.width * scale))]
-            image = F.resize(image, shape, mode)
         if image.size != (width, height):
-            image = F.center_crop(image, [height, width])
+            left, top = _centred(image.width, width), _centred(image.height, height)
+            image = image.crop((left, top, left + width, top + height))  # what lies outside is black
         pixels = np.array(image, dtype=np.uint8)
         tensor = torch.from_numpy(pixels).to(torch.float32).div_(255.0)
         return tensor.unsqueeze(0) if self.mode == "L" else tensor.permute(2, 0, 1).contiguous()
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after ``resize``; rounded as torchvision and timm round them."""
+        if self.resize == "squash":
+            scale = (self.resize_to or max(self.size)) / max(self.size)
+            return round(self.size[1] * scale), round(self.size[0] * scale)
+        if self.resize == "longest":
+            scale = (self.resize_to or max(self.size)) / max(width, height)
+            return max(1, round(width * scale)), max(1, round(height * scale))
+        short = self.resize_to or min(self.size)
+        if width <= height:
+            return short, int(short * height / width)
+        return int(short * width / height), short
+
+
+def _centred(full: int, wanted: int) -> int:
+    """Where a centred window of length ``wanted`` begins within ``full``; negative where it overhangs."""
+    return round((full - wanted) / 2) if full >= wanted else -((wanted - full) // 2)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Random directions that are a function of (key, index) alone: any chunking, device and order gives the same numbers."""
+"""Random directions that are a function of (key, index) alone, whatever the chunking, device and order."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class SVDResult:
     @property
     def rank(self) -> int:
         """Number of singular values above `resolution`."""
-        return int((self.S > self.resolution).sum())
+        return int(self.S.gt(self.resolution).sum())
 
 
 def svd(matrix: torch.Tensor | DenseOperator, *, vectors: bool = True) -> SVDResult:

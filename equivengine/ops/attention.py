@@ -72,8 +72,9 @@ def attention(
     if mask is not None and is_differentiated(mask):
         record.note("attention", "torch")
         return torch.softmax(q @ k.transpose(-2, -1) * factor + mask, dim=-1) @ v
-    lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    q, k, v = (t.expand(*lead, *t.shape[-2:]) for t in (q, k, v))
+    if not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
+        lead = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+        q, k, v = (t.expand(*lead, *t.shape[-2:]) for t in (q, k, v))
     out, _ = _Attention.apply(q, k, v, mask, factor)
     return out
 

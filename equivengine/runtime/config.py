@@ -18,7 +18,7 @@ from equivengine.errors import UsageError
 from equivengine.runtime.records import suggest
 
 #: With no image set named, the bundled digits are used, and this many of them.
-DEFAULT_LIMIT = 4
+DEFAULT_LIMIT = 6
 
 
 class ProbeRequest(BaseModel):

@@ -30,10 +30,12 @@ def descend(task: eqv.ProbeTask[LdlcParams], params: LdlcParams, top: float) -> 
     import torch
 
     start, target = task.samples
-    goal = task.jacobian(target).value.to(torch.float64)
+    goal = task.jacobian(target, reverse=True).value.to(torch.float64)
     operator = task.jacobian(start, reverse=True)
     low, high = task.encoder.spec.input_range
     rate = params.learning_rate or 1.0 / top**2
+    # Below this the embeddings agree to roundoff, and the gradient has no direction left.
+    reached = 8 * torch.finfo(operator.dtype).eps * float(torch.linalg.vector_norm(goal))
     descent = Descent(
         points=torch.empty(params.gradient_steps, start.numel(), dtype=torch.float64, device=start.device),
         directions=torch.empty(params.gradient_steps, start.numel(), dtype=torch.float64, device=start.device),
@@ -47,8 +49,8 @@ def descend(task: eqv.ProbeTask[LdlcParams], params: LdlcParams, top: float) -> 
         gradient = operator.vjp(residual.to(operator.dtype)[None])[0].to(torch.float64)
         length = torch.linalg.vector_norm(gradient)
         loss = 0.5 * float(residual.square().sum())
-        if float(length) <= 1e-7 * top * max(loss, 1e-300) ** 0.5 or loss == 0:
-            break  # converged: what is left of the gradient is roundoff, and has no direction
+        if (2 * loss) ** 0.5 <= reached or float(length) <= 1e-7 * top * (2 * loss) ** 0.5:
+            break  # converged, or r lies in the kernel of J^T: what is left of the gradient is roundoff
         descent.points[step] = operator.x.flatten()
         descent.directions[step] = (-gradient / length).flatten()
         descent.loss.append(loss)

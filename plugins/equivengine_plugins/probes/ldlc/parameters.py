@@ -12,8 +12,8 @@ import equivengine as eqv
 class LdlcParams(eqv.Params):
     """Parameters of `Ldlc`."""
 
-    directions: int = Field(200, ge=0, le=1_000_000, description="Random Gaussian directions; count.")
-    null_directions: int = Field(100, ge=0, le=1_000_000, description="Random null-space directions; count.")
+    directions: int = Field(64, ge=0, le=1_000_000, description="Random Gaussian directions; count.")
+    null_directions: int = Field(32, ge=0, le=1_000_000, description="Random null-space directions; count.")
     singular_directions: int = Field(
         100, ge=0, le=100_000, description="Right singular vectors, from the top; count (at most n exist)."
     )
@@ -29,7 +29,7 @@ class LdlcParams(eqv.Params):
     null_precision: Literal["fp64", "same"] = Field(
         "fp64", description='Arithmetic of the null directions: "fp64", or "same" as the rest of the run.'
     )
-    noise_directions: int = Field(8, ge=2, le=1000, description="Directions that measure the noise floor; count.")
+    noise_directions: int = Field(4, ge=2, le=1000, description="Directions that measure the noise floor; count.")
 
     @field_validator("grid")
     @classmethod

@@ -130,7 +130,7 @@ def make_result(
     summary["distortion"] = eqv.Scalar(
         float(np.median(random.distortion)) if len(random.distortion) else np.nan,
         "1",
-        "random grid steps bent by rounding, relative",
+        "grid steps bent by rounding, share",
         group=floor,
     )
     summary["outside"] = eqv.Scalar(
