@@ -202,13 +202,15 @@ def _facts(records: list[UnitRecord]) -> dict[str, str]:
 
 def _facts_of(record: UnitRecord) -> dict[str, str]:
     provenance = record.provenance
-    operations = provenance.get("operations", {})
-    paths = sorted({path for calls in operations.values() for path in calls})
+    ran: dict[str, set[str]] = {}
+    for operation, calls in provenance.get("operations", {}).items():
+        for path in calls:
+            ran.setdefault(path, set()).add(operation.removesuffix("_jvp").removesuffix("_vjp"))
     return {
         "device": str(provenance.get("device", {}).get("name", "unknown")),
         "precision": record.unit.precision,
         "seed": str(record.unit.seed),
         "attention": record.unit.attention,
-        "kernels": ", ".join(paths) or "torch",
+        "kernels": ", ".join(f"{path} ({', '.join(sorted(ran[path]))})" for path in sorted(ran)) or "torch",
         "weights": f"sha256 {record.unit.weights_digest[:12]}",
     }
