@@ -6,17 +6,15 @@ import contextlib
 import copy
 import functools
 import math
-import os
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from equivengine.errors import ModelError, NumericsError, UsageError
 from equivengine.ops import record
+from equivengine.ops.memory import WidestTensor, free_bytes
 from equivengine.ops.precision import ieee_float32
 from equivengine.ops.substitute import substituted
 
@@ -118,7 +116,7 @@ class JacobianOperator:
             return 1
         budget = self._memory_budget
         if budget is None:
-            budget = _free_bytes(self.x.device) // 4
+            budget = free_bytes(self.x.device) // 4
             if self.x.device.type == "cpu":
                 budget = min(budget, _LIVE_TENSORS * _CACHE_BYTES)
         fitting = max(1, budget // (_LIVE_TENSORS * self._widest_bytes))
@@ -303,7 +301,7 @@ class JacobianOperator:
     @functools.cached_property
     def _widest_bytes(self) -> int:
         """Size of the largest tensor that any operation of f returns at x; costs one forward pass."""
-        with _Widest() as widest, torch.no_grad(), self._execution():
+        with WidestTensor() as widest, torch.no_grad(), self._execution():
             self._apply(self.x)
         return max(widest.bytes, self.x.numel() * self.x.element_size())
 
@@ -354,21 +352,6 @@ def _over_directions(
         into[0] = product(directions[0])
     elif len(directions):
         into[:] = torch.func.vmap(product)(directions)
-
-
-class _Widest(TorchDispatchMode):
-    """Notes the size of the largest tensor that any operation returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.bytes = max(self.bytes, tensor.numel() * tensor.element_size())
-        return out
 
 
 _doubles: weakref.WeakKeyDictionary[nn.Module, nn.Module] = weakref.WeakKeyDictionary()
@@ -428,25 +411,3 @@ def _explained(mode: str) -> Iterator[None]:
             got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error}",
             hint="look for in-place changes of buffers, .numpy(), .item() or data-dependent branches in its forward",
         ) from error
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = _linux_available() or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        with contextlib.suppress(OSError, ValueError), open(limit) as top, open(used) as now:
-            free = min(free, max(0, int(top.read()) - int(now.read())))
-    return max(free, 1 << 28)
-
-
-def _linux_available() -> int | None:
-    """MemAvailable, which counts reclaimable cache as free; None where there is no /proc."""
-    with contextlib.suppress(OSError), open("/proc/meminfo") as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
