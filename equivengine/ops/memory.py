@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class WidestTensor(TorchDispatchMode):
-    """Notes the size of the largest tensor that any operation returns."""
+    """Notes the size of the largest tensor that any operation makes; views, of parameters above all, are none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,8 +19,10 @@ class WidestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
+        made = [returned.alias_info is None for returned in func._schema.returns]
+        tensors = out if isinstance(out, tuple | list) and len(made) > 1 else (out,)
+        for tensor, new in zip(tensors, made, strict=False):
+            if new and isinstance(tensor, torch.Tensor):
                 self.bytes = max(self.bytes, tensor.numel() * tensor.element_size())
         return out
 

@@ -146,20 +146,28 @@ def _packed_attention(
 ) -> tuple[Tensor, None]:
     length, batch, width = query.shape
     if query is key and key is value:
-        q, k, v = F.linear(query, in_proj_weight, in_proj_bias).chunk(3, dim=-1)
+        q, k, v = _linear_by_rows(query, in_proj_weight, in_proj_bias).chunk(3, dim=-1)
     else:
         weights_qkv = in_proj_weight.chunk(3)
         biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.chunk(3)
-        q, k, v = (F.linear(t, w, b) for t, w, b in zip((query, key, value), weights_qkv, biases, strict=True))
-    q, k, v = (t.reshape(t.shape[0], batch, num_heads, width // num_heads).permute(1, 2, 0, 3) for t in (q, k, v))
+        q, k, v = (_linear_by_rows(t, w, b) for t, w, b in zip((query, key, value), weights_qkv, biases, strict=True))
+    q, k, v = (t.reshape(batch, -1, num_heads, width // num_heads).transpose(1, 2) for t in (q, k, v))
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:  # here True means "not allowed", the opposite of attention's masks
             attn_mask = ~attn_mask
         if attn_mask.dim() == 3:
             attn_mask = attn_mask.reshape(batch, num_heads, *attn_mask.shape[1:])
     out = attention(q, k, v, attn_mask)
-    out = out.permute(2, 0, 1, 3).reshape(length, batch, width)
-    return F.linear(out, out_proj_weight, out_proj_bias), None
+    out = F.linear(out.transpose(1, 2).reshape(batch * length, width), out_proj_weight, out_proj_bias)
+    return out.reshape(batch, length, width).transpose(0, 1), None
+
+
+def _linear_by_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """[L, N, E] -> [N * L, F]: one matrix product.
+
+    On the strided view that batch-first modules hand over, F.linear would make L products, each reading all weights.
+    """
+    return F.linear(x.transpose(0, 1).reshape(-1, x.shape[-1]), weight, bias)
 
 
 _OURS: dict[Any, Callable[..., Any]] = {

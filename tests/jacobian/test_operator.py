@@ -197,6 +197,12 @@ def test_chunks_fit_the_memory_budget(model, x):
     assert some.chunk(100) == 25  # 30 fit; four equal parts rather than 30 + 30 + 30 + 10
 
 
+def test_parameters_do_not_count_as_memory_of_a_pass():
+    weight = torch.rand(500, 64)
+    J = eqv.JacobianOperator(lambda z: z.flatten(1) @ weight.T[:, :5], torch.rand(1, 8, 8))
+    assert J._widest_bytes == 64 * 4
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -135,6 +135,21 @@ def _needs_quickgelu(architecture: str, tag: str) -> bool:
     return bool(tag and open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu", False))
 
 
+@contextlib.contextmanager
+def _without_log_line(start: str) -> Iterator[None]:
+    """Keep messages of the root logger that begin like this to ourselves."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(start)
+
+    root = logging.getLogger()
+    root.addFilter(wanted)
+    try:
+        yield
+    finally:
+        root.removeFilter(wanted)
+
+
 def _pretrained(uri: eqv.URI, architecture: str, tag: str) -> Any:
     import open_clip
 
@@ -162,7 +177,7 @@ def _drawn(uri: eqv.URI, architecture: str, tag: str) -> Any:
     # Of a model on the hub, configuration and tokeniser are fetched even if its weights are not wanted.
     access = weights.hub_access() if architecture.startswith(_SOURCES) else contextlib.nullcontext()
     try:
-        with access:
+        with access, _without_log_line("No pretrained weights loaded"):  # none were asked for
             return open_clip.create_model(
                 architecture,
                 load_weights=False,
