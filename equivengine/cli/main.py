@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -133,7 +133,10 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows its number
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(arguments))
+    code = run(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        _settle(stream)
+    sys.exit(code)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -152,7 +155,8 @@ def run(arguments: list[str] | None = None) -> int:
         cause = stop if isinstance(stop, KeyboardInterrupt) else stop.__cause__
         return signals.exit_code(cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt())
     except (_ReaderGone, BrokenPipeError):
-        return _reader_gone()
+        _settle(sys.stdout)  # as after `| head`: nothing to say, and nowhere to say it
+        return 0
     except SystemExit as done:  # shell completion; a command of another package
         if isinstance(done.code, str):
             _complain(done.code)
@@ -170,6 +174,15 @@ def run(arguments: list[str] | None = None) -> int:
         return EngineError.exit_code
 
 
+def _settle(stream: TextIO) -> None:
+    """Let go of what a reader that has gone did not take; else the interpreter stumbles over it and exits with 120."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _unexpected(error: BaseException) -> EngineError:
     """What nobody foresaw, in one block; where it was raised says whose it is."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -179,13 +192,6 @@ def _unexpected(error: BaseException) -> EngineError:
         got=f"{type(error).__name__}: {error}{place}",
         hint=f"{TRACEBACK}=1 shows where; please report it with `equivengine doctor --json`",
     )
-
-
-def _reader_gone() -> int:
-    """The reader of our output has gone (`| head`): nothing to say, and nowhere to say it."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def _complain(text: str) -> None:

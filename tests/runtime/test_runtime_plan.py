@@ -175,7 +175,7 @@ def test_equal_content_is_planned_once(plan, photos, save_image):
 
 def test_with_no_images_named_a_few_digits_are_taken(plan):
     config = validated({"probes": [{"name": "measure"}]})
-    assert (config.images, config.limit) == (("digits",), 4)
+    assert (config.images, config.limit) == (("digits",), 6)
     assert validated({"probes": [{"name": "measure"}], "limit": 9}).limit == 9
     assert validated({"probes": [{"name": "measure"}], "images": "samples"}).limit is None
 
