@@ -15,17 +15,14 @@ from torch import nn
 from equivengine.errors import ModelError, NumericsError, UsageError
 from equivengine.ops import record
 from equivengine.ops.memory import WidestTensor, free_bytes
-from equivengine.ops.precision import ieee_float32
+from equivengine.ops.precision import DTYPES, ieee_float32
 from equivengine.ops.substitute import substituted
-
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
 #: Tensors of the widest layer's size that one direction needs at a time. Measured on a ViT: 9 to 11 (the activation
 #: of the widest layer has five temporaries under PyTorch's own rule); with a margin, and held by a memory test.
 _LIVE_TENSORS = 12
 
-#: On a CPU, passes whose widest tensor outgrows the last-level cache are slower: ViT-S/16, 2 cores, VJPs of 16 at a
-#: time (19 MiB in float32) cost 1.14 forward passes each, of 48 at a time 1.35.
+#: On a CPU, passes whose widest tensor outgrows the last-level cache are slower: see `bench/chunk_size.py`.
 _CACHE_BYTES = 24 << 20
 
 

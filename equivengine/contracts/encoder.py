@@ -14,11 +14,10 @@ from torch import nn
 
 from equivengine.contracts.model import EncoderSpec, LoadedModel, Preprocessing
 from equivengine.errors import DataError, ModelError, UsageError
+from equivengine.ops.precision import DTYPES
 
 if TYPE_CHECKING:
     from PIL import Image
-
-_DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
 
 class Encoder(nn.Module):
@@ -218,10 +217,10 @@ class Encoder(nn.Module):
         Raises:
             UsageError: If the precision is unknown.
         """
-        if precision not in _DTYPES:
-            raise UsageError("unknown precision", expected=" or ".join(_DTYPES), got=repr(precision))
+        if precision not in DTYPES:
+            raise UsageError("unknown precision", expected=" or ".join(DTYPES), got=repr(precision))
         own = next(self.module.parameters(), torch.empty(0, dtype=torch.float32)).dtype
-        if own == _DTYPES[precision]:
+        if own == DTYPES[precision]:
             return self
         if precision == "fp32":
             raise UsageError("this encoder was already converted to float64", hint="keep the float32 encoder")

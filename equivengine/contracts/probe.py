@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -46,7 +46,6 @@ class ProbeTask(Generic[P]):
         precision: ``"fp32"`` or ``"fp64"``: what the user asked for.
         sample_ids: Short names of the samples.
         sample_digests: sha256 of each sample's content.
-        note: Call it with one line of progress; it may be shown to the user.
     """
 
     encoder: Encoder
@@ -56,7 +55,6 @@ class ProbeTask(Generic[P]):
     precision: Literal["fp32", "fp64"] = "fp32"
     sample_ids: Sequence[str] = ()
     sample_digests: Sequence[str] = ()
-    note: Callable[[str], None] = field(default=lambda text: None)
 
     def jacobian(self, x: torch.Tensor, *, precision: str | None = None, reverse: bool = False) -> JacobianOperator:
         """The Jacobian operator of the encoder at x ([*input_shape], or a batch [B, *input_shape]).

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+#: Precisions by the names that users type.
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+
 
 @contextlib.contextmanager
 def ieee_float32() -> Iterator[None]:
