@@ -191,6 +191,9 @@ def extension(torch: Any, toolkit: tuple[Path, str] | None) -> Extension:
         library_dirs += toolkit_library_dirs(toolkit[0], pip_root)
         libraries += ["cudart", "c10_cuda", "torch_cuda"]
     cxx = ["-std=c++20", "-O3", "-Wall", "-fvisibility=hidden", "-g0"]
+    if "ATen parallel backend: OpenMP" in torch.__config__.parallel_info():
+        # at::parallel_for is inline: without the flag it runs on one thread. Not linked: torch brings the runtime.
+        cxx.append("-fopenmp")
     if len(variants()) > 1:
         cxx.append("-DEQV_X86_VARIANTS")
     return Extension(

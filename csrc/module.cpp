@@ -6,9 +6,16 @@
 #include "cpu/isa.h"
 #include "math/dtype.h"
 
+#if defined(_OPENMP)
+#define EQV_THREADS "openmp"
+#else
+#define EQV_THREADS "none"
+#endif
+
 // equivengine/ops/extension.py finds this string in the file's bytes before it loads the file.
 extern "C" __attribute__((used, visibility("default"))) const char equivengine_build_facts[] =
-    "EQUIVENGINE_BUILD_FACTS={" EQV_BUILD_FACTS ", \"kernel_dtypes\": [" EQV_KERNEL_DTYPES "]}";
+    "EQUIVENGINE_BUILD_FACTS={" EQV_BUILD_FACTS ", \"kernel_dtypes\": [" EQV_KERNEL_DTYPES
+    "], \"threads\": \"" EQV_THREADS "\"}";
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels of equivengine, registered with torch.ops.equivengine; and facts about this build.";

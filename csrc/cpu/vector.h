@@ -60,14 +60,22 @@ EQV_INLINE void store(Bfloat16* target, Vector<float> value) {
   std::memcpy(target, &half, sizeof half);
 }
 
+// Pairwise, so that few additions wait for one another.
+template <int count, typename T>
+EQV_INLINE double pairwise_sum(const T* values) {
+  if constexpr (count == 1) {
+    return values[0];
+  } else {
+    return pairwise_sum<count / 2>(values) + pairwise_sum<count / 2>(values + count / 2);
+  }
+}
+
 // In double, so that adding the lanes up costs no accuracy.
 template <typename T>
 EQV_INLINE double horizontal_sum(Vector<T> value) {
   T lane[VectorOf<T>::lanes];
   std::memcpy(lane, &value, sizeof lane);
-  double sum = 0;
-  for (int i = 0; i < VectorOf<T>::lanes; ++i) sum += lane[i];
-  return sum;
+  return pairwise_sum<VectorOf<T>::lanes>(lane);
 }
 
 }  // namespace

@@ -46,7 +46,8 @@ class ExtensionStatus:
         path: The file, where there is one.
         facts: Build facts: "torch", "torch_cuda" (the CUDA release of that torch, or None), "cuda" (the toolkit that
             compiled the CUDA kernels, or None), "cuda_arch", "isa" (the CPU variants compiled), "kernel_dtypes",
-            "compiler"; and, once loaded, "isa_chosen" (the variant that runs on this processor).
+            "compiler", "threads" of the CPU kernels ("openmp", or "none": one thread); and, once loaded, "isa_chosen"
+            (the variant that runs on this processor).
     """
 
     available: bool

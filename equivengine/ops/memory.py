@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 class WidestTensor(TorchDispatchMode):
     """Notes the size of the largest tensor that any operation makes; views, of parameters above all, are none."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: this is no code to compile, and to keep Dynamo off it PyTorch would import all of it, for a second."""
+        return False
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,6 +31,13 @@ class WidestTensor(TorchDispatchMode):
             if new and isinstance(tensor, torch.Tensor):
                 self.bytes = max(self.bytes, tensor.numel() * tensor.element_size())
         return out
+
+
+def widest_bytes(f: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> int:
+    """Size of the largest tensor that any operation of f makes at x; costs one forward pass."""
+    with WidestTensor() as widest:
+        f(x)
+    return max(widest.bytes, x.numel() * x.element_size())
 
 
 def free_bytes(device: torch.device) -> int:

@@ -1,3 +1,3 @@
 #define EQV_VARIANT avx2
 #define EQV_VECTOR_BYTES 32
-#include "layer_norm_kernel.inc"
+#include "scale_kernel.inc"

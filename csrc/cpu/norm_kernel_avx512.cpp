@@ -1,3 +1,3 @@
 #define EQV_VARIANT avx512
 #define EQV_VECTOR_BYTES 64
-#include "layer_norm_kernel.inc"
+#include "norm_kernel.inc"

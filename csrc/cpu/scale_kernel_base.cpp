@@ -1,3 +1,3 @@
 #define EQV_VARIANT base
 #define EQV_VECTOR_BYTES 16
-#include "layer_norm_kernel.inc"
+#include "scale_kernel.inc"
