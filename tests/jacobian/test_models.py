@@ -117,6 +117,20 @@ def test_any_chunk_size_gives_the_same_numbers_to_1e_5(case):
         assert relative(parts.vjp(U), whole.vjp(U).double()) <= 1e-5
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_batch_norm_before_tokens_is_right_for_one_image(rows):
+    """PyTorch 2.14's own backward is wrong here on CPUs: see `batch_norm_written_out`."""
+    norm = nn.BatchNorm2d(4).eval().requires_grad_(False)
+    norm.running_var.uniform_(0.5, 2.0)
+    x = torch.rand(4, 3, 3)
+    U = torch.randn(rows, 36)
+    expected = U.view(-1, 9, 4).mT.reshape(-1, 4, 3, 3) / (norm.running_var + norm.eps).sqrt()[:, None, None]
+    operator = eqv.JacobianOperator(lambda z: norm(z).flatten(2).mT.flatten(1), x)
+    assert relative(operator.vjp(U), expected.double()) < 1e-6
+    assert "all" not in operator.coverage()
+    assert relative(operator.vjp(U), expected.double()) < 1e-6
+
+
 def test_stock_forward_mode_fails_on_the_fused_models():
     """What a user would meet without us; when this fails, PyTorch has learned it (pytorch#98164)."""
     model, shape = timm_vit()

@@ -193,7 +193,8 @@ def test_chunks_fit_the_memory_budget(model, x):
     assert J.chunk(100) == 1
     roomy = eqv.JacobianOperator(model, x, memory_budget=1 << 40)
     assert roomy.chunk(100) == 100
-    some = eqv.JacobianOperator(model, x, memory_budget=J._widest_bytes * 12 * 30)
+    each = roomy.bytes_per_direction()
+    some = eqv.JacobianOperator(model, x, memory_budget=each * 30)
     assert some.chunk(100) == 25  # 30 fit; four equal parts rather than 30 + 30 + 30 + 10
 
 

@@ -3,44 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import math
-import weakref
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
 
 from equivengine.errors import ModelError, NumericsError, UsageError
+from equivengine.jacobian.function import applied, at_precision, explained, is_batched, versions
+from equivengine.linearize import ARITHMETICS, Derivative, NotLinearizable
 from equivengine.ops import record
-from equivengine.ops.memory import WidestTensor, free_bytes
+from equivengine.ops.memory import free_bytes, widest_bytes
 from equivengine.ops.precision import DTYPES, ieee_float32
-from equivengine.ops.substitute import substituted
+from equivengine.ops.substitute import batch_norm_written_out, substituted
 
-#: Tensors of the widest layer's size that one direction needs at a time. Measured on a ViT: 9 to 11 (the activation
-#: of the widest layer has five temporaries under PyTorch's own rule); with a margin, and held by a memory test.
+#: On a CPU, passes whose tensors outgrow the last-level cache are slower: see `bench/chunk_size.py`.
+_CACHE_BYTES = 64 << 20
+
+#: What a pass takes above the tangents that its program counts: workspaces, and temporaries of PyTorch's own rules.
+_MARGIN = 1.5
+
+#: Tensors of the widest layer's size that a point and its tangent need in `along`. Measured on a ViT: 9 to 11.
 _LIVE_TENSORS = 12
-
-#: On a CPU, passes whose widest tensor outgrows the last-level cache are slower: see `bench/chunk_size.py`.
-_CACHE_BYTES = 24 << 20
 
 
 class JacobianOperator:
     """The linear map J = df/dx at x, of shape (n, m), never formed unless asked.
 
-    Products run through ``torch.func`` while `equivengine.ops.substituted` swaps in our ops, so forward mode works on
-    models whose fused attention PyTorch cannot differentiate forward. Units: embedding per input unit; for encoders,
-    per pixel in [0, 1].
+    The first product runs f once at x and keeps its derivative as a program (`equivengine.linearize`), which all
+    directions go through together, in either mode: also on models whose fused attention PyTorch cannot differentiate
+    forward. Units: embedding per input unit; for encoders, per pixel in [0, 1].
 
     Args:
-        f: An `equivengine.Encoder`, or any callable [B, *input_shape] -> [B, n].
+        f: An `equivengine.Encoder`, or any callable [B, *input_shape] -> [B, n]. It must stay as it is for as long as
+            the operator is used.
         x: One input [*input_shape], or a batch [B, *input_shape] of independent inputs.
-        precision: ``"fp32"`` (IEEE, TF32 off) or ``"fp64"`` (parameters of a module are converted once and kept).
+        precision: ``"fp32"`` (IEEE, TF32 off), ``"fp64"`` (parameters of a module are converted once and kept), or an
+            fp32 primal with tangents in ``"bf16"``, or on CUDA devices with products in ``"tf32"`` or ``"tf32x3"``
+            (split operands: TF32 tensor cores at fp32 accuracy).
         batched: Whether the first axis of x is a batch. Known for encoders; False otherwise.
         chunk_size: Directions per pass; chosen from ``memory_budget`` when None.
-        memory_budget: Bytes that a pass may use above the model; when None a quarter of what is free, on a CPU no more
-            than its cache likes.
+        memory_budget: Bytes that a pass may use above the model and its saved primal; when None a quarter of what is
+            free, on a CPU no more than its cache likes.
         reverse: Evaluate f(x) so that a `vjp` of one cotangent need not do it again, at the price of keeping every
             layer's input. Pays in gradient descent.
 
@@ -69,22 +73,31 @@ class JacobianOperator:
             raise UsageError("chunk_size must be at least 1", got=chunk_size)
         if memory_budget is not None and memory_budget < 1:
             raise UsageError("memory_budget must be positive", expected="bytes", got=memory_budget)
+        if precision.startswith("tf32") and x.device.type != "cuda":
+            raise UsageError(
+                f"precision {precision} needs tensor cores",
+                expected="x on a CUDA device",
+                got=x.device,
+                hint="use fp32",
+            )
         self.precision = precision
         self.dtype = DTYPES[precision]
-        self.batched = _is_batched(f, x, batched)
+        self.batched = is_batched(f, x, batched)
         self.x = x.detach().to(self.dtype).contiguous()
-        self._f = _at_precision(f, precision)
+        self._f = at_precision(f, precision)
         self._chunk_size = chunk_size
         self._memory_budget = memory_budget
-        self._pullback: Callable[[torch.Tensor], tuple[torch.Tensor]] | None = (
-            None  # of torch.func, for many cotangents
-        )
+        self._model = f
+        self._versions = versions(self._f)
+        # Not a bound method: what keeps it would keep this operator, and be freed by the garbage collector only.
+        self._apply = functools.partial(applied, self._f, self.batched)
+        self._kept: Derivative | None = None  # for many directions
         self._graph: tuple[torch.Tensor, torch.Tensor] | None = None  # x and f(x) of torch.autograd, for one
         if reverse:
             value = self._traced()[1]
         else:
             with torch.no_grad(), self._execution():
-                value = self._apply(self.x)
+                value = self._apply(self.x.clone())  # f may change its input in place
         if value.dtype != self.dtype:
             raise ModelError("f changes the dtype of its input", expected=self.dtype, got=value.dtype)
         if not bool(torch.isfinite(value).all()):
@@ -111,15 +124,15 @@ class JacobianOperator:
             return min(self._chunk_size, max(directions, 1))
         if directions <= 1:
             return 1
-        budget = self._memory_budget
-        if budget is None:
-            budget = free_bytes(self.x.device) // 4
-            if self.x.device.type == "cpu":
-                budget = min(budget, _LIVE_TENSORS * _CACHE_BYTES)
-        fitting = max(1, budget // (_LIVE_TENSORS * self._widest_bytes))
+        fitting = self._fitting(self.bytes_per_direction())
         if fitting >= directions:
             return directions
         return math.ceil(directions / math.ceil(directions / fitting))  # equal chunks: no small last one
+
+    def bytes_per_direction(self) -> int:
+        """Memory that a pass needs for each direction, with a margin; the model and its saved primal not counted."""
+        with explained("reverse"):
+            return int(_MARGIN * self._derivative().bytes_per_direction())
 
     # -- products -----------------------------------------------------------------------------------------------------
 
@@ -138,14 +151,10 @@ class JacobianOperator:
         """
         tangents = self._directions(tangents, self.x.shape, "tangents")
         out = self.value.new_empty((len(tangents), *self.value.shape))
-
-        def push(tangent: torch.Tensor) -> torch.Tensor:
-            return torch.func.jvp(self._apply, (self.x,), (tangent,))[1]
-
-        size = self.chunk(len(tangents))
-        with torch.no_grad(), self._execution(), _explained("forward"):
-            for part, into in zip(tangents.split(size), out.split(size), strict=True):
-                _over_directions(push, part, into)
+        with explained("forward"):
+            derivative = self._derivative()
+            for part, into in zip(*(t.split(self.chunk(len(tangents))) for t in (tangents, out)), strict=True):
+                into[:] = derivative.push(part)
         return out
 
     def vjp(self, cotangents: torch.Tensor) -> torch.Tensor:
@@ -162,17 +171,25 @@ class JacobianOperator:
             ModelError: If f cannot be differentiated.
         """
         cotangents = self._directions(cotangents, self.value.shape, "cotangents")
-        if len(cotangents) == 1:
+        if len(cotangents) == 1 and self._kept is None and self.precision in ("fp32", "fp64"):
             return self._vjp_of_one(cotangents[0])[None]
         out = self.x.new_empty((len(cotangents), *self.x.shape))
-        size = self.chunk(len(cotangents))
-        with self._execution(), _explained("reverse"):
-            if self._pullback is None:
-                self._pullback = torch.func.vjp(self._apply, self.x)[1]
-            pullback = self._pullback
-            for part, into in zip(cotangents.split(size), out.split(size), strict=True):
-                _over_directions(lambda u: pullback(u)[0], part, into)
+        with explained("reverse"):
+            derivative = self._derivative()
+            for part, into in zip(*(t.split(self.chunk(len(cotangents))) for t in (cotangents, out)), strict=True):
+                into[:] = derivative.pull(part)
         return out
+
+    def coverage(self) -> dict[str, dict[str, int]]:
+        """For each operation of the model how often its derivative is evaluated by which rule.
+
+        Rules: a compiled kernel (``cpu-avx512``, ``cuda``, ...) or its ``reference`` formula; ``matrix product`` and
+        ``convolution``, one for all directions; ``folded`` (a linear operation of PyTorch, all directions as one
+        batch); ``shared`` (a factor of the primal, computed once); ``view`` and ``copy``; and ``torch``, PyTorch's own
+        rule for one operation, vectorised. A model that cannot be traced has one entry that says why.
+        """
+        with explained("reverse"):
+            return self._derivative().coverage()
 
     def along(
         self, points: torch.Tensor, tangents: torch.Tensor, *, together: int = 1
@@ -203,18 +220,19 @@ class JacobianOperator:
             )
         values = self.value.new_empty((len(points), self.shape[0]))
         derivatives = torch.empty_like(values)
-        # A point costs a primal and a tangent; a chunk of directions counts one tensor for each input of the batch.
-        size = max(1, (len(self.x) if self.batched else 1) * self.chunk(2 * len(points)) // 2)
+        # A point costs a primal and a tangent: as much as two directions.
+        size = self._chunk_size or self._fitting(_LIVE_TENSORS * self._widest_bytes)
+        size = max(1, size // 2)
         size = max(together, size - size % together)
         everything = (points, tangents, values, derivatives)
-        with torch.no_grad(), self._execution(), _explained("forward"):
+        with torch.no_grad(), self._execution(), explained("forward"):
             for z, d, y, dy in zip(*(t.split(size) for t in everything), strict=True):
                 y[:], dy[:] = torch.func.jvp(self._f, (z,), (d,))[:2]
         return values, derivatives
 
     def release(self) -> None:
-        """Free the forward pass that `vjp` keeps. The next vjp makes it again."""
-        self._pullback = self._graph = None
+        """Free the forward pass that products keep. The next product makes it again."""
+        self._kept = self._graph = None
 
     def dense(self) -> torch.Tensor:
         """J itself, [n, m] (or [B, n, m]): n VJPs, or m JVPs where m is smaller."""
@@ -266,15 +284,6 @@ class JacobianOperator:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _apply(self, x: torch.Tensor) -> torch.Tensor:
-        y = self._f(x if self.batched else x.unsqueeze(0))
-        if not isinstance(y, torch.Tensor) or y.dim() != 2:
-            raise ModelError(
-                "f must map [B, *input_shape] to one tensor [B, n]",
-                got=list(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__,
-            )
-        return y if self.batched else y.squeeze(0)
-
     def _vjp_of_one(self, cotangent: torch.Tensor) -> torch.Tensor:
         """J^T u by torch.autograd and PyTorch's own operations.
 
@@ -283,24 +292,47 @@ class JacobianOperator:
         """
         x, value = self._traced()
         record.note("vjp_of_one", "torch")
-        with ieee_float32(), _explained("reverse"):
+        with ieee_float32(), explained("reverse"):
             (gradient,) = torch.autograd.grad(value, x, cotangent, retain_graph=True, materialize_grads=True)
         return gradient
 
     def _traced(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Input and f(x), with the graph between them."""
         if self._graph is None:
-            with torch.enable_grad(), ieee_float32(), _explained("reverse"):
+            with torch.enable_grad(), ieee_float32(), batch_norm_written_out(), explained("reverse"):
                 x = self.x.clone().requires_grad_(True)
                 self._graph = x, self._apply(x)
         return self._graph
 
+    def _derivative(self) -> Derivative:
+        if versions(self._f) != self._versions:
+            raise UsageError(
+                "the model's weights have changed since this operator was made", hint="make a new operator for them"
+            )
+        if self._kept is None:
+            try:
+                self._kept = Derivative(self._apply, self.x, ARITHMETICS[self.precision], self._model)
+            except NotLinearizable as error:
+                raise ModelError(
+                    f"the model cannot be differentiated in {self.precision}", got=str(error), hint="use precision fp32"
+                ) from error
+        return self._kept
+
+    def _fitting(self, bytes_each: int) -> int:
+        """How many directions or points fit into one pass."""
+        budget = self._memory_budget
+        if budget is None:
+            budget = free_bytes(self.x.device) // 4
+            if self.x.device.type == "cpu":
+                budget = min(budget, _CACHE_BYTES)
+        return max(1, budget // bytes_each)
+
     @functools.cached_property
     def _widest_bytes(self) -> int:
-        """Size of the largest tensor that any operation of f returns at x; costs one forward pass."""
-        with WidestTensor() as widest, torch.no_grad(), self._execution():
-            self._apply(self.x)
-        return max(widest.bytes, self.x.numel() * self.x.element_size())
+        """Size of the largest tensor that any operation of f returns for one point; costs one forward pass."""
+        point = self.x[:1] if self.batched else self.x.unsqueeze(0)
+        with torch.no_grad(), self._execution():
+            return widest_bytes(self._f, point)
 
     @contextlib.contextmanager
     def _execution(self) -> Iterator[None]:
@@ -339,72 +371,3 @@ class AdjointOperator:
         """J^T @ u with u [n] or [n, K]."""
         op = self._operator
         return op._flat(other, op.shape[0], op.vjp, op.value.shape)
-
-
-def _over_directions(
-    product: Callable[[torch.Tensor], torch.Tensor], directions: torch.Tensor, into: torch.Tensor
-) -> None:
-    """into[k] = product(directions[k]), vectorised; a single direction is spared the price of vectorising."""
-    if len(directions) == 1:
-        into[0] = product(directions[0])
-    elif len(directions):
-        into[:] = torch.func.vmap(product)(directions)
-
-
-_doubles: weakref.WeakKeyDictionary[nn.Module, nn.Module] = weakref.WeakKeyDictionary()
-
-
-def _at_precision(f: Callable[[torch.Tensor], torch.Tensor], precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    convert = getattr(f, "at_precision", None)
-    if callable(convert):
-        return convert(precision)
-    if not isinstance(f, nn.Module):
-        return f
-    first = next((p for p in f.parameters() if p.is_floating_point()), None)
-    if first is None or first.dtype == DTYPES[precision]:
-        return f
-    if precision == "fp32":
-        raise UsageError(
-            "the module's parameters are not float32",
-            expected=torch.float32,
-            got=first.dtype,
-            hint="convert it with .float(), or pass precision='fp64'",
-        )
-    if f not in _doubles:
-        _doubles[f] = copy.deepcopy(f).to(torch.float64)
-    return _doubles[f]
-
-
-def _is_batched(f: object, x: torch.Tensor, batched: bool | None) -> bool:
-    shape = getattr(f, "input_shape", None)
-    if shape is None:
-        return bool(batched)
-    found = x.dim() == len(shape) + 1
-    if tuple(x.shape[1:] if found else x.shape) != tuple(shape):
-        raise UsageError(
-            "x does not fit the encoder",
-            expected=f"{list(shape)} or [B, {', '.join(map(str, shape))}]",
-            got=list(x.shape),
-        )
-    if batched is not None and batched != found:
-        raise UsageError("batched contradicts the shape of x", expected=found, got=batched)
-    return found
-
-
-@contextlib.contextmanager
-def _explained(mode: str) -> Iterator[None]:
-    """Say in words why a third-party model cannot be differentiated."""
-    try:
-        yield
-    except (RuntimeError, NotImplementedError, TypeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise NumericsError(
-                "a pass over the model does not fit into memory",
-                got=str(error).split("\n")[0],
-                hint="pass a smaller chunk_size or memory_budget",
-            ) from error
-        raise ModelError(
-            f"the model cannot be differentiated in {mode} mode",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error}",
-            hint="look for in-place changes of buffers, .numpy(), .item() or data-dependent branches in its forward",
-        ) from error

@@ -1,0 +1,147 @@
+"""The derivative of f at x for many directions: as a traced program where that is possible, else by torch.func.
+
+A program is trusted only after it gave the same J^T u as torch.autograd, for one random u, once for each model and
+structure: what a trace cannot see (custom autograd functions, numpy) would show there.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from equivengine.linearize.arithmetic import Arithmetic
+from equivengine.linearize.graphs import Replays
+from equivengine.linearize.program import Program, linearize
+from equivengine.linearize.tracer import NotLinearizable
+from equivengine.ops import record
+from equivengine.ops.memory import widest_bytes
+from equivengine.ops.substitute import batch_norm_written_out, substituted
+
+#: How far a program may be from torch.autograd, relative to |J^T u|: far above roundoff, far below a missing term.
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
+
+#: Tensors of the widest layer's size that one direction needs under torch.func. Measured on a ViT: 9 to 11 (the
+#: activation of the widest layer has five temporaries under PyTorch's own rule).
+_LIVE_TENSORS = 12
+
+_checked: weakref.WeakKeyDictionary[object, set[tuple[object, ...]]] = weakref.WeakKeyDictionary()
+
+
+class Derivative:
+    """J at x: `push` for J v, `pull` for J^T u, K directions at a time.
+
+    Args:
+        f: Maps x [*input_shape] to [*output_shape].
+        x: The input.
+        arithmetic: What tangents are stored and multiplied in.
+        model: What f belongs to; a structure that was checked once is not checked again for it.
+
+    Attributes:
+        reason: None where a program runs; else one sentence that says why torch.func does.
+
+    Raises:
+        NotLinearizable: f cannot be traced, and this arithmetic is for programs only.
+        RuntimeError: f cannot be differentiated at all.
+    """
+
+    def __init__(self, f: Callable[[Tensor], Tensor], x: Tensor, arithmetic: Arithmetic, model: object) -> None:
+        self._f, self._x, self._arithmetic = f, x, arithmetic
+        self._program: Program | None = None
+        self._pullback: Callable[[Tensor], tuple[Tensor]] | None = None
+        self._replays = Replays()
+        self._ours = True
+        self.reason: str | None = None
+        try:
+            with arithmetic.primal():
+                program = linearize(f, x)
+            _check(program, f, x, arithmetic, model)
+            self._program = program
+        except NotLinearizable as error:
+            if arithmetic.name not in ("fp32", "fp64", "tf32"):
+                raise
+            self.reason = str(error)
+
+    def push(self, tangents: Tensor) -> Tensor:
+        """J v for each of K tangents [K, *x.shape]: [K, *output_shape]."""
+        if self._program is not None:
+            record.note("jacobian", "program")
+            return self._replays(self._program.push, tangents, self._arithmetic)
+
+        def pushed() -> Tensor:
+            with torch.no_grad():
+                return torch.func.vmap(lambda t: torch.func.jvp(self._f, (self._x.clone(),), (t,))[1])(tangents)
+
+        return self._by_func(pushed)
+
+    def pull(self, cotangents: Tensor) -> Tensor:
+        """J^T u for each of K cotangents [K, *output_shape]: [K, *x.shape]."""
+        if self._program is not None:
+            record.note("jacobian", "program")
+            return self._replays(self._program.pull, cotangents, self._arithmetic)
+
+        def pulled() -> Tensor:
+            if self._pullback is None:
+                self._pullback = torch.func.vjp(self._f, self._x.clone())[1]
+            pullback = self._pullback
+            return torch.func.vmap(lambda u: pullback(u)[0])(cotangents)
+
+        return self._by_func(pulled)
+
+    def bytes_per_direction(self) -> int:
+        """Memory that a pass needs for each direction, above what the primal takes."""
+        if self._program is not None:
+            return max(1, self._program.bytes_per_direction(self._arithmetic))
+        with torch.no_grad(), self._arithmetic.active(), substituted():
+            return _LIVE_TENSORS * widest_bytes(self._f, self._x)
+
+    def coverage(self) -> dict[str, dict[str, int]]:
+        """For each operation how often its derivative is evaluated by which rule."""
+        if self._program is not None:
+            return self._program.coverage(self._arithmetic)
+        return {"all": {f"torch.func ({self.reason})": 1}}
+
+    def _by_func(self, product: Callable[[], Tensor]) -> Tensor:
+        """Run under torch.func: with our operations, or PyTorch's own where a model differentiates inside itself."""
+        with self._arithmetic.active():
+            if self._ours:
+                try:
+                    with substituted():
+                        out = product()
+                    record.note("jacobian", "torch.func")
+                    return out
+                except NotImplementedError:  # a second derivative, which our operations do not have
+                    self._ours, self._pullback = False, None
+            record.note("jacobian", "torch.func without substitution")
+            return product()
+
+
+def _check(program: Program, f: Callable[[Tensor], Tensor], x: Tensor, arithmetic: Arithmetic, model: object) -> None:
+    structure = (tuple(x.shape), x.dtype, tuple(type(node).__name__ for node in program.nodes))
+    try:
+        known = _checked.setdefault(model, set())
+    except TypeError:  # neither hashable nor weakly referable
+        known = set()
+    if structure in known:
+        return
+    plain = Arithmetic("fp64" if x.dtype == torch.float64 else "fp32", x.dtype)
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(program.value.shape, generator=generator, dtype=x.dtype).to(x.device)
+    with torch.enable_grad(), arithmetic.primal(), batch_norm_written_out():
+        primal = x.detach().clone().requires_grad_(True)
+        value = f(primal)
+        if value.requires_grad:
+            (expected,) = torch.autograd.grad(value, primal, u, materialize_grads=True)
+        else:
+            expected = torch.zeros_like(primal)
+    found = program.pull(u.unsqueeze(0), plain)[0]
+    off = torch.linalg.vector_norm(found - expected)
+    scale = torch.linalg.vector_norm(expected)
+    if not bool(off <= _TOLERANCE[x.dtype] * scale):
+        raise NotLinearizable(
+            f"the traced derivative differs from torch.autograd's by {float(off / scale):.1e} of its length: the model "
+            "computes with operations that a trace does not see"
+        )
+    known.add(structure)
