@@ -11,17 +11,23 @@ from equivengine.cli.options import json_option
 
 @click.command("doctor")
 @click.option("--short", is_flag=True, help="A few lines.")
+@click.option("--model", metavar="URI", help="Say how this model's derivative is evaluated, operation by operation.")
+@click.option("--device", default="auto", metavar="DEVICE", help="Where the model goes: auto, cpu, cuda or cuda:N.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, short: bool, as_json: bool) -> int:
+def command(ctx: click.Context, short: bool, model: str | None, device: str, as_json: bool) -> int:
     """Say what this installation consists of and what is broken.
 
     Looks at torch, CUDA, the compiled extension, the processor and all plugins. Exit code 1 if something is broken; a
-    plugin that only lacks an optional package is not.
+    plugin that only lacks an optional package is not. With --model: which of its operations run fused kernels.
     """
     from equivengine.cli.output import print_json
 
     facts = _facts(ctx)
+    if model is not None:
+        from equivengine.cli.doctor_model import model_facts, print_model
+
+        facts["model"] = model_facts(model, device)
     if as_json:
         print_json(facts)
     elif short:
@@ -29,6 +35,9 @@ def command(ctx: click.Context, short: bool, as_json: bool) -> int:
             click.echo(line)
     else:
         _print(facts)
+    if model is not None and not as_json:
+        click.echo()
+        print_model(facts["model"])
     return 1 if facts["problems"] else 0
 
 
