@@ -83,7 +83,11 @@ cuda-part: $(BUILT)  ## say whether the CUDA kernels were compiled; fail where t
 .PHONY: bench
 bench: $(BUILT)  ## measure time, memory and accuracy into bench/results/; leave the machine alone meanwhile
 	$(PY) bench/main_job.py
-	$(PY) bench/layer_norm.py
+	$(PY) bench/operators.py
+	$(PY) bench/operators.py --memory
+	$(PY) bench/full_jacobian.py
+	$(PY) bench/kernels.py
+	$(PY) bench/tables.py
 
 .PHONY: digits-weights
 digits-weights: $(BUILT)  ## train the digits model again (about 10 minutes) and compare with the shipped weights

@@ -1,59 +1,78 @@
-"""Cost of a direction against the chunk size: `python bench/chunk_size.py`.
+"""Cost of a direction against the size of a pass: `python bench/chunk_size.py`.
 
-ViT-S/16, random weights, one image. Each product is a ratio to one forward pass per sample (fused attention, batch of
-8) in the same process. It is what `JacobianOperator` chooses its chunks on a CPU from.
+`JacobianOperator` bounds what one pass over its program uses; on a CPU that is `_CACHE_BYTES`, of which each direction
+takes `_MARGIN` times what the program counts. Here the bound is swept by chunk size. Each product is a ratio to one
+forward pass per sample (fused attention, a batch of 8) of the same round, in which all sizes are timed in turn.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+import clock
 import machine
-import timm
 import torch
+from models import MODELS, load
 
 import equivengine as eqv
 
-CHUNKS = (4, 16, 48)
-DIRECTIONS = 48
-
-
-def seconds(call: Callable[[], object], rounds: int) -> float:
-    """Median wall time after one call that is not counted."""
-    call()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+#: Bytes of one pass.
+BOUNDS = tuple(mebibytes << 20 for mebibytes in (8, 16, 32, 64, 128, 256))
+DIRECTIONS = 64
+BATCH = 8
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=1, help="how often each is timed (default %(default)s)")
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=["vit_s16", "vit_b16"])
+    parser.add_argument("--precision", nargs="+", default=["fp32"])
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder for the JSON file")
     options = parser.parse_args()
-    torch.manual_seed(0)
-    model = timm.create_model("vit_small_patch16_224", num_classes=0).eval().requires_grad_(False)
-    x, batch = torch.rand(3, 224, 224), torch.rand(8, 3, 224, 224)
-    with torch.no_grad():
-        forward = seconds(lambda: model(batch), max(3, options.rounds)) / len(batch)
-    V, U = torch.randn(DIRECTIONS, *x.shape), torch.randn(DIRECTIONS, 384)
-    rows = []
-    for chunk in CHUNKS:
-        operator = eqv.JacobianOperator(lambda z: model(z), x, chunk_size=chunk)
-        jvp = seconds(lambda J=operator: J.jvp(V), options.rounds) / DIRECTIONS / forward
-        vjp = seconds(lambda J=operator: J.vjp(U), options.rounds) / DIRECTIONS / forward
-        rows.append({"chunk": chunk, "jvp_over_forward": jvp, "vjp_over_forward": vjp})
-        print(f"chunk {chunk:3}: JVP {jvp:.2f}, VJP {vjp:.2f} forward passes per direction")
-    facts = machine.facts()
-    document = {"benchmark": "chunk_size", "forward_seconds": forward, "results": rows, "machine": facts}
-    print(machine.write(options.out, machine.file_name("chunk_size", facts["cpu"]), document))
+    device = torch.device("cpu")
+    document = machine.document("chunk_size", device, rounds=options.rounds, directions=DIRECTIONS)
+    for name in options.model:
+        subject = load(name, device)
+        batch = torch.rand(BATCH, *subject.x.shape)
+        V, U = torch.randn(DIRECTIONS, *subject.x.shape), torch.randn(DIRECTIONS, subject.outputs)
+        for precision in options.precision:
+            # One operator for all sizes: a program is the same whatever goes through it at once.
+            operator = eqv.JacobianOperator(subject.model, subject.x, precision=precision)
+            each = operator.bytes_per_direction()
+            chunks = {bound: max(1, min(DIRECTIONS, bound // each)) for bound in BOUNDS}
+            times: dict[tuple[str, int], list[float]] = {(p, c): [] for p in ("jvp", "vjp") for c in chunks.values()}
+            forward: list[float] = []
+            operator.jvp(V[:1]), operator.vjp(U[:1])
+            with torch.no_grad():
+                subject.model(batch)
+            for _ in range(options.rounds):
+                with torch.no_grad():
+                    forward.append(clock.seconds(lambda m=subject.model, b=batch: m(b), device) / BATCH)
+                for (product, chunk), found in times.items():
+                    # As many directions as whole passes hold: a short last pass would count against a size.
+                    given = (V if product == "jvp" else U)[: DIRECTIONS // chunk * chunk]
+                    operator._chunk_size = chunk
+                    call = getattr(operator, product)
+                    found.append(clock.seconds(lambda c=call, g=given: c(g), device) / len(given))
+            for bound, chunk in chunks.items():
+                row = {
+                    "model": name,
+                    "precision": precision,
+                    "bytes_per_direction": each,
+                    "bytes": bound,
+                    "chunk": chunk,
+                }
+                for product in ("jvp", "vjp"):
+                    row[f"{product}_over_forward"] = clock.ratios(times[product, chunk], forward)
+                document["results"].append(row)
+                jvp, vjp = (row[f"{product}_over_forward"]["median"] for product in ("jvp", "vjp"))
+                print(
+                    f"{name} {precision} {bound >> 20:4} MiB, chunk {chunk:3}: JVP {jvp:.2f}, VJP {vjp:.2f} forward "
+                    "passes per direction",
+                    flush=True,
+                )
+    print(machine.write(options.out, machine.file_name("chunk_size", document["name"]), document))
 
 
 if __name__ == "__main__":

@@ -1,31 +1,65 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go: `bench/gpu.sh DIR [--quick]`.
+# Everything that needs a GPU, in one go: `bench/gpu.sh DIR [--dry]`.
 #
-# Builds the extension with its CUDA part in the source tree, runs the CUDA tests and the benchmarks, and leaves what
-# they found in DIR. Uses the interpreter $PYTHON (default python3) with the torch that it has, and installs nothing.
-set -euo pipefail
-[[ $# -ge 1 ]] || { sed -n '2,5p' "$0" >&2; exit 2; }
+# Builds the extension with its CUDA part in the source tree, runs the CUDA tests and the benchmarks, and leaves their
+# JSON files and one log in DIR. A step that fails or runs too long is recorded, and the next one starts; none starts after
+# $LIMIT seconds (default 570). Uses the interpreter $PYTHON (default python3) with the torch that it has, and installs
+# nothing. --dry tries all commands out on a CPU, on a tiny model, without building.
+set -uo pipefail
+[[ $# -ge 1 ]] || { sed -n '2,7p' "$0" >&2; exit 2; }
 out=$(mkdir -p "$1" && cd "$1" && pwd)
-quick=${2:-}
+dry=${2:-}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
-export PYTHONPATH=$PWD:$PWD/plugins${PYTHONPATH:+:$PYTHONPATH}
-export MAX_JOBS=${MAX_JOBS:-$(tools/max_jobs.sh 2)}
+export PYTHONPATH=$PWD:$PWD/plugins${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+export MAX_JOBS=${MAX_JOBS:-$(tools/max_jobs.sh 2)} EQUIVENGINE_CUDA=${EQUIVENGINE_CUDA:-1}
+log=$out/log.txt summary='' failed=0
+: > "$log"
 
-"$python" tools/check_python.py --torch
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv | tee "$out/gpu.csv"
-# egg_info makes the plugins known without installing: entry points are read from what lies on PYTHONPATH.
-EQUIVENGINE_CUDA=${EQUIVENGINE_CUDA:-1} "$python" setup.py -q egg_info build_ext --inplace > "$out/build.log" 2>&1 ||
-    { tail -n 60 "$out/build.log" >&2; exit 1; }
-failed=0
-"$python" -m equivengine doctor --json > "$out/doctor.json" || failed=1
-"$python" tools/cuda_part.py || failed=1
-"$python" -m pytest -m cuda --junitxml="$out/cuda-tests.xml" 2>&1 | tee "$out/cuda-tests.log" || failed=1
-if [[ $quick == --quick ]]; then
-    "$python" bench/layer_norm.py --out "$out" --rounds 3 --shapes 8x197x768 --dtypes float32 || failed=1
-    "$python" bench/main_job.py --out "$out" --rounds 1 -- --device cuda --limit 1 || failed=1
+# step NAME SECONDS COMMAND...
+step() {
+    local name=$1 limit=$2 rc start=$SECONDS left=$((${LIMIT:-570} - SECONDS))
+    shift 2
+    ((limit < left)) || limit=$left
+    echo "== $name: $*" | tee -a "$log"
+    if ((limit < 5)); then
+        rc='no time left'
+    else
+        timeout --kill-after=5 "$limit" "$@" 2>&1 | tee -a "$log"
+        rc=${PIPESTATUS[0]}
+    fi
+    [[ $rc == 0 ]] || failed=1
+    [[ $rc != 124 && $rc != 137 ]] || rc="$rc (stopped after $limit s)"
+    summary+=$(printf '%-16s %4d s  %s' "$name" $((SECONDS - start)) "$rc")$'\n'
+}
+
+operators() { # NAME SECONDS OPTIONS...
+    step "$1" "$2" "$python" bench/operators.py --out "$out" --label "$1" "${@:3}"
+}
+
+if [[ $dry == --dry ]]; then
+    step 'cuda tests' 60 "$python" -m pytest -q -m cuda tests/ops
+    operators tiny 120 --model tiny --K 2 --rounds 1
+    step 'full jacobian' 60 "$python" bench/full_jacobian.py --out "$out" --model tiny --rows 4
+    step kernels 60 "$python" bench/kernels.py --out "$out" --model vit_s16 --K 2 --rounds 1 --precision fp32 bf16
 else
-    "$python" bench/layer_norm.py --out "$out" || failed=1
-    "$python" bench/main_job.py --out "$out" -- --device cuda || failed=1
+    step gpu 30 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv
+    step python 60 "$python" tools/check_python.py --torch
+    # egg_info makes the plugins known without installing: entry points are read from what lies on PYTHONPATH.
+    step build 300 "$python" setup.py -q egg_info build_ext --inplace
+    step 'cuda part' 30 "$python" tools/cuda_part.py
+    step 'cuda tests' 120 "$python" -m pytest -q -m cuda
+    operators vit_b16 90 --model vit_b16 --K 16 64 256
+    operators clip_h14_k256 120 --model clip_h14 --K 256 --rounds 2 --only ours vmap_jvp vmap_vjp
+    step 'full jacobian' 90 "$python" bench/full_jacobian.py --out "$out" --model clip_h14 \
+        --precision fp32 tf32x3 tf32 --rounds 2
+    operators clip_h14 120 --model clip_h14 --K 16 64
+    operators vit_s16 60 --model vit_s16 --K 16 64 256
+    step kernels 90 "$python" bench/kernels.py --out "$out" --K 64 --rounds 5 --budget 0.005
+    step 'main job' 60 "$python" bench/main_job.py --out "$out" --rounds 1 -- --device cuda
+    for folder in ops linearize jacobian; do
+        step "tests/$folder" 90 "$python" -m pytest -q -m 'not cuda and not slow' "tests/$folder"
+    done
 fi
+printf '\n%s' "$summary" | tee -a "$log"
 exit $failed

@@ -32,6 +32,22 @@ def facts() -> dict[str, Any]:
     }
 
 
+def document(benchmark: str, device: Any, **more: Any) -> dict[str, Any]:
+    """The frame of a result: which device, under what circumstances, and an empty list of results."""
+    import torch
+
+    found = facts()
+    return {
+        "benchmark": benchmark,
+        "device": device.type,
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else found["cpu"],
+        "threads": torch.get_num_threads(),
+        **more,
+        "results": [],
+        "machine": found,
+    }
+
+
 def cpu_name() -> str:
     """Name of the processor, with family and model where the name alone is vague."""
     fields: dict[str, str] = {}

@@ -1,0 +1,189 @@
+"""Writes the tables of docs/performance.md from bench/results/: `python bench/tables.py [--check]`.
+
+A table stands between `<!-- table: TOPIC -->` and `<!-- end -->` and shows every `TOPIC-*.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "performance.md"
+MARKED = re.compile(r"(<!-- table: (?P<topic>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Rows = list[list[str]]
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def number(value: float | None, form: str) -> str:
+    """A value, or a dash."""
+    return "-" if value is None else format(value, form)
+
+
+def failure(text: str) -> str:
+    """The first line of an error."""
+    first = text.splitlines()[0]
+    return first if len(first) <= 90 else first[:87] + "..."
+
+
+def operators(document: dict[str, Any]) -> str:
+    """One table for each model and K."""
+    found = []
+    for case in document["results"]:
+        forward, rates = case["forward_seconds"], case["matrix_product"]["gflops"]
+        speeds = ", ".join(
+            f"{name}: forward pass {1e3 * forward[name]:.3g} ms a sample, matrix product {rate:.0f} GFLOP/s"
+            for name, rate in rates.items()
+        )
+        found.append(f"**{case['model']}, K = {case['K']}, n = {case['n']}** ({speeds})\n")
+        head = ["product", "way", "precision", "forward passes", "of its precision", "with preparation"]
+        head += ["of matrix product", "error", "MB"]
+        found.append(table(head, [_operator(row) for row in case["ways"]]))
+    return "\n".join(found)
+
+
+def _operator(row: dict[str, Any]) -> list[str]:
+    start = [row["product"].upper(), row["way"], row["precision"]]
+    if "error" in row:
+        return [*start, f"fails: {failure(row['error'])}", "", "", "", "", ""]
+    over = row["over_forward"]
+    return [
+        *start,
+        f"{over['median']:.2f} ({over['min']:.2f} - {over['max']:.2f})",
+        number(row["over_forward_same_precision"], ".2f"),
+        f"{row['over_forward_prepared']:.2f}",
+        number(row["of_matrix_product"], ".0%"),
+        f"{row['relative_error']:.0e}",
+        number(row["peak_bytes"] / 1e6, ".0f") if "peak_bytes" in row else "-",
+    ]
+
+
+def memory(document: dict[str, Any]) -> str:
+    """Peak memory."""
+    head = ["model", "K", "product", "way", "precision", "MB"]
+    return table(
+        head,
+        [
+            [
+                row["model"],
+                str(row["K"]),
+                row["product"].upper(),
+                row["way"],
+                row["precision"],
+                f"fails: {failure(row['error'])}" if "error" in row else f"{row['peak_bytes'] / 1e6:.0f}",
+            ]
+            for row in document["results"]
+        ],
+    )
+
+
+def full_jacobian(document: dict[str, Any]) -> str:
+    """Seconds to a whole Jacobian."""
+    head = ["model", "rows", "way", "precision", "seconds", "error"]
+    return table(
+        head,
+        [
+            [
+                row["model"],
+                str(row["rows"]),
+                row["way"],
+                row["precision"],
+                *(
+                    [f"fails: {failure(row['error'])}", ""]
+                    if "error" in row
+                    else [f"{row['seconds']:.3g}", f"{row['relative_error']:.0e}"]
+                ),
+            ]
+            for row in document["results"]
+        ],
+    )
+
+
+def kernels(document: dict[str, Any]) -> str:
+    """Rules on their own."""
+    head = [
+        "shapes of",
+        "rule",
+        "precision",
+        "us",
+        "rate",
+        "of floor",
+        "plain / ours",
+        "stock / ours",
+        "error / plain error",
+    ]
+    rows = []
+    for row in document["results"]:
+        ours = row["seconds"].get("kernel", row["seconds"].get("reference"))
+        rows.append(
+            [
+                f"{row['model']}, K = {row['K']}",
+                f"{row['rule']} {row['product']}",
+                row["precision"] + (" (plain)" if row["path"] == "reference" else ""),
+                number(ours and 1e6 * ours, ".0f"),
+                "-" if row["rate"] is None else f"{row['rate']:.0f} {row['unit']}",
+                number(row["of_floor"], ".2f"),
+                number(row["reference_over_ours"], ".2f"),
+                number(row["stock_over_ours"], ".2f"),
+                number(row["kernel_error_over_reference_error"], ".2f"),
+            ]
+        )
+    return table(head, rows)
+
+
+TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "operators": operators,
+    "memory": memory,
+    "full_jacobian": full_jacobian,
+    "kernels": kernels,
+}
+
+
+def section(topic: str, results: Path) -> str:
+    """What is known about a topic: a heading for each file, CPUs first, and its table."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{topic}-*.json"))]
+    documents.sort(key=lambda document: document["device"])
+    parts = []
+    for document in documents:
+        facts = document["machine"]
+        where = f"{document['threads']} threads, " if document["device"] == "cpu" else ""
+        release = facts["doctor"].get("libraries", {}).get("torch", "?")
+        parts.append(
+            f"*{document['name']}, {where}torch {release}, {facts['measured'][:10]}*\n\n{TOPICS[topic](document)}"
+        )
+    if not any(document["device"] == "cuda" for document in documents):
+        parts.append("Not run on a GPU yet.\n" if documents else "Not measured yet, on no device.\n")
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def render(page: str, results: Path = HERE / "results") -> str:
+    """The page with its tables written anew."""
+    return MARKED.sub(lambda match: match[1] + section(match["topic"], results) + match[3], page)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where the page is stale")
+    options = parser.parse_args()
+    page = PAGE.read_text(encoding="utf-8")
+    fresh = render(page)
+    if options.check:
+        if fresh != page:
+            sys.exit("docs/performance.md does not show bench/results/: run `python bench/tables.py`")
+    else:
+        PAGE.write_text(fresh, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

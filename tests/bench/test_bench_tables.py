@@ -1,0 +1,74 @@
+"""docs/performance.md shows what bench/results/ holds."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "bench"))
+
+import tables  # noqa: E402
+
+MACHINE = {"measured": "2026-01-02T03:04:05+00:00", "doctor": {"libraries": {"torch": "2.11.0"}}}
+WAY = {
+    "way": "ours",
+    "product": "jvp",
+    "precision": "fp32",
+    "over_forward": {"median": 0.914, "min": 0.9, "max": 0.95},
+    "over_forward_same_precision": 0.914,
+    "over_forward_prepared": 1.25,
+    "of_matrix_product": 0.876,
+    "relative_error": 4.4e-7,
+}
+CASE = {
+    "model": "vit_s16",
+    "K": 16,
+    "n": 384,
+    "forward_seconds": {"fp32": 0.05},
+    "matrix_product": {"gflops": {"fp32": 180.2}},
+    "ways": [
+        WAY,
+        {"way": "linearize", "product": "jvp", "precision": "fp32", "error": "RuntimeError: no | rule\nmore"},
+    ],
+}
+
+
+def document(device: str, results: list[dict]) -> dict:
+    return {"device": device, "name": f"A {device}", "threads": 2, "results": results, "machine": MACHINE}
+
+
+def test_the_page_shows_the_results_that_are_there():
+    page = tables.PAGE.read_text(encoding="utf-8")
+    assert [match["topic"] for match in tables.MARKED.finditer(page)] == list(tables.TOPICS)
+    assert tables.render(page) == page, "run `python bench/tables.py`"
+
+
+def test_a_table_shows_medians_extremes_and_failures(tmp_path):
+    (tmp_path / "operators-a.json").write_text(json.dumps(document("cpu", [CASE])))
+    section = tables.section("operators", tmp_path)
+    assert "*A cpu, 2 threads, torch 2.11.0, 2026-01-02*" in section
+    assert "| JVP | ours | fp32 | 0.91 (0.90 - 0.95) | 0.91 | 1.25 | 88% | 4e-07 | - |" in section
+    assert "| JVP | linearize | fp32 | fails: RuntimeError: no \\| rule |  |  |  |  |  |" in section
+    assert section.rstrip().endswith("Not run on a GPU yet.")
+
+
+def test_a_gpu_that_was_measured_stands_after_the_cpus(tmp_path):
+    (tmp_path / "operators-a.json").write_text(json.dumps(document("cuda", [CASE])))
+    (tmp_path / "operators-b.json").write_text(json.dumps(document("cpu", [CASE])))
+    section = tables.section("operators", tmp_path)
+    assert "Not run on a GPU" not in section
+    assert section.index("A cpu") < section.index("A cuda")
+
+
+@pytest.mark.parametrize("topic", tables.TOPICS)
+def test_a_topic_without_results_says_so(topic, tmp_path):
+    assert "Not measured yet" in tables.section(topic, tmp_path)
+
+
+def test_the_page_explains_every_way_that_is_compared():
+    source = (ROOT / "bench" / "ways.py").read_text(encoding="utf-8")
+    named = {line.split('"')[1] for line in source.splitlines() if line.startswith('    Way("')}
+    assert len(named) > 8
+    assert not [name for name in named if f"`{name}`" not in tables.PAGE.read_text(encoding="utf-8")]
