@@ -13,7 +13,7 @@ from equivengine.errors import ModelError, NumericsError, UsageError
 from equivengine.jacobian.function import applied, at_precision, explained, is_batched, versions
 from equivengine.linearize import ARITHMETICS, Derivative, NotLinearizable
 from equivengine.ops import record
-from equivengine.ops.memory import free_bytes, widest_bytes
+from equivengine.ops.memory import forward_mode_bytes, free_bytes
 from equivengine.ops.precision import DTYPES, ieee_float32
 from equivengine.ops.substitute import batch_norm_written_out, substituted
 
@@ -22,9 +22,6 @@ _CACHE_BYTES = 64 << 20
 
 #: What a pass takes above the tangents that its program counts: workspaces, and temporaries of PyTorch's own rules.
 _MARGIN = 1.5
-
-#: Tensors of the widest layer's size that a point and its tangent need in `along`. Measured on a ViT: 9 to 11.
-_LIVE_TENSORS = 12
 
 
 class JacobianOperator:
@@ -132,7 +129,7 @@ class JacobianOperator:
     def bytes_per_direction(self) -> int:
         """Memory that a pass needs for each direction, with a margin; the model and its saved primal not counted."""
         with explained("reverse"):
-            return int(_MARGIN * self._derivative().bytes_per_direction())
+            return int(_MARGIN * self._derivative().bytes_per_direction)
 
     # -- products -----------------------------------------------------------------------------------------------------
 
@@ -221,13 +218,14 @@ class JacobianOperator:
         values = self.value.new_empty((len(points), self.shape[0]))
         derivatives = torch.empty_like(values)
         # A point costs a primal and a tangent: as much as two directions.
-        size = self._chunk_size or self._fitting(_LIVE_TENSORS * self._widest_bytes)
+        size = self._chunk_size or self._fitting(self._bytes_per_point)
         size = max(1, size // 2)
         size = max(together, size - size % together)
         everything = (points, tangents, values, derivatives)
         with torch.no_grad(), self._execution(), explained("forward"):
             for z, d, y, dy in zip(*(t.split(size) for t in everything), strict=True):
-                y[:], dy[:] = torch.func.jvp(self._f, (z,), (d,))[:2]
+                # Clones: f may change its input in place.
+                y[:], dy[:] = torch.func.jvp(self._f, (z.clone(),), (d.clone(),))[:2]
         return values, derivatives
 
     def release(self) -> None:
@@ -328,11 +326,11 @@ class JacobianOperator:
         return max(1, budget // bytes_each)
 
     @functools.cached_property
-    def _widest_bytes(self) -> int:
-        """Size of the largest tensor that any operation of f returns for one point; costs one forward pass."""
+    def _bytes_per_point(self) -> int:
+        """What one point and its tangent take in `along`; costs one forward pass."""
         point = self.x[:1] if self.batched else self.x.unsqueeze(0)
         with torch.no_grad(), self._execution():
-            return widest_bytes(self._f, point)
+            return forward_mode_bytes(self._f, point.clone())
 
     @contextlib.contextmanager
     def _execution(self) -> Iterator[None]:

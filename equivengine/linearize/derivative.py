@@ -6,6 +6,7 @@ structure: what a trace cannot see (custom autograd functions, numpy) would show
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 
@@ -17,17 +18,14 @@ from equivengine.linearize.graphs import Replays
 from equivengine.linearize.program import Program, linearize
 from equivengine.linearize.tracer import NotLinearizable
 from equivengine.ops import record
-from equivengine.ops.memory import widest_bytes
+from equivengine.ops.memory import forward_mode_bytes
 from equivengine.ops.substitute import batch_norm_written_out, substituted
 
 #: How far a program may be from torch.autograd, relative to |J^T u|: far above roundoff, far below a missing term.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
 
-#: Tensors of the widest layer's size that one direction needs under torch.func. Measured on a ViT: 9 to 11 (the
-#: activation of the widest layer has five temporaries under PyTorch's own rule).
-_LIVE_TENSORS = 12
-
-_checked: weakref.WeakKeyDictionary[object, set[tuple[object, ...]]] = weakref.WeakKeyDictionary()
+#: By model: what a structure was found to be, None for right.
+_checked: weakref.WeakKeyDictionary[object, dict[tuple[object, ...], str | None]] = weakref.WeakKeyDictionary()
 
 
 class Derivative:
@@ -72,7 +70,7 @@ class Derivative:
 
         def pushed() -> Tensor:
             with torch.no_grad():
-                return torch.func.vmap(lambda t: torch.func.jvp(self._f, (self._x.clone(),), (t,))[1])(tangents)
+                return torch.func.vmap(lambda t: torch.func.jvp(self._f, (self._x.clone(),), (t,))[1])(tangents.clone())
 
         return self._by_func(pushed)
 
@@ -90,12 +88,13 @@ class Derivative:
 
         return self._by_func(pulled)
 
+    @functools.cached_property
     def bytes_per_direction(self) -> int:
         """Memory that a pass needs for each direction, above what the primal takes."""
         if self._program is not None:
             return max(1, self._program.bytes_per_direction(self._arithmetic))
         with torch.no_grad(), self._arithmetic.active(), substituted():
-            return _LIVE_TENSORS * widest_bytes(self._f, self._x)
+            return forward_mode_bytes(self._f, self._x.clone())
 
     def coverage(self) -> dict[str, dict[str, int]]:
         """For each operation how often its derivative is evaluated by which rule."""
@@ -121,11 +120,18 @@ class Derivative:
 def _check(program: Program, f: Callable[[Tensor], Tensor], x: Tensor, arithmetic: Arithmetic, model: object) -> None:
     structure = (tuple(x.shape), x.dtype, tuple(type(node).__name__ for node in program.nodes))
     try:
-        known = _checked.setdefault(model, set())
+        known = _checked.setdefault(model, {})
     except TypeError:  # neither hashable nor weakly referable
-        known = set()
-    if structure in known:
-        return
+        known = {}
+    if structure not in known:
+        known[structure] = _compare(program, f, x, arithmetic)
+    reason = known[structure]
+    if reason is not None:
+        raise NotLinearizable(reason)
+
+
+def _compare(program: Program, f: Callable[[Tensor], Tensor], x: Tensor, arithmetic: Arithmetic) -> str | None:
+    """None where the program's J^T u for one random u is torch.autograd's; else one sentence."""
     plain = Arithmetic("fp64" if x.dtype == torch.float64 else "fp32", x.dtype)
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(program.value.shape, generator=generator, dtype=x.dtype).to(x.device)
@@ -139,9 +145,9 @@ def _check(program: Program, f: Callable[[Tensor], Tensor], x: Tensor, arithmeti
     found = program.pull(u.unsqueeze(0), plain)[0]
     off = torch.linalg.vector_norm(found - expected)
     scale = torch.linalg.vector_norm(expected)
-    if not bool(off <= _TOLERANCE[x.dtype] * scale):
-        raise NotLinearizable(
-            f"the traced derivative differs from torch.autograd's by {float(off / scale):.1e} of its length: the model "
-            "computes with operations that a trace does not see"
-        )
-    known.add(structure)
+    if bool(off <= _TOLERANCE[x.dtype] * scale):
+        return None
+    return (
+        f"the traced derivative differs from torch.autograd's by {float(off / scale):.1e} of its length: the model "
+        "computes with operations that a trace does not see"
+    )

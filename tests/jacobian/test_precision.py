@@ -101,6 +101,53 @@ def test_what_a_trace_does_not_see_goes_by_torch_func_and_says_so():
     assert rule.startswith("torch.func (the traced derivative differs from torch.autograd's by 1.0e+00")
 
 
+def test_on_the_way_by_torch_func_a_product_costs_no_forward_pass_of_its_own():
+    passes = []
+
+    def f(z):
+        passes.append(len(z))
+        return Straight.apply(3 * z).flatten(1)
+
+    J = eqv.JacobianOperator(f, torch.rand(1, 4))
+    U = torch.rand(3, 4)
+    J.vjp(U)
+    passes.clear()
+    J.vjp(U)
+    assert passes == []
+    J.jvp(torch.rand(3, 1, 4))
+    assert len(passes) == 1
+
+
+def test_what_was_found_to_differ_is_not_compared_again(monkeypatch):
+    from equivengine.linearize import derivative
+
+    compared = []
+    compare = derivative._compare
+    monkeypatch.setattr(derivative, "_compare", lambda *a: compared.append(1) or compare(*a))
+    model = nn.Module()
+    model.forward = lambda z: Straight.apply(3 * z).flatten(1)
+    for _ in range(3):
+        J = eqv.JacobianOperator(model, torch.rand(1, 4))
+        assert torch.equal(J.dense(), 3 * torch.eye(4))
+    assert len(compared) == 1
+
+
+def test_a_model_that_changes_its_input_leaves_the_callers_tensors_alone():
+    def f(z):
+        return Straight.apply(z.mul_(2)).flatten(1)
+
+    x, V = torch.rand(1, 4), torch.rand(3, 1, 4)
+    before = x.clone(), V.clone()
+    J = eqv.JacobianOperator(f, x)
+    assert torch.equal(J.jvp(V), 2 * V.flatten(1))
+    points = torch.rand(3, 1, 4)
+    kept = points.clone()
+    assert torch.equal(J.along(points, V)[1], 2 * V.flatten(1))
+    assert torch.equal(points, kept)
+    assert torch.equal(x, before[0])
+    assert torch.equal(V, before[1])
+
+
 def test_bf16_is_refused_where_there_is_no_program():
     J = eqv.JacobianOperator(lambda z: Straight.apply(3 * z).flatten(1), torch.rand(1, 4), precision="bf16")
     with pytest.raises(ModelError, match="bf16"):
