@@ -33,6 +33,9 @@ X86_VARIANTS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
+# The files `csrc/cpu/*_unfused.cpp` give the same bits everywhere, so no operation may be fused with the next. Without
+# errno and floating-point traps, which change no value, their loops vectorise.
+UNFUSED_FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 DEFAULT_ARCH_LIST = "9.0"
 
 
@@ -176,12 +179,17 @@ def kernel_files(variant: str) -> list[str]:
     return sorted(str(path) for path in CSRC.glob(f"cpu/*_kernel_{variant}.cpp"))
 
 
+def unfused_files() -> list[str]:
+    """Return the files that are compiled with `UNFUSED_FLAGS`."""
+    return sorted(str(path) for path in CSRC.glob("cpu/*_unfused.cpp"))
+
+
 def extension(torch: Any, toolkit: tuple[Path, str] | None) -> Extension:
-    """Describe the extension; the per-variant kernel files are added as objects by the build command."""
+    """Describe the extension; files with flags of their own are added as objects by the build command."""
     from torch.utils.cpp_extension import include_paths, library_paths
 
     kernels = {file for variant in ("base", *X86_VARIANTS) for file in kernel_files(variant)}
-    sources = {str(p) for p in [*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp")]} - kernels
+    sources = {str(p) for p in [*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp")]} - kernels - {*unfused_files()}
     includes, libraries, library_dirs = include_paths(), ["c10", "torch", "torch_cpu"], library_paths()
     if toolkit is not None:
         sources |= {str(path) for path in CSRC.glob("cuda/*.cpp")}
@@ -208,11 +216,11 @@ def extension(torch: Any, toolkit: tuple[Path, str] | None) -> Extension:
 
 
 def build_command(torch: Any, toolkit: tuple[Path, str] | None) -> type:
-    """Return torch's build_ext, extended by the per-variant kernel files and the build facts."""
+    """Return torch's build_ext, extended by the files with flags of their own and the build facts."""
     from torch.utils.cpp_extension import BuildExtension
 
     class BuildWithVariants(BuildExtension):
-        """Compiles each CPU variant's kernel files with its own flags, and writes the build facts."""
+        """Compiles CPU variants, unfused files and device code with their own flags, and writes the build facts."""
 
         def build_extension(self, ext: Extension) -> None:
             temporary = (ROOT / self.build_temp).resolve()
@@ -220,9 +228,10 @@ def build_command(torch: Any, toolkit: tuple[Path, str] | None) -> type:
             write_facts(generated / "build_facts.h", torch, toolkit)
             ext.include_dirs.insert(0, str(generated))
             # BuildExtension has one set of flags for all sources, and one object name for X.cpp and X.cu. So each
-            # variant, and the device code, is a compilation of its own in a folder of its own, where ninja keeps what
-            # has not changed.
+            # variant, the unfused files and the device code are compilations of their own in folders of their own,
+            # where ninja keeps what has not changed.
             groups = {variant: (kernel_files(variant), flags) for variant, flags in variants().items()}
+            groups["unfused"] = (unfused_files(), UNFUSED_FLAGS)
             if toolkit is not None:
                 groups["device"] = (sorted(str(path) for path in CSRC.glob("cuda/*.cu")), [])
             for folder, (sources, flags) in groups.items():

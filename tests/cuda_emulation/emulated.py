@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from equivengine.ops.attention import cotangents_of
+from equivengine.ops.sketch import KINDS, LARGEST_SPARSITY
 
 HERE = Path(__file__).resolve().parent
 KERNELS = sorted((HERE.parents[1] / "csrc" / "cuda").glob("*.cu"))
@@ -32,6 +33,7 @@ def compile_library(folder: Path, sources: list[Path], *flags: str) -> Path:
         options = [
             "-std=c++20",
             "-O1",
+            "-ffp-contract=off",  # as nvcc takes the intrinsics that csrc/math/gaussian.h asks for
             "-U_FORTIFY_SOURCE",
             "-fPIC",
             "-Wall",
@@ -87,6 +89,18 @@ class ScaleRows(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("tangents", "factor", "out")),
         *((name, ctypes.c_int64) for name in ("K", "N", "tangents_stride_k")),
+    ]
+
+
+class SketchRows(ctypes.Structure):
+    """`eqv::SketchRows`."""
+
+    _fields_ = [
+        ("out", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("count", "dim")),
+        *((name, ctypes.c_uint64) for name in ("key", "start", "offset")),
+        ("threshold", ctypes.c_uint32),
+        ("size", ctypes.c_float),
     ]
 
 
@@ -183,6 +197,11 @@ class EmulatedKernels(EmulatedLibrary):
         high, low = _unwritten(x), _unwritten(x)
         self.call("split_tf32", *(ctypes.c_void_p(a.data_ptr()) for a in (x, high, low)), ctypes.c_int64(x.numel()))
         return high, low
+
+    def fill_sketch(self, out: Tensor, key: int, start: int, offset: int, kind: str, sparsity: int) -> None:
+        threshold, size = LARGEST_SPARSITY // sparsity, sparsity**0.5
+        rows = SketchRows(out.data_ptr(), *out.shape, key, start, offset, threshold, size)
+        self.call("sketch", DTYPES[out.dtype], KINDS.index(kind), ctypes.byref(rows))
 
     def attention_jvp(self, dq, dk, dv, q, k, v, p, scale: float, precision: str = "ieee") -> Tensor:
         directions = next(t for t in (dq, dk, dv) if t is not None).shape[0]

@@ -3,6 +3,7 @@
 #include "../../csrc/cuda/attention.cuh"
 #include "../../csrc/cuda/norm.cuh"
 #include "../../csrc/cuda/scale.cuh"
+#include "../../csrc/cuda/sketch.cuh"
 #include "../../csrc/cuda/softmax.cuh"
 #include "../../csrc/cuda/split_tf32.cuh"
 #include "block.h"
@@ -28,6 +29,9 @@ int scale_tangents(int dtypes, const ScaleRows* rows) {
 }
 int split_tf32(const float* x, float* high, float* low, std::int64_t N) {
   return cuda::split_tf32(x, high, low, N, nullptr);
+}
+int sketch(int dtype, int kind, const SketchRows* rows) {
+  return cuda::sketch(static_cast<Dtype>(dtype), static_cast<Sketch>(kind), *rows, nullptr);
 }
 int attention_jvp(int dtype, const AttentionJvp* rule) {
   return cuda::attention_jvp(static_cast<Dtype>(dtype), *rule, nullptr);

@@ -9,13 +9,14 @@ import pytest
 from emulated import HERE, KERNELS, compile_library
 
 RUN_KERNELS = """
-import ctypes, sys
+import ctypes, itertools, sys
 from pathlib import Path
 
 import torch
 from emulated import EmulatedKernels
 from test_cuda_emulation_attention import ARITHMETIC, SIZES, Case
 from test_cuda_emulation_rows import DTYPES, RULES, WIDTHS, arguments
+from test_cuda_emulation_sketch import KINDS, SHAPES
 
 kernels = EmulatedKernels(Path(sys.argv[1]))
 for sizes in SIZES:
@@ -30,6 +31,9 @@ for rule in RULES:
             getattr(kernels, rule.name)(*arguments(rule, 5, 3, width, dtypes))
 for size in (1, 257, 1024):
     kernels.split_tf32(torch.zeros(size))
+for (count, dim, offset), (kind, sparsity) in itertools.product(SHAPES, KINDS):
+    for dtype in (torch.float32, torch.float64):
+        kernels.fill_sketch(torch.empty(count, dim, dtype=dtype), 1, 2, offset, kind, sparsity)
 print("within bounds", flush=True)
 short = torch.zeros(3)
 kernels.call("split_tf32", *(ctypes.c_void_p(short.data_ptr()) for _ in range(3)), ctypes.c_int64(4))
