@@ -33,7 +33,7 @@ class Spectrum(eqv.Probe[SpectrumParams]):
     """
 
     name = "spectrum"
-    version = "1"
+    version = "2"
     summary = "singular values of the Jacobian, its ranks and its null space"
     arity = "one"
     Params = SpectrumParams

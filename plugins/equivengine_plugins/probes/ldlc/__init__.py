@@ -27,7 +27,7 @@ class Ldlc(eqv.Probe[LdlcParams]):
     """LDLC along random, null-space, singular and matching-gradient directions, with the noise floor beside it."""
 
     name = "ldlc"
-    version = "1"
+    version = "2"
     summary = "local directional Lipschitz constants: random, null-space, singular and gradient directions"
     arity = "pair"
     Params = LdlcParams
