@@ -1,0 +1,3 @@
+#define EQV_VARIANT avx2
+#define EQV_VECTOR_BYTES 32
+#include "gram_kernel.inc"

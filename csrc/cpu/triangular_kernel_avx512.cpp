@@ -1,0 +1,3 @@
+#define EQV_VARIANT avx512
+#define EQV_VECTOR_BYTES 64
+#include "triangular_kernel.inc"
