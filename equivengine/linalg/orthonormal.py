@@ -113,8 +113,8 @@ def _one_block(rows: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
     if n < k:
         block, change = _completed(basis, rows.new_empty(k, m))
         factor = factor @ change[:n, :n]
-        out[kept] = block[:n]
-        out[[i for i in range(k) if i not in set(kept.tolist())]] = block[n:]
+        out[kept.to(out.device)] = block[:n]
+        out[torch.ones(k, dtype=torch.bool).index_fill(0, kept, False).to(out.device)] = block[n:]
     elif basis is not out:
         out.copy_(basis)
     return factor, kept
