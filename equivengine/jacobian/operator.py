@@ -84,7 +84,7 @@ class JacobianOperator:
         self._f = at_precision(f, precision)
         self._chunk_size = chunk_size
         self._memory_budget = memory_budget
-        self._model = f
+        self._model, self._batched = f, batched
         self._versions = versions(self._f)
         # Not a bound method: what keeps it would keep this operator, and be freed by the garbage collector only.
         self._apply = functools.partial(applied, self._f, self.batched)
@@ -130,6 +130,21 @@ class JacobianOperator:
         """Memory that a pass needs for each direction, with a margin; the model and its saved primal not counted."""
         with explained("reverse"):
             return int(_MARGIN * self._derivative().bytes_per_direction)
+
+    def in_precision(self, precision: str) -> JacobianOperator:
+        """The Jacobian of the same model at the same x in another precision; it keeps a forward pass of its own.
+
+        Raises:
+            UsageError: The precision is unknown, or this device or model has none such.
+        """
+        return JacobianOperator(
+            self._model,
+            self.x,
+            precision=precision,
+            batched=self._batched,
+            chunk_size=self._chunk_size,
+            memory_budget=self._memory_budget,
+        )
 
     # -- products -----------------------------------------------------------------------------------------------------
 

@@ -49,6 +49,8 @@ class Spectrum(eqv.Probe[SpectrumParams]):
         matrix = operator.dense()
         wide = matrix if n <= m else matrix.T
         found = eqv.linalg.svd(wide, vectors=params.vectors > 0)
+        assert found.frobenius is not None
+        frobenius = float(found.frobenius)
         s = found.S.cpu().numpy()
         top = float(s[0])
         if top == 0:
@@ -78,11 +80,11 @@ class Spectrum(eqv.Probe[SpectrumParams]):
         summary = {
             "s_1": eqv.Scalar(top, unit, "largest singular value, |J|_2", error_interval, group=values),
             "s_median": eqv.Scalar(float(np.median(s)), unit, "median singular value", group=values),
-            "frobenius": eqv.Scalar(found.frobenius, unit, "|J|_F", group=values),
+            "frobenius": eqv.Scalar(frobenius, unit, "|J|_F", group=values),
             "random_rms": eqv.Scalar(
-                found.frobenius / m**0.5, unit, "|J|_F / sqrt(m): rms of random directions", group=values
+                frobenius / m**0.5, unit, "|J|_F / sqrt(m): rms of random directions", group=values
             ),
-            "stable_rank": eqv.Scalar((found.frobenius / top) ** 2, "1", "stable rank, |J|_F^2 / s_1^2", group=ranks),
+            "stable_rank": eqv.Scalar((frobenius / top) ** 2, "1", "stable rank, |J|_F^2 / s_1^2", group=ranks),
             "effective_rank": eqv.Scalar(
                 float(np.exp(-np.sum(share[share > 0] * np.log(share[share > 0])))),
                 "1",
@@ -102,7 +104,7 @@ class Spectrum(eqv.Probe[SpectrumParams]):
         spectral = float(np.sqrt(np.sum(s**2)))
         checks = {
             "frobenius": eqv.Check.at_most(
-                abs(spectral / found.frobenius - 1), 1e-9, "sum of s_i^2 equals the sum of squared entries of J"
+                abs(spectral / frobenius - 1), 1e-9, "sum of s_i^2 equals the sum of squared entries of J"
             ),
             "adjoint": eqv.Check.at_most(
                 self._adjoint_gap(task, operator), 1e-5, "<J v, u> from a JVP equals <v, J^T u> from a VJP, relative"

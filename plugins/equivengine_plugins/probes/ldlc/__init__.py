@@ -54,8 +54,9 @@ class Ldlc(eqv.Probe[LdlcParams]):
                 "the Jacobian is exactly zero here", hint="leave this image out: nothing moves its embedding"
             )
         assert svd.Vh is not None
+        assert svd.frobenius is not None
         del matrix
-        space = eqv.linalg.Subspace.from_orthonormal(svd.Vh)
+        space = eqv.linalg.Subspace(svd.Vh)
         vectors = svd.Vh[: params.singular_directions]
         descent = descend(task, params, top)
 
@@ -67,7 +68,7 @@ class Ldlc(eqv.Probe[LdlcParams]):
         }
         noise = noise_floors(task, here, exact, space)
         singular_values = svd.S.cpu().numpy()
-        return make_result(task, measured, descent, singular_values, svd.frobenius, m, noise, exact)
+        return make_result(task, measured, descent, singular_values, float(svd.frobenius), m, noise, exact)
 
     def _random(
         self,
