@@ -1,0 +1,47 @@
+"""The extended local Lipschitz constant (paper, Eq. 6): s_1 of the Jacobian at x, and its supremum over a ball around x.
+
+The constant of a ball is the smallest L with |f(x + dy) - f(x + dx)| <= L |dy - dx| for all points of the ball. Over a
+convex set it equals the supremum of s_1(J(z)) for a smooth f. What is measured is a lower bound: the best value that
+projected ascent finds, verified by a difference quotient of two points of the ball.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import equivengine as eqv
+from equivengine_plugins.probes.lipschitz.parameters import LipschitzParams
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EQUIVENGINE_API = (1, 0)
+
+
+class Lipschitz(eqv.Probe[LipschitzParams]):
+    """Largest singular value at x and, by projected ascent, over an L2 and an L-infinity ball around x."""
+
+    name = "lipschitz"
+    version = "1"
+    summary = "local Lipschitz constant: s_1 at the input, and a verified lower bound over balls around it"
+    arity = "one"
+    Params = LipschitzParams
+
+    def run(self, task: eqv.ProbeTask[LipschitzParams]) -> eqv.ProbeResult:
+        """Measure one input."""
+        from equivengine_plugins.probes.lipschitz.search import measure
+
+        return measure(task)
+
+    def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
+        """Paths of s_1, from the arrays of a result (or of a stored unit) by name."""
+        from equivengine_plugins.probes.lipschitz.drawing import draw
+
+        return draw(result)
+
+
+@eqv.hookimpl
+def equivengine_register_probes() -> list[type[eqv.Probe[LipschitzParams]]]:
+    """Register `Lipschitz`."""
+    return [Lipschitz]

@@ -1,0 +1,132 @@
+"""What limits the numbers: step sizes of difference quotients, roundoff of derivatives, and the radius of Eq. 5.
+
+A difference quotient needs a step size, a forward derivative needs none; how much that matters is measured on the model
+and image at hand, in float32 and float64 whatever the run's precision. The linear approximation f(x) + J d of the paper
+(Eq. 5) is held against f(x + d) along random, normal-space and null-space directions of growing length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import equivengine as eqv
+from equivengine_plugins.probes.numerics.evaluation import random_units
+from equivengine_plugins.probes.numerics.parameters import NumericsParams
+from equivengine_plugins.probes.numerics.radius import Linearisation, measure_linearisation
+from equivengine_plugins.probes.numerics.result import Measured, make_result
+from equivengine_plugins.probes.numerics.steps import measure_curve
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from matplotlib.figure import Figure
+
+EQUIVENGINE_API = (1, 0)
+
+#: Precisions in which differences are taken, and those in which only JVPs exist.
+DIFFERENCES = ("fp32", "fp64")
+TANGENTS = ("bf16", "tf32", "tf32x3")
+
+
+class Numerics(eqv.Probe[NumericsParams]):
+    """Error of central differences over step sizes, error of JVPs by precision, radius of linearisation."""
+
+    name = "numerics"
+    version = "1"
+    summary = "step sizes of difference quotients, roundoff of derivatives, radius of the linear approximation"
+    arity = "one"
+    Params = NumericsParams
+
+    def run(self, task: eqv.ProbeTask[NumericsParams]) -> eqv.ProbeResult:
+        """Measure one input."""
+        import numpy as np
+        import torch
+
+        params, x = task.params, task.samples[0]
+        operators = {precision: task.jacobian(x, precision=precision) for precision in DIFFERENCES}
+        exact = operators["fp64"]
+        directions = random_units(task, "steps", params.directions, exact.shape[1])
+        tangents = directions.reshape(-1, *x.shape)
+        truth = exact.jvp(tangents)
+        lengths = torch.linalg.vector_norm(truth, dim=1)
+        if not bool((lengths > 0).all()):
+            raise eqv.NumericsError(
+                "the Jacobian is exactly zero along a random direction here",
+                expected="an input at which the encoder reacts to something",
+                hint="leave this image out",
+            )
+        steps = np.geomspace(params.h_min, params.h_max, params.steps)
+        curves, noise = {}, {}
+        for precision, operator in operators.items():
+            own = truth if operator is exact else operator.jvp(tangents).to(torch.float64)
+            curves[precision] = measure_curve(task, operator, directions, own, truth, steps)
+            if operator is not exact:
+                noise[precision] = (torch.linalg.vector_norm(own - truth, dim=1) / lengths).cpu().numpy()
+        noise |= self._reduced(task, tangents, truth, lengths)
+        radius, frobenius, note = self._radius(task, exact)
+        return make_result(task, Measured(curves, noise, radius, frobenius, exact.shape, note))
+
+    def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
+        """U curves and radius curves, from the arrays of a result (or of a stored unit) by name."""
+        from equivengine_plugins.probes.numerics.drawing import draw
+
+        return draw(result)
+
+    @staticmethod
+    def _reduced(
+        task: eqv.ProbeTask[NumericsParams], tangents: torch.Tensor, truth: torch.Tensor, lengths: torch.Tensor
+    ) -> dict[str, np.ndarray]:
+        """Relative error of JVPs with cheaper tangents around an fp32 primal, where model and device have them."""
+        import torch
+
+        found = {}
+        for precision in TANGENTS:
+            try:
+                made = task.jacobian(task.samples[0], precision=precision).jvp(tangents)
+            except (eqv.ModelError, eqv.UsageError):
+                continue  # a model that cannot be traced, or a device without tensor cores
+            gaps = torch.linalg.vector_norm(made.to(torch.float64) - truth, dim=1)
+            found[precision] = (gaps / lengths).cpu().numpy()
+        return found
+
+    @staticmethod
+    def _radius(
+        task: eqv.ProbeTask[NumericsParams], exact: eqv.JacobianOperator
+    ) -> tuple[dict[str, Linearisation], float | None, str]:
+        """Linearisation by kind of direction; |J|_F where J was written out; a remark where a kind was left out."""
+        import numpy as np
+
+        params = task.params
+        n, m = exact.shape
+        low, high = task.encoder.spec.input_range
+        longest = params.length_max or m**0.5 * (high - low)
+        shortest = params.length_min or longest / 1e5
+        if shortest >= longest:
+            raise eqv.UsageError(
+                "length_min must be shorter than length_max", expected=f"less than {longest:g}", got=shortest
+            )
+        lengths = np.geomspace(shortest, longest, params.lengths)
+        asked = {"normal": params.normal_directions, "null": params.null_directions}
+        note, frobenius = "", None
+        directions = {"random": random_units(task, "radius-random", params.radius_directions, m)}
+        if n >= m and any(asked.values()):
+            note = f"no null space to draw from (n = {n}, m = {m}): random directions only"
+        elif any(asked.values()):
+            found = eqv.linalg.svd(exact.dense(), vectors=True)
+            assert found.Vh is not None
+            frobenius = found.frobenius
+            # Vectors of singular values that are roundoff belong to neither space.
+            spaces = {"normal": found.Vh[: found.rank], "null": found.Vh}
+            for kind, count in asked.items():
+                if count:
+                    space = eqv.linalg.Subspace.from_orthonormal(spaces[kind])
+                    directions[kind] = random_units(task, f"radius-{kind}", count, m, space, kind)
+        measured = {kind: measure_linearisation(task, exact, d, lengths) for kind, d in directions.items()}
+        return measured, frobenius, note
+
+
+@eqv.hookimpl
+def equivengine_register_probes() -> list[type[eqv.Probe[NumericsParams]]]:
+    """Register `Numerics`."""
+    return [Numerics]
