@@ -1,4 +1,4 @@
-"""The extended local Lipschitz constant (paper, Eq. 6): s_1 of the Jacobian at x, and its supremum over a ball around x.
+"""The extended local Lipschitz constant (paper, Eq. 6): s_1 of the Jacobian at x, and its supremum over balls.
 
 The constant of a ball is the smallest L with |f(x + dy) - f(x + dx)| <= L |dy - dx| for all points of the ball. Over a
 convex set it equals the supremum of s_1(J(z)) for a smooth f. What is measured is a lower bound: the best value that

@@ -19,6 +19,7 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     """
     import numpy as np
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     at_x = float(np.asarray(arrays["s_at_x"].data)[0])
     figures = {}
@@ -39,6 +40,7 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
                 label=start,
             )
         axes.axhline(at_x, color="#444444", linewidth=0.8, linestyle="--", label="$s_1$ at x")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(yscale="log", xlabel="step", ylabel="$s_1(J(z))$, embedding / pixel")
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)

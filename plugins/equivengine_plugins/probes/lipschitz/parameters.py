@@ -20,7 +20,7 @@ class LipschitzParams(eqv.Params):
     starts: int = Field(
         3, ge=1, le=1000, description="Starting points: x, then random points of the ball; count. They share a pass."
     )
-    steps: int = Field(20, ge=1, le=10_000, description="Steps of projected ascent from each start; count.")
+    steps: int = Field(20, ge=1, le=1000, description="Steps of projected ascent from each start; count.")
     tolerance: float = Field(
         0.01, gt=0, lt=1, description="Relative rise of the largest s_1 over the last 5 steps that counts as converged."
     )

@@ -71,8 +71,8 @@ def make_result(task: eqv.ProbeTask[LipschitzParams], at_x: Triplets, found: dic
         _add(task, norm, one, s, summary, arrays, checks)
     rising = {norm: one.rise for norm, one in found.items() if not one.rise <= task.params.tolerance}
     message = "; ".join(
-        f"over the {NAMES[norm]} ball s_1 still rose by {rise:.1%} in the last {WINDOW} steps: raise steps or lower the "
-        "radius (the value is a lower bound either way)"
+        f"over the {NAMES[norm]} ball s_1 still rose by {rise:.1%} in the last {WINDOW} steps: raise steps or lower "
+        "the radius (the value is a lower bound either way)"
         for norm, rise in rising.items()
     )
     return eqv.ProbeResult(

@@ -49,7 +49,7 @@ def measure(task: eqv.ProbeTask[LipschitzParams]) -> eqv.ProbeResult:
             hint="leave this image out",
         )
     balls = [Ball(centre, params.radius_l2, "l2", box), Ball(centre, params.radius_linf, "linf", box)]
-    found = {ball.norm: search(task, ball, at_x.v[0], fresh[:1]) for ball in balls if ball.radius > 0}
+    found: dict[str, Found] = {ball.norm: search(task, ball, at_x.v[0], fresh) for ball in balls if ball.radius > 0}
     return make_result(task, at_x, found)
 
 
@@ -60,7 +60,7 @@ def search(task: eqv.ProbeTask[LipschitzParams], ball: Ball, vectors: torch.Tens
         task: The task.
         ball: The ball.
         vectors: Top right singular vectors at x, [k, m].
-        fresh: Random vectors [j, m] that join the ascent's own at the maximiser, in case those missed the largest.
+        fresh: Random vectors [j, m] for the triplet at the maximiser.
     """
     starts = torch.cat([ball.centre[None], ball.random(task.stream(ball.norm), task.params.starts - 1)])
     ascent = ascend(task, ball, starts, task.params.steps, vectors)
@@ -68,5 +68,5 @@ def search(task: eqv.ProbeTask[LipschitzParams], ball: Ball, vectors: torch.Tens
     point = ascent.points[best][-1].to(torch.float64)
     path = [point for points in ascent.points for point in points]
     kept = torch.linspace(0, len(path) - 1, min(PAIRED, len(path))).round().long().tolist()
-    verified = verify(task, ball, point, torch.cat([ascent.last.v[best], fresh]), torch.stack([path[k] for k in kept]))
+    verified = verify(task, ball, point, fresh, torch.stack([path[k] for k in kept]))
     return Found(ball, ascent, best, point, verified)

@@ -55,7 +55,7 @@ def verify(
         task: The task.
         ball: The ball.
         point: The maximiser z, [m], float64.
-        vectors: Right vectors [k, m] to begin with; random ones among them can find what the ascent has missed.
+        vectors: Random vectors [k, m] to begin the triplet with, not those of the ascent: see `triplet.KEPT`.
         path: Points of the ascents, [P, m].
     """
     shape = task.samples[0].shape

@@ -13,7 +13,8 @@ import torch
 import equivengine as eqv
 
 #: Right Ritz vectors that are handed on. More than one, since singular values cross along a path, and a start from v_1
-#: alone would then follow what has become the second.
+#: alone would then follow what has become the second. Should one from further down overtake these, a warm start may
+#: miss it (what it finds is a lower bound still): so the end of a path is measured again from random vectors.
 KEPT = 3
 #: Basis vectors at which an iteration gives up; the residual then says how far it came.
 MAX_BASIS = 48

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def values(task: eqv.ProbeTask[Any], points: torch.Tensor, precision: str, together: int, size: int) -> torch.Tensor:
-    """f at points [B, m], in a precision of JacobianOperator; [B, n] in float64.
+    """Values of f at points [B, m], in a precision of JacobianOperator; [B, n] in float64.
 
     Args:
         task: The task.

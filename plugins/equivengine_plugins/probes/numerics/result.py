@@ -231,7 +231,7 @@ def _status(
     if late:
         end = next(iter(measured.radius.values())).lengths[-1]
         notes.append(
-            f"along {', '.join(late)} directions the linear approximation holds to the end of the sweep, |d| = {end:.3g}: "
-            "their radius is a lower bound"
+            f"along {', '.join(late)} directions the linear approximation holds to the end of the sweep, "
+            f"|d| = {end:.3g}: their radius is a lower bound"
         )
     return ("not_converged" if faults else "ok"), "; ".join([*faults, *notes])

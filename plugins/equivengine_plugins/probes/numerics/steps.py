@@ -26,6 +26,8 @@ ABOVE_MINIMUM = 5.0
 ASYMPTOTIC = 0.1
 #: Where rounding bends a step by more than this, the quotient follows the rounding.
 MAX_DISTORTION = 0.1
+#: A point that differs from its smoothed value by more than this factor takes no part in the refinement.
+OUTLIER = 3.0
 #: A slope is fitted to at least this many points.
 ENOUGH = 4
 
@@ -150,11 +152,20 @@ def best(curve: Curve, seed: int) -> Best:
 
 
 def smoothed(errors: np.ndarray) -> np.ndarray:
-    """Running median of three along the last axis; the ends keep their value. A single lucky step is no minimum."""
+    """Running median of three along the last axis: a single lucky step is no minimum.
+
+    An end becomes the median of itself, its neighbour and the line through its neighbours, in log errors (Tukey,
+    Exploratory Data Analysis, 1977, section 7C), so that a curve may fall to the end of the sweep.
+    """
     import numpy as np
 
     out = np.array(errors, copy=True)
     out[..., 1:-1] = np.median(np.stack([errors[..., :-2], errors[..., 1:-1], errors[..., 2:]]), axis=0)
+    for end, near, far in ((0, 1, 2), (-1, -2, -3)):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            line = out[..., near] * (out[..., near] / out[..., far]) ** 2
+        line = np.where(np.isfinite(line), line, errors[..., end])
+        out[..., end] = np.median(np.stack([errors[..., end], out[..., near], line]), axis=0)
     return out
 
 
@@ -167,11 +178,13 @@ def minimum(steps: np.ndarray, errors: np.ndarray) -> np.ndarray:
     import numpy as np
 
     reach = min(2, (len(steps) - 1) // 2)
-    at = np.argmin(smoothed(errors), axis=-1)
+    smooth = smoothed(errors)
+    at = np.argmin(smooth, axis=-1)
     inner = np.clip(at, reach, len(steps) - 1 - reach)
     offsets = np.arange(-reach, reach + 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        around = np.log(np.take_along_axis(errors, inner[..., None] + offsets, -1))
+        trusted = np.where(np.abs(np.log(errors / smooth)) < np.log(OUTLIER), errors, smooth)
+        around = np.log(np.take_along_axis(trusted, inner[..., None] + offsets, -1))
         fit = np.linalg.pinv(np.vander(offsets, 3).astype(np.float64))  # coefficients of offset^2, offset, 1
         bend, tilt = around @ fit[0], around @ fit[1]
         shift = -tilt / (2 * bend)
