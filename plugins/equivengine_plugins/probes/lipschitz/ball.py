@@ -69,7 +69,7 @@ class Ball:
         With one, uniform points of the ball are projected onto the box.
         """
         m = len(self.centre)
-        normal = eqv.linalg.gaussian_directions(key, 0, count, m + 1).to(self.centre.device)
+        normal = eqv.linalg.gaussian_directions(key, 0, count, m + 1, device=self.centre.device)
         uniform = 0.5 * (1 + torch.erf(normal / 2**0.5))
         if self.norm == "linf":
             offsets = 2 * uniform[:, :m] - 1

@@ -39,8 +39,8 @@ def measure(task: eqv.ProbeTask[LipschitzParams]) -> eqv.ProbeResult:
             got=f"[{float(centre.min()):g}, {float(centre.max()):g}]",
             hint="leave box out",
         )
-    fresh = eqv.linalg.gaussian_directions(task.stream("triplet"), 0, min(FRESH, len(centre)), len(centre))
-    fresh = fresh.to(centre.device)
+    m = len(centre)
+    fresh = eqv.linalg.gaussian_directions(task.stream("triplet"), 0, min(FRESH, m), m, device=centre.device)
     at_x = top_triplets(task.jacobian(x[None], precision="fp64"), fresh[None], EXACT_TOLERANCE)
     if float(at_x.s[0]) == 0:
         raise eqv.NumericsError(

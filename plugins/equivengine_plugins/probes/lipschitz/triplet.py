@@ -1,7 +1,8 @@
 """The top singular triplet of many Jacobians at once, warm-started.
 
-`equivengine.linalg.svd` starts from random vectors each time. Along an ascent neighbouring points share their top
-singular vectors nearly, so that starting from the last ones saves most of the products.
+`equivengine.linalg.svd` starts from random vectors each time. Along an ascent neighbouring points nearly share their top
+singular vectors: on digits, three Ritz vectors of the last point need 5 passes (7 products) to a residual of 1e-4 s_1,
+a random vector 9. All starts of an ascent go through one pass.
 """
 
 from __future__ import annotations

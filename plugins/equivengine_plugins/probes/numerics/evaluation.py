@@ -43,7 +43,7 @@ def random_units(
     """
     import torch
 
-    vectors = eqv.linalg.gaussian_directions(task.stream(stream), 0, count, m).to(task.samples[0].device)
+    vectors = eqv.linalg.gaussian_directions(task.stream(stream), 0, count, m, device=task.samples[0].device)
     if space is not None:
         project = space.normal if kind == "normal" else space.null
         vectors = project(vectors)

@@ -155,14 +155,14 @@ def _radii(
     import numpy as np
 
     level = task.params.level
-    reference = f"radius of linearisation: error {level:.0%} of |J|_F |d| / sqrt(m), median"
-    own = f"radius of linearisation: error {level:.0%} of |f(x + d) - f(x)|, median"
+    reference = f"radius: Eq. 5 off by {level:.0%} of |J|_F |d| / sqrt(m)"
+    own = f"radius: Eq. 5 off by {level:.0%} of |f(x + d) - f(x)|"
     censored = {}
 
     def add(name: str, kind: str, relative: np.ndarray, group: str, description: str) -> None:
         radii, ends = crossing(measured.radius[kind].lengths, relative, level)
         censored[name] = ends
-        summary[name] = _scalar(bootstrap(radii, seed=seed), "pixel", f"{KINDS[kind]} directions", group)
+        summary[name] = _scalar(bootstrap(radii, seed=seed), "pixel", f"{KINDS[kind]} directions, median", group)
         arrays[name] = eqv.Array(radii, (kind,), "pixel", f"{description}, {KINDS[kind]} directions")
         arrays[f"{name}_censored"] = eqv.Array(
             ends.astype(np.int64), (kind,), "1", "1: holds to the end of the sweep; -1: broken at its start; else 0"
