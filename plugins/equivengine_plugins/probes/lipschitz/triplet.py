@@ -1,8 +1,8 @@
 """The top singular triplet of many Jacobians at once, warm-started.
 
-`equivengine.linalg.svd` starts from random vectors each time. Along an ascent neighbouring points nearly share their top
-singular vectors: on digits, three Ritz vectors of the last point need 5 passes (7 products) to a residual of 1e-4 s_1,
-a random vector 9. All starts of an ascent go through one pass.
+`equivengine.linalg.svd` starts from random vectors each time. Along an ascent neighbouring points nearly share their
+top singular vectors: on digits, three Ritz vectors of the last point need 5 passes (7 products) to a residual of
+1e-4 s_1, a random vector 9. All starts of an ascent go through one pass.
 """
 
 from __future__ import annotations
