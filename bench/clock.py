@@ -37,6 +37,11 @@ def warm(call: Callable[[], object], device: torch.device, budget: float) -> int
     return max(1, min(1000, round(budget / max(once, 1e-7))))
 
 
+def median(times: Sequence[float]) -> float:
+    """Median of some times."""
+    return statistics.median(times)
+
+
 def ratios(times: Sequence[float], to: Sequence[float]) -> dict[str, float]:
     """Median and extremes of the ratio within a round, so that a slow moment of the machine hits both sides."""
     found = [a / b for a, b in zip(times, to, strict=True)]

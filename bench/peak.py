@@ -38,6 +38,20 @@ def _resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+def reset(device: torch.device) -> int:
+    """Begin to watch: bytes in use now."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _resident("VmRSS")
+
+
+def reached(device: torch.device) -> int:
+    """Most bytes in use since `reset`."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
+
+
 def main() -> None:
     warnings.filterwarnings("ignore")
     model, K, name, product, precision, device_name = sys.argv[1:]
@@ -49,17 +63,11 @@ def main() -> None:
     with torch.no_grad():
         subject.f(subject.x)
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    else:
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _resident("VmRSS")
+    before = reset(device)
     call = way.prepare(subject, precision)
     for _ in range(3):  # on a GPU the third one is a replayed graph
         call(directions)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
-    print(json.dumps({"peak_bytes": peak - before}))
+    print(json.dumps({"peak_bytes": reached(device) - before}))
 
 
 if __name__ == "__main__":
