@@ -23,6 +23,8 @@ SAFETY = 5.0
 SAFETY_OF_HALF = 2.0
 #: Times the residual of close values.
 SAFETY_OF_MIXING = 3.0
+#: A subspace counts as identified where the sine of its error is at most this.
+_SAME = 0.1
 #: Ratios of successive rises beyond this say no more than "slow".
 _SLOWEST = 0.98
 _FASTEST = 0.1
@@ -71,24 +73,28 @@ def mixing(values: Tensor, residual: Tensor, floor: Tensor) -> Tensor:
     return SAFETY_OF_MIXING * torch.minimum(square.sqrt(), square / gap.clamp_min(1e-300))
 
 
-def subspace(values: Tensor, errors: Tensor, defects: Tensor, rank: int) -> tuple[Identified, float]:
+def subspace(values: Tensor, errors: Tensor, allowed: Tensor, defects: Tensor, rank: int) -> tuple[Identified, float]:
     """Whether the leading ``rank`` vectors span a subspace of their own, and the sine of its error (Wedin, BIT 1972).
 
     Args:
-        values: [B, > rank] or [B, rank] where there are no more.
+        values: [B, > rank], or [B, rank] where there are no more.
         errors: Of the values.
+        allowed: What errors were asked for: values that agree within these cannot be told apart.
         defects: |J V - U S| of the leading triplets, [B].
         rank: r.
 
     Returns:
-        The worst of the batch: ("identified" | "not_converged" | "not_identifiable", error at most 1).
+        The worst of the batch, and its error, at most 1.
     """
     if values.shape[1] <= rank:
         return "identified", 0.0
+    pair = slice(rank - 1, rank + 1)
     gap = values[:, rank - 1] - values[:, rank]
-    blur = errors[:, rank - 1] + errors[:, rank]
     sine = (defects / (gap - errors[:, rank]).clamp_min(1e-300)).clamp_max(1.0)
     worst = float(sine.max())
-    if bool((gap <= blur).any()):
+    blurred = gap <= errors[:, pair].sum(1)
+    if bool((blurred & (gap <= allowed[:, pair].sum(1))).any()):
         return "not_identifiable", 1.0
-    return ("identified" if worst <= 0.1 else "not_converged"), worst
+    if bool(blurred.any()):
+        return "not_converged", 1.0
+    return ("identified" if worst <= _SAME else "not_converged"), worst

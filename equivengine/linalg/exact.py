@@ -67,6 +67,7 @@ def solve_exact(
         matrices = storage(op.batch * n, m, op.kept_dtype, op.device, budget).view(op.batch, n, m)
         op.rows(matrices)
         _check_forward(op, matrices, seed)
+        op.release()
     return take_apart(op, matrices, goal, vectors, why, whole)
 
 
@@ -109,7 +110,7 @@ def take_apart(
         U = basis.mT @ U
     error = (op.resolution * S[:, :1]).expand_as(S)
     kept = slice(0, rank)
-    identified, sine = bounds.subspace(S, error, error[:, 0], rank)
+    identified, sine = bounds.subspace(S, error, error, error[:, 0], rank)
     Vh = torch.stack([each.Vh[kept] for each in found if each.Vh is not None]) if vectors else None
     return SVDResult(
         U=U[:, :, kept],

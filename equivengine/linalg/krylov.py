@@ -76,14 +76,20 @@ class BlockKrylov:
         self._left = torch.empty(B, capacity, n, dtype=torch.float64, device=device)
         self._right = torch.empty(B, capacity, m, dtype=op.kept_dtype, device=device)
         self._pushed = torch.empty(B, capacity, n, dtype=torch.float64, device=device)
-        self._projected = torch.zeros(B, capacity, capacity, dtype=torch.float64, device=device)
+        #: R, with J^T Q = R P: [B, size, size].
+        self._projected = torch.zeros(B, 0, 0, dtype=torch.float64, device=device)
 
     # -- growing ------------------------------------------------------------------------------------------------------
 
     @property
+    def capacity(self) -> int:
+        """How many vectors fit."""
+        return int(self._left.shape[1])
+
+    @property
     def room(self) -> int:
         """How many more vectors fit."""
-        return min(self._left.shape[1], self.op.shape[0]) - self.size
+        return min(self.capacity, self.op.shape[0]) - self.size
 
     def grow(self, block: Tensor) -> None:
         """Add orthonormal rows [B, b, n], orthogonal to the left basis: 2 b products."""
@@ -91,14 +97,15 @@ class BlockKrylov:
         self._left[:, old:new] = block
         rows = self._right[:, old:new]
         rows[:] = self.op.pull(block)
-        self._projected[:, old:new, :old], self._projected[:, old:new, old:new] = self._orthonormalise_right(rows)
+        self._projected = torch.nn.functional.pad(self._projected, (0, new - old, 0, new - old))
+        self._projected[:, old:, :old], self._projected[:, old:, old:] = self._orthonormalise_right(rows)
         self._pushed[:, old:new] = self.op.push(rows)
         self.size = new
         if old == 0:
             # <J p, q> against <p, J^T q>: every later step rests on it, and it costs no product.
             pushed = self._pushed[:, :new]
             lengths = torch.linalg.vector_norm(pushed, dim=2).amax(1)[:, None, None]
-            self.op.check_adjoint(pushed @ block.mT, self._projected[:, :new, :new].mT, lengths)
+            self.op.check_adjoint(pushed @ block.mT, self._projected.mT, lengths)
 
     def _orthonormalise_right(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows = C P + L (new rows), in place: C [B, b, size] and L [B, b, b] in float64."""
@@ -152,7 +159,7 @@ class BlockKrylov:
         within |J v - s u| / sqrt(2) of s.
         """
         d = self.size
-        X, values, Y = torch.linalg.svd(self._projected[:, :d, :d])
+        X, values, Y = torch.linalg.svd(self._projected)
         left = X.mT @ self._left[:, :d]
         pushed = self._pushed[:, :d]
         defects = torch.linalg.vector_norm(Y @ pushed - values[:, :, None] * left, dim=2)
@@ -194,7 +201,7 @@ class BlockKrylov:
         """
         n, d = self.op.shape[0], self.size
         self._left[:, d:] = torch.linalg.qr(self._left[:, :d].mT, mode="complete").Q[:, :, d:].mT
-        _times(self._projected[:, :d, :d], self._right[:, :d], out=self._right[:, :d])
+        _times(self._projected, self._right[:, :d], out=self._right[:, :d])
         for start in range(d, n, step := max(1, self.op.chunk(n - d))):
             stop = min(start + step, n)
             self._right[:, start:stop] = self.op.pull(self._left[:, start:stop])

@@ -7,223 +7,19 @@ over, and their products made anew in full precision: values depend on the vecto
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from equivengine.linalg import bounds
 from equivengine.linalg.exact import take_apart
 from equivengine.linalg.goal import Goal
-from equivengine.linalg.krylov import BlockKrylov, Ritz
 from equivengine.linalg.orthonormal import orthonormalise
 from equivengine.linalg.products import Products
 from equivengine.linalg.result import SVDResult
+from equivengine.linalg.search import Search, State, search
+from equivengine.ops.memory import free_bytes
 
-#: Triplets that mixed precision carries over beyond those that are wanted.
-_SPARE = 4
-#: Vectors of values within this of the last wanted one, relatively, are carried over as well; at most 2 rank + 16.
-_MIXED, _MOST_SPARE = 2e-2, 16
 #: Relative to s_1, Ritz values of bf16 products mean nothing below this.
 _COARSE_RESOLUTION = 1e-3
-#: Steps between two looks at a space: its size over this.
-_LOOKS = 80
-#: Steps that fresh vectors get to show what the space has missed.
-_STEPS_TO_SHOW = 3
-#: Neighbouring values whose relative distance is at most this belong to one group; a group is isolated where the gap
-#: below it is this many times the widest within.
-_NEAR, _ISOLATED = 1e-2, 5.0
-
-
-@dataclass
-class State:
-    """Where a search stands after a step.
-
-    Attributes:
-        ritz: The leading triplets, one more than wanted where the space has it.
-        rank: How many of them are wanted.
-        error: Estimated errors without roundoff, [B, <= rank + 1].
-        excess: The largest error over what is allowed; at most 1 when converged.
-    """
-
-    ritz: Ritz
-    rank: int
-    error: Tensor
-    excess: float
-
-    @property
-    def converged(self) -> bool:
-        """Whether all wanted values are within the tolerance."""
-        return self.excess <= 1
-
-
-def least_basis(rank: int, block: int) -> int:
-    """Below that size a space cannot have found ``rank`` values: the last ones would be any."""
-    return math.ceil(1.5 * rank) + block
-
-
-class Search:
-    """Grows one Krylov space towards a goal.
-
-    Args:
-        op: Products.
-        goal: What for.
-        capacity: Most basis vectors.
-        block: Vectors of a step.
-        seed: Stream of random vectors.
-        coarse: Whether products are too coarse for the half step that `bounds.remaining` looks at.
-    """
-
-    def __init__(self, op: Products, goal: Goal, capacity: int, block: int, seed: int, *, coarse: bool = False) -> None:
-        self.space = BlockKrylov(op, capacity, seed)
-        self.goal = goal
-        self.block = block
-        self._coarse = coarse
-        self._history: list[Tensor] = []
-        self._before: Tensor | None = None  # estimated errors that the space was taken over with
-        self._judged = 0
-        self._separated = False
-        self._width = 0
-        self._show_until = 0
-        self.steps = 0
-        self.state: State | None = None
-        self.excesses: list[float] = []
-
-    def take_over(self, other: Search, state: State) -> State:
-        """Begin with the leading Ritz vectors of a search in cheaper products, whose last state is ``state``.
-
-        Coarse products mix the vectors of values that lie as close together as the products are wrong, so all of a
-        group are taken over.
-        """
-        ritz = other.space.ritz()
-        values = ritz.values[:, : 2 * state.rank + _MOST_SPARE]
-        near = int((values > (1 - _MIXED) * values[:, state.rank - 1 : state.rank]).sum(1).max())
-        self._separated = near < values.shape[1]
-        self._before = state.error
-        self.space.starts = other.space.starts
-        return self._grow(ritz.left[:, : max(near, state.rank + _SPARE)])
-
-    def step(self) -> State:
-        """One step; needs ``room``."""
-        space = self.space
-        if self.steps == 0:
-            return self._grow(space.first_block(min(self.block, space.room)))
-        return self._grow(space.next_block(self._width))
-
-    def add_fresh(self) -> State:
-        """Go on with new random vectors alone, as many as there have been: they show what the space has missed."""
-        self._show_until = self.steps + _STEPS_TO_SHOW
-        return self._grow(self.space.first_block(min(self.space.starts, self.room)))
-
-    @property
-    def showing(self) -> bool:
-        """Whether fresh vectors have not had their steps yet."""
-        return self.steps < self._show_until
-
-    @property
-    def room(self) -> int:
-        """How many more vectors the space can take."""
-        return self.space.room
-
-    def _grow(self, block: Tensor) -> State:
-        self._width = block.shape[1]
-        self.space.grow(block)
-        self.steps += 1
-        # The small problem costs d^3: of a large space not every step is looked at.
-        if self.state is None or self.space.room == 0 or self.steps >= self._judged + self.space.size // _LOOKS:
-            self._judged = self.steps
-            self.state = self._judge()
-            self.excesses.append(self.state.excess)
-        return self.state
-
-    def _judge(self) -> State:
-        taken_over = self._before is not None and self.steps == 1
-        ritz = self.space.raised_ritz() if taken_over else self.space.ritz()
-        self._history = [*self._history[-2:], ritz.values]
-        rank = self.goal.rank_of(ritz.values)
-        keep = min(rank + 1, ritz.values.shape[1])
-        ritz = ritz.leading(keep)
-        floor = 0.1 * self.goal.resolution * ritz.values[:, :1]
-        if taken_over:
-            assert self._before is not None
-            # The vectors' own errors count to second order, and half a step has shown by how much.
-            error = torch.maximum(self._before[:, :keep], bounds.SAFETY_OF_HALF * ritz.rise)
-        else:
-            error = bounds.remaining(self._history, None if self._coarse else ritz.rise, floor, keep)
-        noise = 10 * floor
-        if self._coarse:
-            # The residual of what has converged: roundoff of the products.
-            noise = 1.5 * (ritz.residual / ritz.values).amin(1, keepdim=True) * ritz.values
-        if not (taken_over and self._separated):
-            error = torch.maximum(error, bounds.mixing(self._history[-1], ritz.residual, noise))
-        if self.space.room == 0:  # the whole space: Ritz values are singular values
-            error = torch.zeros_like(error)
-        complete = taken_over or self.space.room == 0 or self.space.size >= least_basis(rank, self.block)
-        # Without a given rank the first value that is left out must be known as well.
-        judged = slice(0, keep if self.goal.rank is None else rank)
-        excess = float((error[:, judged] / self.goal.allowed(ritz.values)[:, judged]).max()) if complete else torch.inf
-        return State(ritz, rank, error, excess)
-
-    def missed_copies(self) -> bool:
-        """Whether there may be more copies of a wanted value than the space can hold.
-
-        A Krylov space started from b random vectors holds at most b copies of a multiple singular value, and is slow to
-        hold more values than that of a narrow cluster. The sign of it: a group of at least b close values that begins
-        among the wanted ones, with a much wider gap below than within.
-        """
-        if self.showing:
-            return True
-        assert self.state is not None
-        if self.space.room == 0:
-            return False
-        for values in self._history[-1].tolist():
-            close = _NEAR * values[0] if self.goal.rank is None else 0.0
-            first = 0
-            while first < min(self.state.rank, len(values) - 1):
-                last, widest = first, 0.0
-                while last + 1 < len(values) and values[last] - values[last + 1] <= max(_NEAR * values[last], close):
-                    widest = max(widest, values[last] - values[last + 1])
-                    last += 1
-                isolated = last + 1 < len(values) and values[last] - values[last + 1] > _ISOLATED * widest
-                if isolated and last - first + 1 >= self.space.starts:
-                    return True
-                first = last + 1
-        return False
-
-    def forecast(self) -> float:
-        """Products that are still needed, from how the excess has fallen over the last steps; infinite if it has not.
-
-        Needs three estimates.
-        """
-        known = [e for e in self.excesses if 0 < e < torch.inf][-4:]
-        if len(known) < 3:
-            return 0.0
-        per_step = (torch.tensor(known[0]).log() - torch.tensor(known[-1]).log()) / (len(known) - 1)
-        if per_step <= 0:
-            return torch.inf
-        return float(torch.tensor(known[-1]).log() / per_step) * 2 * self._width
-
-
-def search(run: Search, *, may_give_up: bool) -> tuple[State, str]:
-    """Step until the goal is reached, its limit is, or (``may_give_up``) writing J out would be cheaper.
-
-    Returns:
-        The last state, and why it is the last: "converged", "limit" or "exact is cheaper".
-    """
-    op, n = run.space.op, min(run.space.op.shape)
-    state = run.state or run.step()
-    while True:
-        fresh = False
-        if state.converged:
-            if not run.missed_copies():
-                return state, "converged"
-            fresh = not run.showing
-        if run.room == 0 or op.counts.total() >= run.goal.limit:
-            return state, "limit"
-        if may_give_up and op.counts.total() > n / 2 and run.forecast() > run.room:
-            return state, "exact is cheaper"
-        state = run.add_fresh() if fresh else run.step()
 
 
 @dataclass
@@ -235,14 +31,12 @@ class Plan:
         seed: Of the random start.
         vectors: Whether Vh is wanted.
         may_give_up: Whether to write J out where that turns out to be cheaper.
-        least: Products of the shortest possible search.
     """
 
     block: int
     seed: int
     vectors: bool
     may_give_up: bool
-    least: int
 
 
 def solve_randomized(op: Products, cheap: Products | None, goal: Goal, plan: Plan) -> SVDResult:
@@ -252,8 +46,11 @@ def solve_randomized(op: Products, cheap: Products | None, goal: Goal, plan: Pla
         NotFiniteError: A product holds NaN or infinity.
         UsageError: Products with J and J^T do not belong together.
     """
-    n = op.shape[0]
-    capacity = n if plan.may_give_up else min(n, max(goal.limit // 2, 1) + 2 * plan.block)
+    n, m = op.shape
+    # A CPU gives memory as it is written to, so room for all of J costs nothing until it is needed.
+    fitting = free_bytes(op.device) * 3 // 4 // (op.batch * (op.kept_dtype.itemsize * m + 16 * n))
+    wanted = n if plan.may_give_up else min(n, goal.limit // 2 + 2 * plan.block)
+    capacity = min(n, max(min(wanted, fitting), 2 * plan.block))
     if cheap is None:
         run = Search(op, goal, capacity, plan.block, plan.seed)
     else:
@@ -273,15 +70,16 @@ def solve_randomized(op: Products, cheap: Products | None, goal: Goal, plan: Pla
             f"still to come"
         )
         return take_apart(op, rows, goal, plan.vectors, why, False, basis=Q)
-    return _result(op, run, state, stopped, goal, plan)
+    return _result(op, run, state, stopped, plan)
 
 
-def _result(op: Products, run: Search, state: State, stopped: str, goal: Goal, plan: Plan) -> SVDResult:
+def _result(op: Products, run: Search, state: State, stopped: str, plan: Plan) -> SVDResult:
     ritz, rank = state.ritz, state.rank
     noise = op.resolution * ritz.values[:, :1]
     error = state.error + noise
     kept = slice(0, rank)
-    identified, sine = bounds.subspace(ritz.values, error, ritz.defect[:, rank - 1], rank)
+    allowed = run.goal.allowed(ritz.values)
+    identified, sine = bounds.subspace(ritz.values, error, allowed, ritz.defect[:, rank - 1], rank)
     converged = stopped == "converged"
     Vh = None
     if plan.vectors:
@@ -299,17 +97,19 @@ def _result(op: Products, run: Search, state: State, stopped: str, goal: Goal, p
         method="randomized",
         products=op.counts.total(),
         status="ok" if converged else "not_converged",
-        message=_message(op, state, converged, goal, plan),
+        message=_message(op, run, state, converged),
         subspace=identified,
         subspace_error=sine,
         products_by_precision=dict(op.counts),
     )
 
 
-def _message(op: Products, state: State, converged: bool, goal: Goal, plan: Plan) -> str:
+def _message(op: Products, run: Search, state: State, converged: bool) -> str:
     spent, n = op.counts.total(), op.shape[0]
     if converged:
         return f"randomized: converged after {spent} products; the exact way takes {n}"
+    if run.room == 0 and run.space.size < n:
+        return f"not converged: memory holds no more than {run.space.size} vectors; ask for fewer values, or raise tol"
     return (
         f"not converged after {spent} products: the estimated error is {state.excess:.1f} times what tol allows; raise "
         f'tol or max_products, or take method="exact" ({n} products)'

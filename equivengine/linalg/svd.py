@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from equivengine.errors import UsageError
 from equivengine.linalg.exact import solve_exact
 from equivengine.linalg.goal import VALUE_TOL, Goal
 from equivengine.linalg.products import NotFiniteError, Products, products_of
-from equivengine.linalg.randomized import Plan, least_basis, solve_randomized
+from equivengine.linalg.randomized import Plan, solve_randomized
 from equivengine.linalg.result import Method, SVDResult
+from equivengine.linalg.search import least_basis
 
 METHODS = ("auto", "exact", "randomized")
 #: What mixed precision grows its space in: half the time of fp32 on CPUs with bf16 instructions, a tenth on a GPU.
@@ -64,7 +66,7 @@ def svd(
         block: Vectors of a step; 2 on a CPU and 16 on a GPU when None.
         max_products: Randomized: stop with "not_converged" beyond that many; 2 min(n, m) when None.
         memory_budget: Bytes that J may take in memory on the exact way; beyond it, it lies in a temporary file. Three
-            quarters of what is free when None.
+            quarters of what is free when None. Of a GPU's operator it may lie in main memory; Vh is then there as well.
         noise_directions: How many products are repeated in float64, at the leading left vectors, to measure how far
             the operator's own are off: three times the largest difference widens `lower`, `residual` and `error`. Only
             of a `JacobianOperator` in less than float64, which keeps a float64 copy of the model for it; 0 for none.
@@ -78,6 +80,8 @@ def svd(
     """
     if method not in METHODS:
         raise UsageError("unknown method", expected=" or ".join(METHODS), got=repr(method))
+    if method == "exact" and precision == "mixed":
+        raise UsageError("mixed precision belongs to the randomized method", got='method="exact"', hint="leave it out")
     products, batched = products_of(op)
     if precision not in (None, "mixed", products.precision):
         products = products.in_precision(precision)
@@ -94,11 +98,11 @@ def svd(
     exact_first = method == "exact" or whole or (method == "auto" and least > _WORTH_STARTING * n)
     try:
         if exact_first:
-            why = _why_exact(method, whole, least, n)
+            why = _why_exact(method, whole, least, products)
             found = solve_exact(products, goal, both, memory_budget, seed, why, whole)
         else:
             mixed = products.in_precision(_CHEAP) if precision == "mixed" else None
-            plan = Plan(block, seed, both, may_give_up=method == "auto", least=least)
+            plan = Plan(block, seed, both, may_give_up=method == "auto")
             found = solve_randomized(products, mixed, goal, plan)
         found = _with_noise(found, products, noise_directions)
     except NotFiniteError as error:
@@ -136,7 +140,7 @@ def _check(
     smaller = min(op.shape)
     if smaller == 0:
         raise UsageError("the operator is empty", expected="n, m >= 1", got=op.shape)
-    if rank is not None and not (isinstance(rank, int) and 1 <= rank <= smaller):
+    if rank is not None and not 1 <= operator.index(rank) <= smaller:
         raise UsageError("rank is out of range", expected=f"1 to min(n, m) = {smaller}", got=rank)
     if tol is not None:
         floor = op.resolution
@@ -162,12 +166,14 @@ def _least(rank: int | None, block: int) -> int:
     return 2 * block * max(3, math.ceil(least_basis(rank or 1, block) / block))
 
 
-def _why_exact(method: str, whole: bool, least: int, n: int) -> str:
+def _why_exact(method: str, whole: bool, least: int, op: Products) -> str:
+    n = op.shape[0]
+    cost = f"{n} products" if op.given is None else f"as long as {n} products, of the given matrix"
     if method == "exact":
-        return f"exact, as asked: {n} products"
+        return f"exact, as asked: {cost}"
     if whole:
-        return f"exact: the whole spectrum takes {n} products"
-    return f"exact: {n} products; block Krylov would need {least} at least"
+        return f"exact: the whole spectrum takes {cost}"
+    return f"exact: {cost}; block Krylov would need {least} at least"
 
 
 # -- the result, as the caller's operator has it ----------------------------------------------------------------------

@@ -115,7 +115,8 @@ class Numerics(eqv.Probe[NumericsParams]):
         elif any(asked.values()):
             found = eqv.linalg.svd(exact.dense(), vectors=True)
             assert found.Vh is not None
-            frobenius = found.frobenius
+            assert found.frobenius is not None
+            frobenius = float(found.frobenius)
             # Vectors of singular values that are roundoff belong to neither space.
             spaces = {"normal": found.Vh[: found.rank], "null": found.Vh}
             for kind, count in asked.items():
