@@ -41,6 +41,8 @@ if [[ $dry == --dry ]]; then
     step 'cuda tests' 60 "$python" -m pytest -q -m cuda tests/ops
     operators tiny 120 --model tiny --K 2 --rounds 1
     step 'full jacobian' 60 "$python" bench/full_jacobian.py --out "$out" --model tiny --rows 4
+    step svd 60 "$python" bench/svd.py --out "$out" --model tiny --only 'ours, exact' 'ours, randomized'
+    step orthonormalise 60 "$python" bench/orthonormalise.py --out "$out" --k 8 --rounds 1 --m 4096
     step kernels 60 "$python" bench/kernels.py --out "$out" --model vit_s16 --K 2 --rounds 1 --precision fp32 bf16
 else
     step gpu 30 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv
@@ -55,6 +57,9 @@ else
         --precision fp32 tf32x3 tf32 --rounds 2
     operators clip_h14 120 --model clip_h14 --K 16 64
     operators vit_s16 60 --model vit_s16 --K 16 64 256
+    step svd 90 "$python" bench/svd.py --out "$out" --model vit_b16 clip_h14 --only 'ours, whole spectrum' \
+        'ours, exact' 'ours, randomized' 'ours, randomized, mixed' 'ours, auto' 'jacrev + linalg.svd' 'jacrev + svd_lowrank'
+    step orthonormalise 45 "$python" bench/orthonormalise.py --out "$out"
     step kernels 90 "$python" bench/kernels.py --out "$out" --K 64 --rounds 5 --budget 0.005
     step 'main job' 60 "$python" bench/main_job.py --out "$out" --rounds 1 -- --device cuda
     for folder in ops linearize jacobian; do
