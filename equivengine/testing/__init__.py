@@ -1,5 +1,6 @@
-"""What authors of plugins and operators test with."""
+"""What authors of plugins, operators and estimators test with."""
 
+from equivengine.testing.maps import KnownMap, known_maps, reference_jacobian
 from equivengine.testing.operator import assert_operator_matches
 
-__all__ = ["assert_operator_matches"]
+__all__ = ["KnownMap", "assert_operator_matches", "known_maps", "reference_jacobian"]
