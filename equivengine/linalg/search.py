@@ -122,6 +122,17 @@ class Search:
         self.steps += 1
         # The small problem costs d^3: of a large space not every step is looked at.
         if self.state is None or self.space.room == 0 or self.steps >= self._judged + self.space.size // _LOOKS:
+            return self.settle()
+        return self.state
+
+    @property
+    def settled(self) -> bool:
+        """Whether the state is that of the whole space: not of every step there is one."""
+        return self._judged == self.steps
+
+    def settle(self) -> State:
+        """The state of the whole space."""
+        if self.state is None or not self.settled:
             self._judged = self.steps
             self.state = self._judge()
             self.excesses.append(self.state.excess)
@@ -207,12 +218,13 @@ def search(run: Search, *, may_give_up: bool) -> tuple[State, str]:
     state = run.state or run.step()
     while True:
         fresh = False
-        if state.converged:
+        if state.converged and run.settled:
             if not run.missed_copies():
                 return state, "converged"
             fresh = not run.showing
         if run.room == 0 or op.counts.total() >= run.goal.limit:
-            return state, "limit"
+            state = run.settle()
+            return state, "converged" if state.converged and not run.missed_copies() else "limit"
         if may_give_up and op.counts.total() > n / 2 and run.forecast() > run.room:
             return state, "exact is cheaper"
         state = run.add_fresh() if fresh else run.step()
