@@ -1,8 +1,8 @@
 """Maps whose Jacobian spectrum is known in closed form, to hold estimators against.
 
 Linear maps have prescribed singular values. Orthogonal o nonlinearity o orthogonal maps, f(x) = U s g(V^T x), have the
-Jacobian U diag(s_i g'(z_i)) V^T with z = V^T x. Along v_i only z_i moves, so the local directional Lipschitz constant is
-known as well. Two-layer networks stand for what has no closed form; their reference is a dense float64 Jacobian by
+Jacobian U diag(s_i g'(z_i)) V^T with z = V^T x. Along v_i only z_i moves, so the local directional Lipschitz constant
+is known as well. Two-layer networks stand for what has no closed form; their reference is a dense float64 Jacobian by
 reverse mode.
 """
 
@@ -94,10 +94,20 @@ class KnownMap:
         """J at x in float64, [n, m], with parameters as float32 holds them."""
         return reference_jacobian(self.f, self.x)
 
-    @functools.cached_property
+    @property
     def singular_values(self) -> Tensor:
         """[min(n, m)], float64, descending: by LAPACK from the float64 Jacobian."""
-        return torch.linalg.svdvals(self.jacobian)
+        return self._reference[0]
+
+    @property
+    def right_vectors(self) -> Tensor:
+        """Right singular vectors as rows, [min(n, m), m], float64, in the order of `singular_values`."""
+        return self._reference[1]
+
+    @functools.cached_property
+    def _reference(self) -> tuple[Tensor, Tensor]:
+        _, S, Vh = torch.linalg.svd(self.jacobian, full_matrices=False)
+        return S, Vh
 
     @property
     def closed_form(self) -> Tensor:
