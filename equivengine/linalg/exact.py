@@ -193,7 +193,7 @@ def exact(matrix: Tensor, vectors: int, *, scratch: bool) -> Exact:
 
 def _by_triangle(matrix: Tensor, vectors: int, scratch: bool) -> Exact:
     frobenius = float(torch.linalg.vector_norm(matrix))
-    basis = matrix if scratch else matrix.clone()
+    basis = matrix if scratch else matrix.clone(memory_format=torch.contiguous_format)
     found = orthonormalise(basis, out=basis)
     U, S, Wh = torch.linalg.svd(found.L)
     Vh = _times(Wh[:vectors], found.Q, scratch=True) if vectors else None
