@@ -79,7 +79,8 @@ def _result(op: Products, run: Search, state: State, stopped: str, plan: Plan) -
     error = state.error + noise
     kept = slice(0, rank)
     allowed = run.goal.allowed(ritz.values)
-    identified, sine = bounds.subspace(ritz.values, error, allowed, ritz.defect[:, rank - 1], rank)
+    defect = ritz.defect[:, rank - 1] + noise[:, 0]
+    identified, sine = bounds.subspace(ritz.values, error, allowed, defect, rank)
     converged = stopped == "converged"
     Vh = None
     if plan.vectors:
