@@ -159,9 +159,10 @@ class Search:
             noise = 1.5 * share.amin(1, keepdim=True) * ritz.values
         if not (taken_over and self._separated):
             error = torch.maximum(error, bounds.mixing(self._history[-1], ritz.residual, noise))
-        if self.space.room == 0:  # the whole space: Ritz values are singular values
+        everything = self.space.size == min(self.space.op.shape)
+        if everything:  # Ritz values are singular values
             error = torch.zeros_like(error)
-        complete = taken_over or self.space.room == 0 or self.space.size >= least_basis(rank, self.block)
+        complete = taken_over or everything or self.space.size >= least_basis(rank, self.block)
         # Without a given rank the first value that is left out must be known as well.
         judged = slice(0, keep if self.goal.rank is None else rank)
         excess = float((error[:, judged] / self.goal.allowed(ritz.values)[:, judged]).max()) if complete else torch.inf
