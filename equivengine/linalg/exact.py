@@ -111,7 +111,12 @@ def take_apart(
     error = (op.resolution * S[:, :1]).expand_as(S)
     kept = slice(0, rank)
     identified, sine = bounds.subspace(S, error, error, error[:, 0], rank)
-    Vh = torch.stack([each.Vh[kept] for each in found if each.Vh is not None]) if vectors else None
+    Vh = None
+    if vectors:
+        if op.given is None:  # J was written over, and all of it is not copied
+            Vh = matrices if rank == n else matrices[:, kept].clone()
+        else:
+            Vh = torch.stack([each.Vh[kept] for each in found if each.Vh is not None])
     return SVDResult(
         U=U[:, :, kept],
         S=S[:, kept],
