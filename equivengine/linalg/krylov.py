@@ -194,6 +194,13 @@ class BlockKrylov:
         """V^T, [B, k, m] in the operator's dtype."""
         return _times(ritz.weights, self._right[:, : self.size])
 
+    def pulled_from(self, rows: Tensor) -> Tensor:
+        """|J^T q - row| for each vector q of the left basis and row of [B, size, m]: [B, size]."""
+        basis = self._right[:, : self.size]
+        panels = zip(basis.split(_PANEL, dim=2), rows.split(_PANEL, dim=2), strict=True)
+        squares = [(self._projected @ each.to(torch.float64) - row).square().sum(2) for each, row in panels]
+        return torch.stack(squares).sum(0).sqrt()
+
     def complete(self) -> tuple[Tensor, Tensor]:
         """A basis Q [B, n, n] of the whole left space, and J^T Q as rows [B, n, m]; n - size products.
 

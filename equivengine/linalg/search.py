@@ -17,6 +17,8 @@ from equivengine.linalg.products import Products
 _SPARE = 4
 #: Vectors of values within this of the last wanted one, relatively, are carried over as well; at most 2 rank + 16.
 _MIXED, _MOST_SPARE = 2e-2, 16
+#: Residuals within this many times the roundoff of coarse products say nothing.
+_ROUNDOFF = 2.0
 #: Steps between two looks at a space: its size over this.
 _LOOKS = 80
 #: Steps that fresh vectors get to show what the space has missed.
@@ -74,6 +76,7 @@ class Search:
         self._before: Tensor | None = None  # estimated errors that the space was taken over with
         self._judged = 0
         self._separated = False
+        self._carried: Tensor | None = None  # J_coarse^T u of the vectors that were taken over
         self._width = 0
         self._show_until = 0
         self.steps = 0
@@ -92,7 +95,9 @@ class Search:
         self._separated = near < values.shape[1]
         self._before = state.error
         self.space.starts = other.space.starts
-        return self._grow(ritz.left[:, : max(near, state.rank + _SPARE)])
+        kept = ritz.leading(max(near, state.rank + _SPARE))
+        self._carried = kept.values[:, :, None] * other.space.right_vectors(kept)
+        return self._grow(kept.left)
 
     def step(self) -> State:
         """One step; needs ``room``."""
@@ -157,8 +162,9 @@ class Search:
             # The residual of what has converged: roundoff of the products.
             share = ritz.residual / ritz.values.clamp_min(torch.finfo(torch.float64).tiny)
             noise = 1.5 * share.amin(1, keepdim=True) * ritz.values
-        if not (taken_over and self._separated):
-            error = torch.maximum(error, bounds.mixing(self._history[-1], ritz.residual, noise))
+        elif taken_over and self._separated:
+            noise = _ROUNDOFF * self._roundoff_of_carried()
+        error = torch.maximum(error, bounds.mixing(self._history[-1], ritz.residual, noise))
         everything = self.space.size == min(self.space.op.shape)
         if everything:  # Ritz values are singular values
             error = torch.zeros_like(error)
@@ -167,6 +173,16 @@ class Search:
         judged = slice(0, keep if self.goal.rank is None else rank)
         excess = float((error[:, judged] / self.goal.allowed(ritz.values)[:, judged]).max()) if complete else torch.inf
         return State(ritz, rank, error, excess)
+
+    def _roundoff_of_carried(self) -> Tensor:
+        """|J^T u - J_coarse^T u| over the vectors that were taken over, the largest: [B, 1].
+
+        What is left of their residuals beyond that is no roundoff: the coarse search has stopped too early, as it does
+        within a cluster, where values hardly move.
+        """
+        assert self._carried is not None
+        gap, self._carried = self.space.pulled_from(self._carried), None
+        return gap.amax(1, keepdim=True)
 
     def missed_copies(self) -> bool:
         """Whether there may be more copies of a wanted value than the space can hold.
