@@ -142,11 +142,35 @@ def kernels(document: dict[str, Any]) -> str:
     return table(head, rows)
 
 
+def honesty(document: dict[str, Any]) -> str:
+    """What bounds of singular values are worth."""
+    head = ["estimator", "rank", "values", "lower", "residual", "error", "ok", "sharpness", "90%", "misidentified"]
+    head += ["products / n"]
+    return table(
+        head,
+        [
+            [
+                row["estimator"],
+                str(row["rank"]),
+                str(row["values_ok"]),
+                *(number(row[name], ".2%") for name in ("lower", "residual", "error")),
+                number(row["ok"], ".0%"),
+                number(row["sharpness_median"], ".1f"),
+                number(row["sharpness_p90"], ".0f"),
+                f"{row['misidentified']} of {row['runs']}",
+                number(row["products"], ".2f"),
+            ]
+            for row in document["results"]
+        ],
+    )
+
+
 TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {
     "operators": operators,
     "memory": memory,
     "full_jacobian": full_jacobian,
     "kernels": kernels,
+    "honesty": honesty,
 }
 
 
