@@ -6,8 +6,8 @@ is held against the singular values of the float64 Jacobian by LAPACK. Counted a
 - lower: values that are at least `lower`; residual: values with some singular value within `residual`. Of all runs.
 - error: values within `error`, of runs with status ok.
 - ok: share of runs with status ok among the maps that a Krylov space can solve, within 2 min(n, m) products.
-- sharpness: `error` over the true error, where that exceeds 10 eps s_1 with the eps of float32, in any precision: nobody
-  who asked for three digits needs to know how far the eighth is off.
+- sharpness: `error` over the true error, where that exceeds 10 eps s_1 with the eps of float32, in any precision:
+  nobody who asked for three digits needs to know how far the eighth is off.
 - sharpness beyond: the same where the true error is smaller, but exceeds 10 eps s_1 of the final precision: float64.
 - misidentified: runs whose subspace counts as identified and is further from the true one than `subspace_error`, by the
   sine of the largest principal angle.

@@ -50,7 +50,7 @@ def assert_orthonormal(found, atol_u, atol_v):
 
 
 def assert_bounds_hold(found, truth):
-    """`lower` and `residual`, which are promised always; `error` where the status is ok. `truth` is the whole spectrum."""
+    """`lower` and `residual`, promised always, and `error` where the status is ok; `truth` is the whole spectrum."""
     r = len(found.S)
     assert (found.lower <= truth[:r]).all()
     assert ((found.S[:, None] - truth).abs().amin(1) <= found.residual).all()

@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 
-import honesty  # noqa: E402
+import honesty
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from svd_cases import Counting, assert_bounds_hold, assert_orthonormal, matrix
+from svd_cases import Counting, assert_orthonormal, matrix
 
 import equivengine as eqv
 from equivengine.linalg import svd
@@ -62,9 +62,7 @@ OPERATORS = {
     "scipy fp64": lambda: scipy_operator(np.float64),
     "scipy fp32": lambda: scipy_operator(np.float32),
     "Jacobian": lambda: eqv.JacobianOperator(lambda x: x @ J.float().T, torch.zeros(130)),
-    "Jacobian of an image": lambda: eqv.JacobianOperator(
-        lambda x: x.flatten(1) @ J.float().T, torch.zeros(2, 5, 13)
-    ),
+    "Jacobian of an image": lambda: eqv.JacobianOperator(lambda x: x.flatten(1) @ J.float().T, torch.zeros(2, 5, 13)),
     "Jacobian fp64": lambda: eqv.JacobianOperator(lambda x: x @ J.T, torch.zeros(130).double(), precision="fp64"),
 }
 

@@ -89,7 +89,9 @@ def matrices(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(J=matrices(), method=st.sampled_from(["exact", "randomized", "auto"]), seed=st.integers(0, 2**31), data=st.data())
+@given(
+    J=matrices(), method=st.sampled_from(["exact", "randomized", "auto"]), seed=st.integers(0, 2**31), data=st.data()
+)
 def test_every_matrix_gets_what_is_promised(J, method, seed, data):
     n, m = J.shape
     smaller = min(n, m)

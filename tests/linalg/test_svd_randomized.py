@@ -76,14 +76,16 @@ def test_a_smaller_tolerance_is_reached(name):
     assert spent[1] < spent[2]
 
 
-@pytest.mark.parametrize(("name", "tol", "count"), [("fast decay", 0.03, 25), ("decay 1/i", 0.095, 10), ("rank 10", 0.2, 10)])
+@pytest.mark.parametrize(
+    ("name", "tol", "count"), [("fast decay", 0.03, 25), ("decay 1/i", 0.095, 10), ("rank 10", 0.2, 10)]
+)
 @pytest.mark.parametrize("method", ["randomized", "exact", "auto"])
 def test_a_threshold_finds_all_values_above_it(name, tol, count, method):
     J = of(name)
     found = svd(J, tol=tol, method=method)
     assert found.status == "ok"
     assert found.S.shape == (count,)
-    assert (found.S > tol * found.S[0]).all()
+    assert found.S.min() > tol * found.S.max()
     truth = spectrum(name)
     assert ((found.S - truth[:count]).abs() <= 1e-3 * truth[0]).all()
     assert_bounds_hold(found, torch.linalg.svdvals(J))
