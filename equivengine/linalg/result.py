@@ -23,10 +23,11 @@ RESOLUTION = {torch.float32: 1e-6, torch.float64: 1e-14}
 class SVDResult:
     """J = U diag(S) Vh, or its leading part. For a batch of B matrices every tensor has a leading dimension B.
 
-    Signs: the entry of largest magnitude of every left singular vector is positive.
+    Signs: the entry of largest magnitude of every singular vector of the shorter side is positive: the left one where
+    n <= m, so that J^T has the transposed result.
 
     Attributes:
-        U: Left singular vectors [n, r], float64, orthonormal columns.
+        U: Left singular vectors [n, r], float64, orthonormal columns; where n > m, to the operator's precision.
         S: Singular values [r], float64, descending.
         Vh: Right singular vectors [r, m] in the operator's dtype, orthonormal rows; ``None`` if not asked for.
         lower: [r]. ``S`` minus roundoff: the i-th singular value is never below ``lower[i]`` (Ritz values are lower
