@@ -55,12 +55,10 @@ def random_directions(
     """Unit directions [count, m], float64, number ``start`` on of their stream."""
     import torch
 
-    kind = "random" if space is None else "null"
-    vectors = eqv.linalg.gaussian_directions(task.stream(kind), start, count, operator.shape[1]).to(operator.x.device)
     if space is not None:
-        vectors = space.null(vectors)
-        vectors /= torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        vectors = space.null(vectors)  # what normalising a short remainder blew up again
+        return space.random_null(task.stream("null"), start, count)
+    vectors = eqv.linalg.gaussian_directions(task.stream("random"), start, count, operator.shape[1])
+    vectors = vectors.to(operator.x.device)
     return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
 
 
