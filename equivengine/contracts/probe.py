@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from equivengine.jacobian import JacobianOperator
 
 Arity = Literal["one", "pair", "set"]
+ARITIES: tuple[Arity, ...] = ("one", "pair", "set")
 
 
 class Params(BaseModel):
@@ -82,7 +83,8 @@ class Probe(Generic[P]):
         name: What ``--plugin`` takes.
         version: Part of every unit's identity; raise it when results would change.
         summary: One line for ``equivengine ls probes``.
-        arity: How many samples one unit takes: "one", "pair" (original, target) or "set" (all of them).
+        arity: How many samples one unit takes: "one", "pair" (original, target) or "set" (all of them). Where that
+            depends on parameters, this is what the default ones mean, and `arity_of` says the rest.
         Params: Its parameters, a subclass of `Params`.
     """
 
@@ -91,6 +93,14 @@ class Probe(Generic[P]):
     summary: ClassVar[str] = ""
     arity: ClassVar[Arity] = "one"
     Params: ClassVar[type[Any]] = Params
+
+    @classmethod
+    def arity_of(cls, params: P) -> Arity:
+        """How many samples one unit takes with these parameters: `arity`, unless a probe says otherwise.
+
+        Plans are made with it, before any model is asked: it must be a function of ``params`` alone.
+        """
+        return cls.arity
 
     def run(self, task: ProbeTask[P]) -> ProbeResult:
         """Measure. Raise `EngineError` with advice where that is impossible; other exceptions fail the unit too."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from equivengine import API_VERSION
 from equivengine.contracts import hookspecs
-from equivengine.contracts.probe import Params, Probe
-from equivengine.errors import PluginError
+from equivengine.contracts.probe import ARITIES, Arity, Params, Probe
+from equivengine.errors import EngineError, PluginError
 from equivengine.runtime.records import Shelf, State, suggest
 
 
@@ -88,8 +88,25 @@ def check_class(cls: object, shelf: Shelf[Any]) -> None:
             raise PluginError(f"{cls.__name__}.Params is no subclass of equivengine.Params", got=repr(cls.Params))
         if not isinstance(getattr(cls, "version", None), str):
             raise PluginError(f"{cls.__name__} has no version", expected='a class attribute `version`, such as "1"')
-        if cls.arity not in ("one", "pair", "set"):
-            raise PluginError(f"{cls.__name__}.arity is unknown", expected="one, pair or set", got=repr(cls.arity))
+        if cls.arity not in ARITIES:
+            raise PluginError(f"{cls.__name__}.arity is unknown", expected=" or ".join(ARITIES), got=repr(cls.arity))
+
+
+def arity_of(cls: type[Probe[Any]], params: Params) -> Arity:
+    """How many samples a unit of the probe takes with these parameters, held to the contract.
+
+    Raises:
+        PluginError: If the probe's `arity_of` raises, or returns something else than an arity.
+    """
+    try:
+        arity = cls.arity_of(params)
+    except EngineError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{cls.__name__}.arity_of failed", got=one_line(error)) from error
+    if arity not in ARITIES:
+        raise PluginError(f"{cls.__name__}.arity_of returns no arity", expected=" or ".join(ARITIES), got=repr(arity))
+    return arity
 
 
 def why(error: BaseException, dist: Distribution | None) -> tuple[State, str]:

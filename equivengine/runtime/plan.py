@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from equivengine.contracts.dataset import Dataset
+from equivengine.contracts.probe import Arity
 from equivengine.contracts.unit import SampleRef, Unit, canonical_json
 from equivengine.errors import DataError, UsageError
 from equivengine.ops.substitute import ATTENTION
 from equivengine.runtime.config import RunConfig, probe_params
+from equivengine.runtime.contract import arity_of
 from equivengine.runtime.loading import UNREADABLE, Workbench
 
 PLAN_VERSION = 1
@@ -65,12 +67,14 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
 
     Raises:
         UsageError: If a name, parameter or limit makes no sense.
+        PluginError: If a probe does not say how many samples it takes.
         WeightsError, ModelError, DataError: If a model or image set cannot be had.
     """
     probes = []
     for request in config.probes:
         cls, _ = bench.registry.probe(request.name)
-        probes.append((cls, canonical_json(probe_params(cls, request.set).model_dump(mode="json"))))
+        params = probe_params(cls, request.set)
+        probes.append((cls, arity_of(cls, params), canonical_json(params.model_dump(mode="json"))))
     bench.registry.executor(config.executor)
 
     sources = [(uri, bench.images(uri)) for uri in config.images]
@@ -79,13 +83,13 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
     planned = 0
     for model in config.models:
         weights = bench.encoder(model).spec.weights_digest
-        for cls, params in probes:
+        for cls, arity, settings in probes:
             for uri, dataset in sources:
-                for samples in _tuples(cls.arity, uri, dataset, chosen[uri], config, bench):
+                for samples in _tuples(arity, uri, dataset, chosen[uri], config, bench):
                     unit = Unit(
                         probe=cls.name,
                         probe_version=cls.version,
-                        params=params,
+                        params=settings,
                         model=model,
                         weights_digest=weights,
                         samples=samples,
@@ -114,7 +118,7 @@ def _reference(uri: str, dataset: Dataset, index: int) -> SampleRef:
 
 
 def _tuples(
-    arity: str, uri: str, dataset: Dataset, originals: list[SampleRef], config: RunConfig, bench: Workbench
+    arity: Arity, uri: str, dataset: Dataset, originals: list[SampleRef], config: RunConfig, bench: Workbench
 ) -> list[tuple[SampleRef, ...]]:
     if arity == "one":
         return [(sample,) for sample in originals]
