@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equivengine.contracts.unit import SampleRef, Unit, canonical_json
-from equivengine.errors import StoreError, UsageError, WeightsError
+from equivengine.errors import PluginError, StoreError, UsageError, WeightsError
 from equivengine.runtime.config import validated
 from equivengine.runtime.engine import default_name, plan_of
 from equivengine.runtime.plan import Plan
@@ -154,6 +154,45 @@ def test_pairs_are_drawn_by_the_seed_for_each_original_on_its_own(plan):
 def test_pairs_take_their_targets_from_the_set_that_is_named(plan):
     for unit in plan(probe="difference", targets="noise:3?size=8&mode=L&seed=4").units:
         assert [s.images for s in unit.samples] == ["noise:6?size=8&mode=L", "noise:3?size=8&mode=L&seed=4"]
+
+
+def test_a_probe_may_say_from_its_parameters_how_many_samples_it_takes(plan, monkeypatch):
+    import equivengine_toys
+
+    arity_of = classmethod(lambda cls, params: {3: "one", 4: "pair", 5: "set"}[params.count])
+    monkeypatch.setattr(equivengine_toys.Measure, "arity_of", arity_of)
+
+    def sizes(**settings):
+        probes = [{"name": "measure", "set": settings}, {"name": "difference"}]
+        return [len(u.samples) for u in plan(probes=probes).units if u.probe == "measure"]
+
+    assert sizes() == [1] * 6
+    assert sizes(count=4) == [2] * 6
+    assert sizes(count=5) == [6]
+    as_pair = plan(probes=[{"name": "measure", "set": {"count": 4}}]).units
+    assert [u.samples for u in as_pair] == [u.samples for u in plan(probe="difference").units]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [("two", r"Measure\.arity_of returns no arity"), (None, "returns no arity"), (1 / 3, "returns no arity")],
+)
+def test_an_answer_that_is_no_arity_is_the_plugin_s_fault(plan, monkeypatch, answer, message):
+    import equivengine_toys
+
+    monkeypatch.setattr(equivengine_toys.Measure, "arity_of", classmethod(lambda cls, params: answer))
+    with pytest.raises(PluginError, match=message) as caught:
+        plan()
+    assert caught.value.expected == "one or pair or set"
+
+
+def test_a_probe_that_fails_to_say_its_arity_is_named(plan, monkeypatch):
+    import equivengine_toys
+
+    monkeypatch.setattr(equivengine_toys.Measure, "arity_of", classmethod(lambda cls, params: params.nothing))
+    with pytest.raises(PluginError, match=r"Measure\.arity_of failed") as caught:
+        plan()
+    assert "nothing" in caught.value.got
 
 
 def test_targets_of_the_same_content_are_passed_over(plan, photos, save_image):
