@@ -1,0 +1,93 @@
+"""The singular values of the Jacobian at an input: how many directions an encoder sees, and how unequally.
+
+The whole spectrum by default, from the Jacobian itself; its leading part with error bars where ``rank`` or ``tol`` is
+given. With ``compare`` the spectra and normal spaces of two inputs are held against each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import equivengine as eqv
+from equivengine_plugins.probes.spectrum.comparison import compare
+from equivengine_plugins.probes.spectrum.measure import Measured, measure
+from equivengine_plugins.probes.spectrum.parameters import SpectrumParams
+from equivengine_plugins.probes.spectrum.result import arrays_of, summary_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EQUIVENGINE_API = (1, 0)
+
+
+class Spectrum(eqv.Probe[SpectrumParams]):
+    """Singular values by `equivengine.linalg.svd`, ranks, null space; of one input, or of two against each other.
+
+    Effective rank: Roy and Vetterli, EUSIPCO 2007. Stable rank: Rudelson and Vershynin, J. ACM 2007.
+    """
+
+    name = "spectrum"
+    version = "3"
+    summary = "singular values of the Jacobian, its ranks and its null space; with compare=true of two images"
+    arity = "one"
+    Params = SpectrumParams
+
+    @classmethod
+    def arity_of(cls, params: SpectrumParams) -> Literal["one", "pair"]:
+        """Pairs with ``compare``."""
+        return "pair" if params.compare else "one"
+
+    def run(self, task: eqv.ProbeTask[SpectrumParams]) -> eqv.ProbeResult:
+        """Measure one input, or an original against a target."""
+        params = task.params
+        first = measure(task, task.jacobian(task.samples[0]), vectors=params.vectors > 0 or params.compare)
+        arrays, checks = arrays_of(first, params), dict(first.checks)
+        if not params.compare:
+            status, message = _status({"": first}, [])
+            summary = summary_of(first, params)
+            return eqv.ProbeResult(arrays, summary, checks, status, message, first.provenance())
+
+        second = measure(task, task.jacobian(task.samples[1]), vectors=True, stream="target-")
+        found = compare(task, first, second)
+        arrays |= arrays_of(second, params, "target_") | found.arrays
+        for name, check in second.checks.items():
+            checks[f"target_{name}"] = dataclasses.replace(check, description=f"target: {check.description}")
+        checks |= found.checks
+        summary = found.summary | summary_of(first, params, whose="original: ")
+        summary |= summary_of(second, params, "target_", "target: ")
+        status, message = _status({"original: ": first, "target: ": second}, found.faults)
+        provenance = {"original": first.provenance(), "target": second.provenance()}
+        return eqv.ProbeResult(arrays, summary, checks, status, message, provenance)
+
+    def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
+        """Spectra with their error bands, and principal angles of pairs, from the arrays of a result by name."""
+        from equivengine_plugins.probes.spectrum.drawing import draw
+
+        return draw(result)
+
+
+def _status(measured: Mapping[str, Measured], faults: list[str]) -> tuple[Literal["ok", "not_converged"], str]:
+    """Whether all that was asked for is known, and what to do where it is not; a remark otherwise.
+
+    Args:
+        measured: What was measured, by whose it is.
+        faults: Of a comparison.
+    """
+    open_ends = [
+        f"{whose}{each.found.message}" for whose, each in measured.items() if each.found.status == "not_converged"
+    ]
+    if open_ends or faults:
+        advice = ["raise tol, or --set method=exact; lower and residual stand"] if open_ends else []
+        return "not_converged", "; ".join([*open_ends, *advice, *faults])
+    methods = dict.fromkeys(each.found.method for each in measured.values() if not each.whole)
+    if not methods:
+        return "ok", ""
+    return "ok", f"only the leading singular values were asked for ({' and '.join(methods)}; provenance says why)"
+
+
+@eqv.hookimpl
+def equivengine_register_probes() -> list[type[eqv.Probe[SpectrumParams]]]:
+    """Register `Spectrum`."""
+    return [Spectrum]

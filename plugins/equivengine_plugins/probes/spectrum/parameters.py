@@ -1,0 +1,58 @@
+"""Parameters of the spectrum probe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+import equivengine as eqv
+
+
+class SpectrumParams(eqv.Params):
+    """Parameters of `Spectrum`."""
+
+    rank: int | None = Field(None, ge=1, description="Leading singular values to find; count. Unset: all.")
+    tol: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="With rank, the largest error of a value, relative; alone, all values above this fraction of s_1.",
+    )
+    method: Literal["auto", "exact", "randomized"] = Field(
+        "auto", description='"exact" writes J out; "randomized" is block Krylov; "auto" takes the cheaper one.'
+    )
+    mixed: bool = Field(False, description="Grow the Krylov space with bf16 products; needs rank or tol.")
+    vectors: int = Field(0, ge=0, le=10_000, description="Right singular vectors to store, from the top; count.")
+    threshold: float | None = Field(
+        None, gt=0, lt=1, description="Singular values below this fraction of s_1 count as zero; unset: the resolution."
+    )
+    compare: bool = Field(False, description="Take pairs (original, target), and compare spectra and normal spaces.")
+    angles: int | None = Field(
+        None,
+        ge=1,
+        description="With compare: leading vectors that span what is compared; count. Unset: rank, or all identified.",
+    )
+    noise_directions: int = Field(
+        4, ge=0, le=1000, description="Cotangents that are repeated in float64 to measure the noise of J; count."
+    )
+    trace_directions: int = Field(
+        16, ge=4, le=10_000, description="Cotangents that estimate |J|_F where J was not written out; count."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SpectrumParams:
+        partly = self.rank is not None or self.tol is not None
+        if not partly and self.method == "randomized":
+            raise ValueError("rank or tol with method=randomized: how much is wanted")
+        if not partly and self.mixed:
+            raise ValueError("rank or tol with mixed=true: the whole spectrum grows no Krylov space")
+        if self.mixed and self.method == "exact":
+            raise ValueError("method=auto or randomized with mixed=true: the exact way grows no Krylov space")
+        if self.rank is None and self.tol is not None and self.threshold is not None and self.threshold < self.tol:
+            raise ValueError("a threshold of at least tol: smaller values are not looked for")
+        if self.angles is not None and not self.compare:
+            raise ValueError("compare=true with angles")
+        if self.angles is not None and self.rank is not None and self.angles > self.rank:
+            raise ValueError("no more angles than rank")
+        return self
