@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 
@@ -15,6 +16,7 @@ import equivengine as eqv
 from equivengine.contracts.probe import ProbeTask
 from equivengine_plugins.probes.spectrum import Spectrum, SpectrumParams
 from equivengine_plugins.probes.spectrum.baseline import random_angles
+from equivengine_plugins.probes.spectrum.comparison import compare
 from equivengine_plugins.probes.spectrum.identified import spans_of
 from equivengine_plugins.probes.spectrum.measure import measure
 
@@ -344,6 +346,31 @@ def test_spans_that_equal_singular_values_leave_open_are_not_compared_silently(s
     assert found.summary["identified"].value == 0
     assert found.summary["original_span_error"].value == found.summary["target_span_error"].value == 1
     assert found.summary["angle_largest"].interval == (0.0, pytest.approx(math.pi / 2))
+
+
+def test_vectors_that_are_not_accurate_enough_come_with_advice_that_fits_how_they_were_found():
+    def faults(method, precision, **settings):
+        given = dataclasses.replace(turned_by(0.5, VALUES, SPEEDS, **settings), precision=precision)
+        both = []
+        for x in given.samples:
+            measured = measure(given, given.jacobian(x), vectors=True)
+            # A gap of 1 and a residual of 0.2: the span of two is off by an angle of about 0.4.
+            residual = torch.tensor([1e-3, 0.2, 1e-3, 1e-3, 1e-3], dtype=torch.float64)
+            found = dataclasses.replace(measured.found, residual=residual[: len(measured.found.S)], method=method)
+            both.append(dataclasses.replace(measured, found=found))
+        found = compare(given, *both)
+        assert found.summary["identified"].value == 0
+        assert 0.1 < found.summary["original_span_error"].value < 1
+        return " ".join(found.faults)
+
+    text = faults("randomized", "fp64", rank=2, method="exact")
+    assert "the leading 2 right vectors of original and target is not accurate enough" in text
+    assert "--set angles=1," in text
+    assert "lower tol, or --set method=exact" in text
+    assert "--set rank=" not in text  # 6 are more than there are
+    text = faults("exact", "fp32", angles=2)
+    assert text.endswith("--set angles=1, or --precision fp64")
+    assert "method=exact" not in text
 
 
 def test_by_default_the_widest_span_that_is_identified_is_compared():

@@ -114,7 +114,7 @@ def compare(task: eqv.ProbeTask[SpectrumParams], original: Measured, target: Mea
         )
     gap = abs(float(np.sum(np.cos(angles) ** 2) - np.sum(seen["original"]))) / k
     checks = {"shares": eqv.Check.at_most(gap, 1e-5, "squared cosines add up to the shares of the vectors, over k")}
-    return Comparison(_arrays(angles, chance, seen, original, target), summary, checks, _faults(k, spans))
+    return Comparison(_arrays(angles, chance, seen, original, target), summary, checks, _faults(task, k, both, spans))
 
 
 def _how_many(params: SpectrumParams, both: dict[str, Measured], spans: dict[str, Spans]) -> int:
@@ -197,23 +197,36 @@ def _arrays(
     }
 
 
-def _faults(k: int, spans: dict[str, Spans]) -> list[str]:
+def _faults(
+    task: eqv.ProbeTask[SpectrumParams], k: int, both: dict[str, Measured], spans: dict[str, Spans]
+) -> list[str]:
+    """Whose span is not identified, and what to do about it."""
     import numpy as np
 
-    unresolved = [whose for whose, each in spans.items() if not each.apart[k - 1]]
+    equal = [whose for whose, each in spans.items() if not each.apart[k - 1]]
     coarse = [whose for whose, each in spans.items() if each.apart[k - 1] and not each.identified[k - 1]]
+    if not equal and not coarse:
+        return []
     faults = []
-    if unresolved:
+    if equal:
         faults.append(
-            f"the span of the leading {k} right vectors of {' and '.join(unresolved)} is not identifiable: the last of "
-            "them and the one that follows have equal singular values within their errors"
+            f"the span of the leading {k} right vectors of {' and '.join(equal)} is not identifiable: the last of them "
+            "and the one that follows have equal singular values within their errors"
         )
     if coarse:
         faults.append(f"the span of the leading {k} right vectors of {' and '.join(coarse)} is not accurate enough")
-    if faults:
-        most = min(len(each.sine) for each in spans.values())
-        good = np.flatnonzero(np.logical_and(*(each.identified[:most] for each in spans.values()))) + 1
-        near = good[np.argsort(np.abs(good - k), kind="stable")][:3]
-        instead = f"--set angles={' or '.join(str(other) for other in sorted(near))}, or " if len(near) else ""
-        faults.append(f"so their angles say little: {instead}lower tol, --set method=exact, or --precision fp64")
+    advice = []
+    most = min(len(each.sine) for each in spans.values())
+    good = np.flatnonzero(np.logical_and(*(each.identified[:most] for each in spans.values()))) + 1
+    if len(good):
+        near = sorted(good[np.argsort(np.abs(good - k), kind="stable")][:3])
+        advice.append(f"--set angles={' or '.join(str(other) for other in near)}")
+    if any(measured.found.method == "randomized" for measured in both.values()):
+        more = k + max(4, k // 2)
+        if task.params.rank is not None and task.params.rank < more <= min(both["original"].shape):
+            advice.append(f"look for more than is compared (--set rank={more} --set angles={k})")
+        advice.append("lower tol, or --set method=exact")
+    elif task.precision == "fp32":
+        advice.append("--precision fp64")
+    faults.append("so their angles say little" + (f"; instead: {', or '.join(advice)}" if advice else ""))
     return faults
