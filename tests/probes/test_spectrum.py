@@ -349,28 +349,30 @@ def test_spans_that_equal_singular_values_leave_open_are_not_compared_silently(s
 
 
 def test_vectors_that_are_not_accurate_enough_come_with_advice_that_fits_how_they_were_found():
-    def faults(method, precision, **settings):
+    def faults(found_by, precision="fp64", **settings):
         given = dataclasses.replace(turned_by(0.5, VALUES, SPEEDS, **settings), precision=precision)
         both = []
         for x in given.samples:
             measured = measure(given, given.jacobian(x), vectors=True)
-            # A gap of 1 and a residual of 0.2: the span of two is off by an angle of about 0.4.
-            residual = torch.tensor([1e-3, 0.2, 1e-3, 1e-3, 1e-3], dtype=torch.float64)
-            found = dataclasses.replace(measured.found, residual=residual[: len(measured.found.S)], method=method)
+            # The gap is 1: the span of k is off by an angle of 0.2 or more.
+            residual = torch.full_like(measured.found.S, 1e-3)
+            residual[given.params.angles - 1] = 0.2
+            found = dataclasses.replace(measured.found, residual=residual, method=found_by)
             both.append(dataclasses.replace(measured, found=found))
         found = compare(given, *both)
         assert found.summary["identified"].value == 0
         assert 0.1 < found.summary["original_span_error"].value < 1
         return " ".join(found.faults)
 
-    text = faults("randomized", "fp64", rank=2, method="exact")
-    assert "the leading 2 right vectors of original and target is not accurate enough" in text
-    assert "--set angles=1," in text
-    assert "lower tol, or --set method=exact" in text
-    assert "--set rank=" not in text  # 6 are more than there are
+    text = faults("randomized", angles=3)
+    assert "the leading 3 right vectors of original and target is not accurate enough" in text
+    assert text.endswith("--set angles=1 or 2, or lower tol, or --set method=exact")
+    text = faults("randomized", angles=1, rank=3)
+    assert "look for more than is compared (--set rank=5 --set angles=1), or lower tol" in text
     text = faults("exact", "fp32", angles=2)
-    assert text.endswith("--set angles=1, or --precision fp64")
-    assert "method=exact" not in text
+    assert text.endswith("instead: --set angles=1, or --precision fp64")
+    text = faults("exact", "fp64", angles=1)
+    assert text.endswith("so their angles say little")
 
 
 def test_by_default_the_widest_span_that_is_identified_is_compared():
