@@ -23,8 +23,10 @@ SAFETY = 5.0
 SAFETY_OF_HALF = 2.0
 #: Times the residual of close values.
 SAFETY_OF_MIXING = 3.0
+#: Most close values that are taken together.
+GROUP = 8
 #: A subspace counts as identified where the sine of its error is at most this.
-_SAME = 0.1
+SAME = 0.1
 #: Ratios of successive rises beyond this say no more than "slow".
 _SLOWEST = 0.98
 _FASTEST = 0.1
@@ -59,35 +61,50 @@ def remaining(history: list[Tensor], rise: Tensor | None, floor: Tensor, k: int)
 def mixing(values: Tensor, residual: Tensor, floor: Tensor) -> Tensor:
     """Errors of Ritz values that stand close together, [B, k]: their vectors are mixtures, and rise slowly.
 
-    The residual rho where neighbours are nearer than rho, and rho^2 / gap where they are not (Kato and Temple).
+    The residual rho itself, or rho^2 over the gap below (Kato and Temple), whichever is less. Of a value whose next
+    neighbours are near, rho^2 is summed over a group of up to `GROUP` values, and the gap is the one below the group:
+    within it, mixtures of vectors do not move values to first order.
 
     Args:
-        values: All Ritz values [B, d].
-        residual: Of the first k, [B, k].
+        values: Ritz values [B, d].
+        residual: Of the first k of them, [B, k].
         floor: What roundoff contributes to the residuals, [B, 1] or [B, k].
     """
     k = residual.shape[1]
-    below = torch.nn.functional.pad(values, (0, 1))
-    gap = (below[:, :-1] - below[:, 1:])[:, :k]
     square = (residual.square() - floor.square()).clamp_min(0)
-    return SAFETY_OF_MIXING * torch.minimum(square.sqrt(), square / gap.clamp_min(1e-300))
+    # What lies below the last Ritz value is not known.
+    gaps = torch.nn.functional.pad(values[:, :-1] - values[:, 1:], (0, 1))[:, :k].clamp_min(1e-300)
+    found, summed = square.sqrt(), torch.zeros_like(square)
+    for width in range(min(GROUP, k)):
+        # Row i: the group of the values i to i + width.
+        summed = summed + torch.nn.functional.pad(square[:, width:], (0, width), value=torch.inf)
+        gap = torch.nn.functional.pad(gaps[:, width:], (0, width), value=1.0)
+        found = torch.minimum(found, summed / gap)
+    return SAFETY_OF_MIXING * found
 
 
-def subspace(values: Tensor, errors: Tensor, allowed: Tensor, defects: Tensor, rank: int) -> tuple[Identified, float]:
+def subspace(
+    values: Tensor, errors: Tensor, allowed: Tensor, defects: Tensor, rank: int, *, square: bool
+) -> tuple[Identified, float]:
     """Whether the leading ``rank`` vectors span a subspace of their own, and the sine of its error (Wedin, BIT 1972).
 
     Args:
-        values: [B, > rank], or [B, rank] where there are no more.
+        values: [B, > rank], or [B, rank] where there are no more: the next one is then zero.
         errors: Of the values.
         allowed: What errors were asked for: values that agree within these cannot be told apart.
         defects: |J V - U S| of the leading triplets, [B].
         rank: r.
+        square: Whether J is, so that all its vectors span everything.
 
     Returns:
         The worst of the batch, and its error, at most 1.
     """
     if values.shape[1] <= rank:
-        return "identified", 0.0
+        if square:
+            return "identified", 0.0
+        values, errors, allowed = (
+            torch.nn.functional.pad(each[:, :rank], (0, 1)) for each in (values, errors, allowed)
+        )
     pair = slice(rank - 1, rank + 1)
     gap = values[:, rank - 1] - values[:, rank]
     sine = (defects / (gap - errors[:, rank]).clamp_min(1e-300)).clamp_max(1.0)
@@ -97,4 +114,4 @@ def subspace(values: Tensor, errors: Tensor, allowed: Tensor, defects: Tensor, r
         return "not_identifiable", 1.0
     if bool(blurred.any()):
         return "not_converged", 1.0
-    return ("identified" if worst <= _SAME else "not_converged"), worst
+    return ("identified" if worst <= SAME else "not_converged"), worst

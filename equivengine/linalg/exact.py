@@ -110,7 +110,7 @@ def take_apart(
         U = basis.mT @ U
     error = (op.resolution * S[:, :1]).expand_as(S)
     kept = slice(0, rank)
-    identified, sine = bounds.subspace(S, error, error, error[:, 0], rank)
+    identified, sine = bounds.subspace(S, error, error, error[:, 0], rank, square=n == op.shape[1])
     Vh = None
     if vectors:
         if op.given is None:  # J was written over, and all of it is not copied

@@ -120,10 +120,9 @@ class BlockKrylov:
         """Random orthonormal rows, [B, count, n]."""
         return self._orthonormal_to_basis(self._random(count))
 
-    def next_block(self, count: int) -> Tensor:
-        """Orthonormal rows [B, count, n]: what J J^T made of the last ``count`` vectors."""
-        count = min(count, self.room)
-        return self._orthonormal_to_basis(self._pushed[:, self.size - count : self.size])
+    def next_block(self, sources: list[int]) -> Tensor:
+        """Orthonormal rows [B, b, n]: what J J^T made of the basis vectors with these numbers."""
+        return self._orthonormal_to_basis(self._pushed[:, sources[: self.room]])
 
     def _random(self, count: int) -> Tensor:
         """[B, count, n]: the same for every matrix of a batch, so that its composition does not matter."""

@@ -80,7 +80,7 @@ def _result(op: Products, run: Search, state: State, stopped: str, plan: Plan) -
     kept = slice(0, rank)
     allowed = run.goal.allowed(ritz.values)
     defect = ritz.defect[:, rank - 1] + noise[:, 0]
-    identified, sine = bounds.subspace(ritz.values, error, allowed, defect, rank)
+    identified, sine = bounds.subspace(ritz.values, error, allowed, defect, rank, square=_is_square(op))
     converged = stopped == "converged"
     Vh = None
     if plan.vectors:
@@ -103,6 +103,10 @@ def _result(op: Products, run: Search, state: State, stopped: str, plan: Plan) -
         subspace_error=sine,
         products_by_precision=dict(op.counts),
     )
+
+
+def _is_square(op: Products) -> bool:
+    return op.shape[0] == op.shape[1]
 
 
 def _message(op: Products, run: Search, state: State, converged: bool) -> str:

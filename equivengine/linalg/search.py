@@ -77,7 +77,8 @@ class Search:
         self._judged = 0
         self._separated = False
         self._carried: Tensor | None = None  # J_coarse^T u of the vectors that were taken over
-        self._width = 0
+        self._ends: list[int] = []  # numbers of the vectors that the next step continues
+        self._waiting: list[int] = []  # and of those that wait while fresh vectors show what they find
         self._show_until = 0
         self.steps = 0
         self.state: State | None = None
@@ -104,11 +105,14 @@ class Search:
         space = self.space
         if self.steps == 0:
             return self._grow(space.first_block(min(self.block, space.room)))
-        return self._grow(space.next_block(self._width))
+        if self._waiting and not self.showing:
+            self._ends, self._waiting = self._waiting + self._ends, []
+        return self._grow(space.next_block(self._ends))
 
     def add_fresh(self) -> State:
         """Go on with new random vectors alone, as many as there have been: they show what the space has missed."""
         self._show_until = self.steps + _STEPS_TO_SHOW
+        self._waiting = self._waiting + self._ends
         return self._grow(self.space.first_block(min(self.space.starts, self.room)))
 
     @property
@@ -122,7 +126,7 @@ class Search:
         return self.space.room
 
     def _grow(self, block: Tensor) -> State:
-        self._width = block.shape[1]
+        self._ends = list(range(self.space.size, self.space.size + block.shape[1]))
         self.space.grow(block)
         self.steps += 1
         # The small problem costs d^3: of a large space not every step is looked at.
@@ -149,6 +153,7 @@ class Search:
         self._history = [*self._history[-2:], ritz.values]
         rank = self.goal.rank_of(ritz.values)
         keep = min(rank + 1, ritz.values.shape[1])
+        group = ritz.leading(min(keep + bounds.GROUP, ritz.values.shape[1]))
         ritz = ritz.leading(keep)
         floor = 0.1 * self.goal.resolution * ritz.values[:, :1]
         if taken_over:
@@ -161,10 +166,10 @@ class Search:
         if self._coarse:
             # The residual of what has converged: roundoff of the products.
             share = ritz.residual / ritz.values.clamp_min(torch.finfo(torch.float64).tiny)
-            noise = 1.5 * share.amin(1, keepdim=True) * ritz.values
+            noise = 1.5 * share.amin(1, keepdim=True) * group.values
         elif taken_over and self._separated:
             noise = _ROUNDOFF * self._roundoff_of_carried()
-        error = torch.maximum(error, bounds.mixing(self._history[-1], ritz.residual, noise))
+        error = torch.maximum(error, bounds.mixing(self._history[-1], group.residual, noise)[:, :keep])
         everything = self.space.size == min(self.space.op.shape)
         if everything:  # Ritz values are singular values
             error = torch.zeros_like(error)
@@ -221,7 +226,7 @@ class Search:
         per_step = (torch.tensor(known[0]).log() - torch.tensor(known[-1]).log()) / (len(known) - 1)
         if per_step <= 0:
             return torch.inf
-        return float(torch.tensor(known[-1]).log() / per_step) * 2 * self._width
+        return float(torch.tensor(known[-1]).log() / per_step) * 2 * len(self._ends)
 
 
 def search(run: Search, *, may_give_up: bool) -> tuple[State, str]:

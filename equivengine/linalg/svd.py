@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from equivengine.errors import UsageError
+from equivengine.linalg import bounds
 from equivengine.linalg.exact import solve_exact
 from equivengine.linalg.goal import VALUE_TOL, Goal
 from equivengine.linalg.products import NotFiniteError, Products, products_of
@@ -122,8 +123,13 @@ def _with_noise(found: SVDResult, op: Products, count: int) -> SVDResult:
     gap = torch.linalg.vector_norm(op.pull(u).to(torch.float64) - exact.pull(u), dim=2).amax(1, keepdim=True)
     exact.release()
     wider = (_NOISE_SAFETY * gap - op.resolution * found.S[:, :1]).clamp_min(0)
+    sine = min(
+        1.0, found.subspace_error * float((1 + wider / (op.resolution * found.S[:, :1]).clamp_min(1e-300)).max())
+    )
     return dataclasses.replace(
         found,
+        subspace="not_converged" if found.subspace == "identified" and sine > bounds.SAME else found.subspace,
+        subspace_error=sine,
         lower=(found.lower - wider).clamp_min(0),
         residual=found.residual + wider,
         error=found.error + wider,

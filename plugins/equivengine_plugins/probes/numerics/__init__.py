@@ -121,7 +121,7 @@ class Numerics(eqv.Probe[NumericsParams]):
             spaces = {"normal": found.Vh[: found.rank], "null": found.Vh}
             for kind, count in asked.items():
                 if count:
-                    space = eqv.linalg.Subspace.from_orthonormal(spaces[kind])
+                    space = eqv.linalg.Subspace(spaces[kind])
                     directions[kind] = random_units(task, f"radius-{kind}", count, m, space, kind)
         measured = {kind: measure_linearisation(task, exact, d, lengths) for kind, d in directions.items()}
         return measured, frobenius, note
