@@ -19,12 +19,15 @@ from equivengine.errors import NumericsError
 from equivengine.linalg import bounds
 from equivengine.linalg.directions import gaussian_directions
 from equivengine.linalg.goal import Goal
+from equivengine.linalg.krylov import split_off
 from equivengine.linalg.orthonormal import orthonormalise
 from equivengine.linalg.products import NotFiniteError, Products
 from equivengine.linalg.result import SVDResult
 from equivengine.ops.gram import gram
 from equivengine.ops.memory import free_bytes
 
+#: Not a seed that anybody draws directions from.
+_FILL_SEED = 0xF111_5EED
 #: Bytes of a float64 panel.
 _PANEL_BYTES = 64 << 20
 
@@ -190,10 +193,25 @@ def exact(matrix: Tensor, vectors: int, *, scratch: bool) -> Exact:
     frobenius = float(squares_of_rows.trace().sqrt())
     if vectors == 0:
         return Exact(U, S, None, frobenius)
-    # Values that squaring lost have no vectors; orthonormalising puts others in their place.
+    # Values that squaring lost have no vectors.
+    found = int((S[:vectors] > 1e-7 * S[0]).sum())
     inverse = torch.where(S[:vectors] > 1e-7 * S[:1], 1 / S[:vectors].clamp_min(1e-300), 0.0)
     Vh = _times(U[:, :vectors].T * inverse[:, None], matrix, scratch)
-    return Exact(U, S, orthonormalise(Vh, out=Vh).Q, frobenius)
+    orthonormalise(Vh[:found], out=Vh[:found])
+    _complete(Vh, found)
+    return Exact(U, S, Vh, frobenius)
+
+
+def _complete(rows: Tensor, found: int) -> None:
+    """Put random directions, orthonormal and orthogonal to the first ``found`` rows [r, m], behind these, in place."""
+    basis, rest = rows[:found], rows[found:]
+    if not len(rest):
+        return
+    rest.normal_(generator=torch.Generator(rows.device).manual_seed(_FILL_SEED))
+    # Twice: normalising blows up what was left of the basis.
+    for _ in range(2):
+        split_off(rest[None], basis[None])
+        orthonormalise(rest, out=rest)
 
 
 def _by_triangle(matrix: Tensor, vectors: int, scratch: bool) -> Exact:

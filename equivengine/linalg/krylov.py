@@ -110,10 +110,10 @@ class BlockKrylov:
     def _orthonormalise_right(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Rows = C P + L (new rows), in place: C [B, b, size] and L [B, b, b] in float64."""
         basis = self._right[:, : self.size]
-        C = _split_off(rows, basis) + _split_off(rows, basis)
+        C = split_off(rows, basis) + split_off(rows, basis)
         L = orthonormalise(rows, out=rows).L
         # Normalising a short remainder has blown up what was left of the basis in it.
-        C = C + L @ _split_off(rows, basis)
+        C = C + L @ split_off(rows, basis)
         return C, L @ orthonormalise(rows, out=rows).L
 
     def first_block(self, count: int) -> Tensor:
@@ -214,7 +214,7 @@ class BlockKrylov:
         return self._left, self._right
 
 
-def _split_off(rows: Tensor, basis: Tensor) -> Tensor:
+def split_off(rows: Tensor, basis: Tensor) -> Tensor:
     """Subtract from rows [B, b, m], in place, their part in the basis [B, d, m]; returns its coefficients [B, b, d]."""
     found = torch.zeros(*rows.shape[:2], basis.shape[1], dtype=torch.float64, device=rows.device)
     with ieee_float32():
