@@ -2,7 +2,7 @@
 
 float32: the Gram matrix J J^T is accumulated in float64 by panels of columns, and s = sqrt(eigenvalues). Squaring the
 condition number costs nothing that float32 entries had. float64: J = L Q by `orthonormalise`, and the SVD of the
-triangle, which resolves values down to 1e-14 s_1. Right singular vectors are written over J, by panels of columns.
+triangle, which resolves values down to 2e-14 s_1. Right singular vectors are written over J, by panels of columns.
 """
 
 from __future__ import annotations

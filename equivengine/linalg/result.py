@@ -16,7 +16,7 @@ Identified = Literal["identified", "not_converged", "not_identifiable"]
 
 #: Relative resolution s / s_1 of a Jacobian in a precision. float32 entries of a derivative are themselves wrong by
 #: 1e-10 .. 1e-7 s_1 (roundoff of the derivative), so singular values below 1e-6 s_1 are noise, however they are found.
-RESOLUTION = {torch.float32: 1e-6, torch.float64: 1e-14}
+RESOLUTION = {torch.float32: 1e-6, torch.float64: 2e-14}
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def _check(
                 "tol is out of range",
                 expected=f"{floor:g}, the resolution of {op.precision}, to 1",
                 got=tol,
-                hint='pass precision="fp64" for smaller ones' if 1e-14 <= tol < floor else None,
+                hint='pass precision="fp64" for smaller ones' if 2e-14 <= tol < floor else None,
             )
     if method == "randomized" and rank is None and tol is None:
         raise UsageError(

@@ -64,9 +64,9 @@ def test_mixing_is_the_residual_or_its_square_over_the_gap(gap, rho):
     assert float(bounds.mixing(values, residual, residual)) == 0
 
 
-def subspace(values, errors, allowed, defect, rank):
+def subspace(values, errors, allowed, defect, rank, *, square=True):
     rows = [torch.tensor([row], dtype=torch.float64) for row in (values, errors, allowed)]
-    return bounds.subspace(*rows, torch.tensor([defect], dtype=torch.float64), rank)
+    return bounds.subspace(*rows, torch.tensor([defect], dtype=torch.float64), rank, square=square)
 
 
 def test_a_wide_gap_identifies_a_subspace_by_the_theorem_of_wedin():
@@ -90,12 +90,28 @@ def test_large_errors_are_a_matter_of_convergence():
 def test_the_worst_of_a_batch_counts():
     values = torch.tensor([[3.0, 1.0], [3.0, 3.0]], dtype=torch.float64)
     small = torch.full_like(values, 1e-6)
-    assert bounds.subspace(values, small, small, torch.zeros(2).double(), 1) == ("not_identifiable", 1.0)
-    assert bounds.subspace(values[:1], small[:1], small[:1], torch.zeros(1).double(), 1) == ("identified", 0.0)
+    assert bounds.subspace(values, small, small, torch.zeros(2).double(), 1, square=True) == ("not_identifiable", 1.0)
+    assert bounds.subspace(values[:1], small[:1], small[:1], torch.zeros(1).double(), 1, square=True) == (
+        "identified",
+        0.0,
+    )
 
 
-def test_all_vectors_span_everything():
+def test_all_vectors_of_a_square_matrix_span_everything():
     assert subspace([3.0, 3.0], [1.0, 1.0], [1.0, 1.0], 1.0, 2) == ("identified", 0.0)
+
+
+def test_the_rows_of_a_wide_matrix_span_a_space_of_their_own_where_none_is_lost():
+    assert subspace([3.0, 2.0], [1e-6] * 2, [1e-6] * 2, 1e-6, 2, square=False) == ("identified", pytest.approx(5e-7))
+    assert subspace([3.0, 1e-7], [1e-6] * 2, [1e-6] * 2, 1e-6, 2, square=False) == ("not_identifiable", 1.0)
+
+
+def test_close_values_are_judged_as_a_group():
+    values = torch.tensor([[2.0, 2.0 - 1e-9, 1.0, 0.5]], dtype=torch.float64)
+    residual = torch.full((1, 3), 1e-3, dtype=torch.float64)
+    found = bounds.mixing(values, residual, torch.zeros_like(residual))[0] / bounds.SAFETY_OF_MIXING
+    assert float(found[0]) == pytest.approx(2e-6, rel=1e-6)  # both residuals, over the gap below both
+    assert float(found[1]) == pytest.approx(1e-6, rel=1e-6)
 
 
 @given(ratio=st.floats(0.05, 0.99), perturbation=st.floats(1e-6, 1e-2), seed=st.integers(0, 1000))
@@ -110,7 +126,7 @@ def test_wedin_covers_perturbed_subspaces(ratio, perturbation, seed):
         torch.linalg.matrix_norm(J.T @ U[:, :2] - Vh[:2].T * S[:2]),
     )
     errors = (S - J.diagonal().sort(descending=True).values).abs()[None]
-    state, sine = bounds.subspace(S[None], errors, errors, 2**0.5 * defect[None], 2)
+    state, sine = bounds.subspace(S[None], errors, errors, 2**0.5 * defect[None], 2, square=True)
     assert state != "not_identifiable"
     true = torch.linalg.matrix_norm(Vh[:2, 2:], 2)
     assert float(true) <= sine
