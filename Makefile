@@ -87,6 +87,8 @@ bench: $(BUILT)  ## measure time, memory and accuracy into bench/results/; leave
 	$(PY) bench/operators.py --memory
 	$(PY) bench/full_jacobian.py
 	$(PY) bench/kernels.py
+	$(PY) bench/svd.py
+	$(PY) bench/orthonormalise.py
 	OMP_NUM_THREADS=1 $(PY) bench/honesty.py
 	$(PY) bench/tables.py
 

@@ -165,11 +165,78 @@ def honesty(document: dict[str, Any]) -> str:
     )
 
 
+def svd(document: dict[str, Any]) -> str:
+    """One table for each model."""
+    found = []
+    for case in document["results"]:
+        found.append(f"**{case['model']}, n = {case['n']}, leading {case['rank']} to {document['tol']:g}**\n")
+        head = [
+            "way",
+            "seconds",
+            "forward passes",
+            "of ours, exact",
+            "of jacrev + linalg.svd",
+            "products",
+            "error",
+            "MB",
+        ]
+        found.append(table(head, [_svd(row) for row in case["ways"]]))
+    return "\n".join(found)
+
+
+def _svd(row: dict[str, Any]) -> list[str]:
+    if "error" in row:
+        return [row["way"], f"fails: {failure(row['error'])}", *[""] * 6]
+    middle = {name: sorted(row[name])[len(row[name]) // 2] for name in ("seconds", "forwards")}
+    by = row.get("products_by_precision")
+    products = ", ".join(f"{count} {name}" for name, count in by.items()) if by else number(row["products"], "d")
+    return [
+        row["way"],
+        f"{middle['seconds']:.3g}",
+        f"{middle['forwards']:.0f}",
+        *(number(row.get(name, {}).get("median"), ".3f") for name in ("over_exact", "over_stock")),
+        products,
+        f"{row['relative_error']:.0e}",
+        f"{row['peak_bytes'] / 2**20:.0f}",
+    ]
+
+
+def orthonormalise(document: dict[str, Any]) -> str:
+    """One row for each block."""
+    head = [
+        "k x m",
+        "condition",
+        "precision",
+        "ours, ms",
+        "linalg.qr / ours",
+        "rank",
+        "max abs(Q Q^T - 1)",
+        "reconstruction",
+    ]
+    return table(head, [_orthonormalise(row) for row in document["results"]])
+
+
+def _orthonormalise(row: dict[str, Any]) -> list[str]:
+    ratio = row["qr_over_ours"]
+    return [
+        f"{row['k']} x {row['m']:,}",
+        row["block"],
+        row["precision"],
+        f"{1e3 * row['seconds']['ours']:.1f}",
+        f"{ratio['median']:.2f} ({ratio['min']:.2f} - {ratio['max']:.2f})",
+        str(row["rank"]),
+        f"{row['orthogonality']:.0e}",
+        f"{row['reconstruction']:.0e}",
+    ]
+
+
 TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {
     "operators": operators,
     "memory": memory,
     "full_jacobian": full_jacobian,
     "kernels": kernels,
+    "svd": svd,
+    "orthonormalise": orthonormalise,
     "honesty": honesty,
 }
 

@@ -72,3 +72,40 @@ def test_the_page_explains_every_way_that_is_compared():
     named = {line.split('"')[1] for line in source.splitlines() if line.startswith('    Way("')}
     assert len(named) > 8
     assert not [name for name in named if f"`{name}`" not in tables.PAGE.read_text(encoding="utf-8")]
+
+
+def test_singular_values_stand_beside_what_they_cost(tmp_path):
+    way = {
+        "way": "ours, randomized",
+        "seconds": [40.0, 42.0, 41.0],
+        "forwards": [120.0, 121.0, 122.0],
+        "over_exact": {"median": 0.1667},
+        "products": 130,
+        "products_by_precision": {"fp32": 128, "bf16": 2},
+        "relative_error": 4.3e-6,
+        "peak_bytes": 3 * 2**20,
+    }
+    failed = {"way": "skerch", "error": "skerch is not installed", "seconds": [], "forwards": []}
+    case = {"model": "vit_b16", "n": 768, "m": 150528, "rank": 16, "ways": [way, failed]}
+    (tmp_path / "svd-a.json").write_text(json.dumps(document("cpu", [case]) | {"tol": 1e-3}))
+    section = tables.section("svd", tmp_path)
+    assert "**vit_b16, n = 768, leading 16 to 0.001**" in section
+    assert "| ours, randomized | 41 | 121 | 0.167 | - | 128 fp32, 2 bf16 | 4e-06 | 3 |" in section
+    assert "| skerch | fails: skerch is not installed |" in section
+
+
+def test_orthonormal_rows_stand_beside_qr(tmp_path):
+    row = {
+        "k": 64,
+        "m": 150528,
+        "block": "1e3",
+        "precision": "fp32",
+        "seconds": {"ours": 0.0312, "qr": 0.12},
+        "qr_over_ours": {"median": 3.9, "min": 3.5, "max": 4.1},
+        "rank": 64,
+        "orthogonality": 1.2e-7,
+        "reconstruction": 2e-8,
+    }
+    (tmp_path / "orthonormalise-a.json").write_text(json.dumps(document("cpu", [row])))
+    section = tables.section("orthonormalise", tmp_path)
+    assert "| 64 x 150,528 | 1e3 | fp32 | 31.2 | 3.90 (3.50 - 4.10) | 64 | 1e-07 | 2e-08 |" in section
