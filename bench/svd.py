@@ -155,7 +155,7 @@ def main() -> None:
             over = row.get("over_exact", {}).get("median", float("nan"))
             print(
                 f"{name:9} {row['way']:26} {clock.median(row['seconds']):8.2f} s  {over:6.3f} of exact  "
-                f"products {row['products']}  error {row['relative_error']:.1e}  {row['peak_bytes'] / 2**20:.0f} MiB"
+                f"products {row['products']}  error {row['relative_error']:.1e}"
             )
         # Else two models would lie in memory while the next one is made.
         del subject

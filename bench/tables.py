@@ -197,7 +197,7 @@ def _svd(row: dict[str, Any]) -> list[str]:
         *(number(row.get(name, {}).get("median"), ".3f") for name in ("over_exact", "over_stock")),
         products,
         f"{row['relative_error']:.0e}",
-        f"{row['peak_bytes'] / 2**20:.0f}",
+        number(row["peak_bytes"] and row["peak_bytes"] / 2**20, ".0f"),
     ]
 
 
