@@ -130,7 +130,7 @@ def _skerch(subject: Subject, rank: int, tol: float) -> Found:
 
 def _plenoptic(subject: Subject, rank: int, tol: float) -> Found:
     """Halko's randomized SVD of J^T J, by products of two backward passes each."""
-    from plenoptic import Eigendistortion  # type: ignore[import-not-found]
+    from plenoptic import Eigendistortion
 
     power, spare = 2, 5
     with float32_mode("fp32"), differentiable():

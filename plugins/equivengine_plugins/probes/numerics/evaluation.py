@@ -43,10 +43,8 @@ def random_units(
     """
     import torch
 
-    vectors = eqv.linalg.gaussian_directions(task.stream(stream), 0, count, m, device=task.samples[0].device)
     if space is not None:
-        project = space.normal if kind == "normal" else space.null
-        vectors = project(vectors)
-        vectors /= torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        vectors = project(vectors)  # what normalising a short remainder blew up again
+        draw = space.random_normal if kind == "normal" else space.random_null
+        return draw(task.stream(stream), 0, count)
+    vectors = eqv.linalg.gaussian_directions(task.stream(stream), 0, count, m, device=task.samples[0].device)
     return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
