@@ -1,15 +1,15 @@
-"""What an executor plugin implements: carry units to wherever they run. The store makes repetition harmless."""
+"""What an executor plugin implements: carry work to wherever it runs. The store makes repetition harmless."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
-from equivengine.contracts.unit import Unit, UnitOutcome
+from equivengine.contracts.unit import Batch, UnitOutcome
 
 
 class Executor:
-    """Runs a function over units, at least once each, in any order.
+    """Runs a function over batches of units, at least once each, in any order.
 
     Attributes:
         name: What ``--executor`` takes.
@@ -21,14 +21,16 @@ class Executor:
 
     def map(
         self,
-        function: Callable[[Unit], UnitOutcome],
-        units: Iterable[Unit],
+        function: Callable[[Batch], tuple[UnitOutcome, ...]],
+        batches: Iterable[Batch],
         *,
-        on_done: Callable[[Unit, UnitOutcome], None],
+        on_done: Callable[[Batch, tuple[UnitOutcome, ...]], None],
     ) -> None:
-        """Call ``function(unit)`` for every unit and ``on_done(unit, outcome)`` in the parent process after each.
+        """Call ``function(batch)`` for every batch and ``on_done(batch, outcomes)`` in the parent process after each.
 
-        ``function`` turns every ordinary exception into a failed outcome; KeyboardInterrupt passes through and must be
-        passed on.
+        A batch is a tuple of units that are computed together, most often of one: never split or merge them. Batches
+        and outcomes hold strings and numbers only and can be pickled. There is one outcome for each unit of the batch,
+        in order. ``function`` turns every ordinary exception into failed outcomes; KeyboardInterrupt passes through and
+        must be passed on.
         """
         raise NotImplementedError

@@ -47,6 +47,13 @@ class ProbeTask(Generic[P]):
         precision: ``"fp32"`` or ``"fp64"``: what the user asked for.
         sample_ids: Short names of the samples.
         sample_digests: sha256 of each sample's content.
+        labels: Class of each sample, None where it is not known; all None unless the probe is `labelled`.
+        references: Preprocessed inputs, float32 [R, *input_shape], on the encoder's device: the population that
+            distances are held against, R as `Probe.references_of` asks for, or as many as the set holds; [0, ...] if it
+            asks for none. They are drawn from the whole set, so the samples may be among them (see the digests). All
+            units of a process share the tensor: do not write to it.
+        reference_labels: As ``labels``, for the references.
+        reference_digests: sha256 of each reference's content.
     """
 
     encoder: Encoder
@@ -56,6 +63,14 @@ class ProbeTask(Generic[P]):
     precision: Literal["fp32", "fp64"] = "fp32"
     sample_ids: Sequence[str] = ()
     sample_digests: Sequence[str] = ()
+    labels: Sequence[str | None] = ()
+    references: torch.Tensor = None  # type: ignore[assignment]  # none given: made empty below
+    reference_labels: Sequence[str | None] = ()
+    reference_digests: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.references is None:
+            object.__setattr__(self, "references", self.samples[0].new_empty((0, *self.samples[0].shape)))
 
     def jacobian(self, x: torch.Tensor, *, precision: str | None = None, reverse: bool = False) -> JacobianOperator:
         """The Jacobian operator of the encoder at x ([*input_shape], or a batch [B, *input_shape]).
@@ -85,6 +100,7 @@ class Probe(Generic[P]):
         summary: One line for ``equivengine ls probes``.
         arity: How many samples one unit takes: "one", "pair" (original, target) or "set" (all of them). Where that
             depends on parameters, this is what the default ones mean, and `arity_of` says the rest.
+        labelled: Whether it reads the labels of samples and references. They are then part of a unit's identity.
         Params: Its parameters, a subclass of `Params`.
     """
 
@@ -92,6 +108,7 @@ class Probe(Generic[P]):
     version: ClassVar[str]
     summary: ClassVar[str] = ""
     arity: ClassVar[Arity] = "one"
+    labelled: ClassVar[bool] = False
     Params: ClassVar[type[Any]] = Params
 
     @classmethod
@@ -102,9 +119,42 @@ class Probe(Generic[P]):
         """
         return cls.arity
 
+    @classmethod
+    def batch_of(cls, params: P) -> int:
+        """How many units may share one call of `run_batch`, at least 1; 1 means that `run` is called for each unit.
+
+        Plans are made with it: it must be a function of ``params`` alone. A plan cuts the units that differ in their
+        samples alone into batches of nearly equal size, none larger than this. A batch is always computed in full,
+        also where some of its units are published already, so that a resumed run gives what an undisturbed one gives.
+        """
+        return 1
+
+    @classmethod
+    def references_of(cls, params: P) -> int:
+        """How many images each unit is to be held against (`ProbeTask.references`); 0 for none.
+
+        They are drawn strictly at random, without replacement, from the whole target image set (from the image set
+        where none is named), as a function of the run's seed alone. A smaller set gives fewer. It must be a function
+        of ``params`` alone.
+        """
+        return 0
+
     def run(self, task: ProbeTask[P]) -> ProbeResult:
         """Measure. Raise `EngineError` with advice where that is impossible; other exceptions fail the unit too."""
         raise NotImplementedError
+
+    def run_batch(self, tasks: Sequence[ProbeTask[P]]) -> Sequence[ProbeResult]:
+        """Measure several units in one call; called instead of `run` where `batch_of` is more than 1.
+
+        Args:
+            tasks: One for each unit: 1 to ``batch_of(params)`` of them, with equal params, seed, precision and
+                references. Units whose samples could not be read are left out.
+
+        Returns:
+            One result for each task, in order. Where one unit cannot be measured, give it
+            ``ProbeResult(status="failed", message=...)``: an exception fails all units of the batch.
+        """
+        return [self.run(task) for task in tasks]
 
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Figures for a report, by title. The default draws none; the report then plots stored arrays itself."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, Literal
 
 
@@ -21,12 +22,28 @@ def canonical_json(value: object) -> str:
 
 @dataclass(frozen=True)
 class SampleRef:
-    """Which sample of which image set, and the digest of its content."""
+    """Which sample of which image set, and the digest of its content.
+
+    Attributes:
+        images: Image URI.
+        index: Its place in that set when the run was planned.
+        id: Its short name.
+        digest: sha256 (hex) of its content.
+        label: Its class, in units of probes that are `labelled`; None elsewhere and where it is not known.
+    """
 
     images: str
     index: int
     id: str
     digest: str
+    label: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types only; without a label there is no such field. ``SampleRef(**data)`` reverses it."""
+        data = asdict(self)
+        if self.label is None:
+            del data["label"]
+        return data
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,8 @@ class Unit:
         seed: Seed of everything random in this unit.
         precision: "fp32" or "fp64".
         attention: How attention was evaluated ("substituted": by `equivengine.ops`).
+        references: The population that distances are held against, equal for all units of a probe and an image set;
+            empty unless the probe asks for one (`Probe.references_of`).
     """
 
     probe: str
@@ -54,14 +73,16 @@ class Unit:
     seed: int
     precision: str
     attention: str = "substituted"
+    references: tuple[SampleRef, ...] = ()
 
-    @property
+    @cached_property
     def unit_id(self) -> str:
         """sha256 (hex) over everything that determines the result; the same on every machine.
 
-        Where a sample was found does not matter, only what it holds.
+        Where a sample was found does not matter, only what it holds. References and labels are part of it where there
+        are any. The batch that a unit is computed in is not: it may change a result by roundoff, and is recorded.
         """
-        identity = {
+        identity: dict[str, Any] = {
             "probe": [self.probe, self.probe_version],
             "params": json.loads(self.params),
             "model": [self.model, self.weights_digest],
@@ -70,11 +91,21 @@ class Unit:
             "precision": self.precision,
             "attention": self.attention,
         }
+        if self.references:
+            identity["references"] = [s.digest for s in self.references]
+        if any(s.label is not None for s in (*self.samples, *self.references)):
+            identity["labels"] = [[s.label for s in self.samples], [s.label for s in self.references]]
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """JSON types only; `from_json` reverses it."""
-        return {**asdict(self), "samples": [asdict(s) for s in self.samples]}
+        """JSON types only, without what is empty by default; `from_json` reverses it."""
+        data: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        data["samples"] = [s.to_json() for s in self.samples]
+        if self.references:
+            data["references"] = [s.to_json() for s in self.references]
+        else:
+            del data["references"]
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Unit:
@@ -83,9 +114,14 @@ class Unit:
         Raises:
             KeyError, TypeError: If fields are missing, unknown or of a wrong type.
         """
-        fields = dict(data)
-        fields["samples"] = tuple(SampleRef(**s) for s in fields["samples"])
-        return cls(**fields)
+        values = dict(data)
+        values["samples"] = tuple(SampleRef(**s) for s in values["samples"])
+        values["references"] = tuple(SampleRef(**s) for s in values.get("references", ()))
+        return cls(**values)
+
+
+#: Units that share one call of a probe: they differ in their samples alone.
+Batch = tuple[Unit, ...]
 
 
 @dataclass(frozen=True)
