@@ -75,7 +75,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def toys(site: SitePackages) -> SitePackages:
-    """`site` with the toy plugin: model ``toy``, probes ``measure``, ``difference`` and ``spread``, odd executors."""
+    """`site` with the toy plugin: the model ``toy``, probes such as ``measure`` and ``together``, odd executors."""
     site.install("toys", module="equivengine_toys")
     return site
 

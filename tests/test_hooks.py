@@ -127,13 +127,15 @@ def test_hook_register_executors(plugin, tmp_path):
     assert run(registry, tmp_path, executor="retry").outcomes["published"] == 1
     calls, done = [], []
 
-    def fail_once(unit):
-        calls.append(unit)
-        return eqv.UnitOutcome(unit, "published" if len(calls) > 1 else "failed")
+    def fail_once(batch):
+        calls.append(batch)
+        again = len(calls) > 1
+        found = ("skipped", "published") if again else ("published", "failed")
+        return tuple(eqv.UnitOutcome(unit, outcome) for unit, outcome in zip(batch, found, strict=True))
 
-    registry.executor("retry")[0]().map(fail_once, ["unit"], on_done=lambda unit, outcome: done.append(outcome))
-    assert calls == ["unit", "unit"]
-    assert [outcome.outcome for outcome in done] == ["published"]
+    registry.executor("retry")[0]().map(fail_once, [("a", "b")], on_done=lambda batch, found: done.append(found))
+    assert calls == [("a", "b")] * 2
+    assert [[outcome.outcome for outcome in outcomes] for outcomes in done] == [["published", "published"]]
 
 
 def test_hook_run_started(plugin, tmp_path, monkeypatch):

@@ -25,7 +25,14 @@ otherwise.
 @click.option("--plugin", "--probe", "probe", required=True, metavar="NAME", help="The probe; see `ls probes`.")
 @click.option("--model", default="digits", show_default=True, metavar="URI", help="The encoder; see `ls models`.")
 @click.option("--images", metavar="URI", help="The inputs; see `ls datasets`.  [default: digits, the first 6]")
-@click.option("--targets", metavar="URI", help="Targets of pairs.  [default: the images, paired at random]")
+@click.option("--targets", metavar="URI", help="Drawn from at random, for pairs and references.  [default: the images]")
+@click.option(
+    "--pairing",
+    type=click.Choice(["any", "other-class"]),
+    default="any",
+    show_default=True,
+    help="Targets: any image, or one of another label than the original's.",
+)
 @click.option("--limit", type=int, metavar="N", help="Take the first N images.  [default: all]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of the probe; repeatable.")
 @click.option("--seed", type=int, metavar="N", default=0, show_default=True, help="Seed of everything random.")
@@ -45,7 +52,7 @@ def command(
         "models": [options["model"]],
         "images": images,
         "limit": limit,
-        **{key: options[key] for key in ("targets", "seed", "device", "precision", "executor", "out")},
+        **{key: options[key] for key in ("targets", "pairing", "seed", "device", "precision", "executor", "out")},
     }
     config = validated({key: value for key, value in given.items() if value is not None})
     return execute_and_print(ctx, config, as_json=options["as_json"], progress=options["progress"])

@@ -38,7 +38,10 @@ class RunConfig(BaseModel):
     probes: tuple[ProbeRequest, ...] = Field(min_length=1, description="Probes to run.")
     models: tuple[str, ...] = Field(default=("digits",), min_length=1, description="Model URIs.")
     images: tuple[str, ...] = Field(default=("digits",), min_length=1, description="Image URIs.")
-    targets: str | None = Field(default=None, description="Image URI of the targets of pairs; the images when unset.")
+    targets: str | None = Field(default=None, description="Image URI of targets and references; the images when unset.")
+    pairing: Literal["any", "other-class"] = Field(
+        default="any", description="Which targets pairs may take: any, or those of another class than the original."
+    )
     limit: int | None = Field(default=None, ge=1, description="Images taken from each set, in order; all when unset.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of everything random.")
     device: str = Field(default="auto", description='"auto", "cpu", "cuda" or "cuda:N".')

@@ -90,6 +90,8 @@ def check_class(cls: object, shelf: Shelf[Any]) -> None:
             raise PluginError(f"{cls.__name__} has no version", expected='a class attribute `version`, such as "1"')
         if cls.arity not in ARITIES:
             raise PluginError(f"{cls.__name__}.arity is unknown", expected=" or ".join(ARITIES), got=repr(cls.arity))
+        if type(cls.labelled) is not bool:
+            raise PluginError(f"{cls.__name__}.labelled is no bool", expected="True or False", got=repr(cls.labelled))
 
 
 def arity_of(cls: type[Probe[Any]], params: Params) -> Arity:
@@ -107,6 +109,54 @@ def arity_of(cls: type[Probe[Any]], params: Params) -> Arity:
     if arity not in ARITIES:
         raise PluginError(f"{cls.__name__}.arity_of returns no arity", expected=" or ".join(ARITIES), got=repr(arity))
     return arity
+
+
+def batch_of(cls: type[Probe[Any]], params: Params) -> int:
+    """How many units may share one call of the probe with these parameters, held to the contract.
+
+    Raises:
+        PluginError: If the probe's `batch_of` raises, or returns something else than an int of at least 1.
+    """
+    return _count(cls, params, "batch_of", 1)
+
+
+def references_of(cls: type[Probe[Any]], params: Params) -> int:
+    """How many reference images the probe asks for with these parameters, held to the contract.
+
+    Raises:
+        PluginError: If the probe's `references_of` raises, or returns something else than an int of at least 0.
+    """
+    return _count(cls, params, "references_of", 0)
+
+
+def _count(cls: type[Probe[Any]], params: Params, method: str, least: int) -> int:
+    try:
+        count = getattr(cls, method)(params)
+    except EngineError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{cls.__name__}.{method} failed", got=one_line(error)) from error
+    if type(count) is not int or count < least:
+        raise PluginError(
+            f"{cls.__name__}.{method} returns no count", expected=f"an int of at least {least}", got=repr(count)
+        )
+    return count
+
+
+def results_of(cls: type[Probe[Any]], returned: object, count: int) -> list[object]:
+    """What `run_batch` returned, held to be one result for each task.
+
+    Raises:
+        PluginError: If it is no list of that length.
+    """
+    if not isinstance(returned, list | tuple) or len(returned) != count:
+        given = f"{type(returned).__name__} of {len(returned)}" if isinstance(returned, list | tuple) else None
+        raise PluginError(
+            f"{cls.__name__}.run_batch did not return one result for each task",
+            expected=f"a list of {count} equivengine.ProbeResult",
+            got=given or type(returned).__name__,
+        )
+    return list(returned)
 
 
 def why(error: BaseException, dist: Distribution | None) -> tuple[State, str]:

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equivengine.contracts.unit import Unit, UnitOutcome
+from equivengine.contracts.unit import Batch, Unit, UnitOutcome
 from equivengine.errors import EngineError, PluginError, StoreError, UsageError
 from equivengine.runtime import contract, worker
 from equivengine.runtime.config import RunConfig
 from equivengine.runtime.loading import Workbench, default_registry
 from equivengine.runtime.plan import Plan, make_plan
 from equivengine.runtime.registry import Registry
-from equivengine.runtime.worker import WorkerContext, run_unit
+from equivengine.runtime.worker import WorkerContext, run_batch
 from equivengine.store import RunDirectory
 
-__all__ = ["RunReport", "WorkerContext", "default_name", "execute", "plan_of", "resume", "run_unit"]
+__all__ = ["RunReport", "WorkerContext", "default_name", "execute", "plan_of", "resume", "run_batch"]
 
 #: Encoders that stay loaded: a plan of many models loads each again when its turn comes, rather than holding them all.
 KEEP_ENCODERS = 2
@@ -136,22 +136,24 @@ def _carry_out(
     hook = functools.partial(_observe, bench.registry, report)
     hook("equivengine_run_started", run_directory=str(path), unit_count=len(plan.units), published=len(done))
     waiting = {unit.unit_id: unit for unit in plan.units if unit.unit_id not in done}
-    todo = list(waiting.values())
+    todo = [batch for batch in plan.batches() if any(unit.unit_id in waiting for unit in batch)]
+    count = len(waiting)
     report.outcomes["skipped"] += len(done)
 
-    def finished(unit: Unit, outcome: UnitOutcome) -> None:
-        if waiting.pop(unit.unit_id, None) is None:
-            return  # executors may run a unit more than once
-        report.outcomes[outcome.outcome] += 1
-        if outcome.outcome == "failed":
-            report.failures.append((unit, outcome))
-        hook("equivengine_unit_finished", unit=unit, outcome=outcome)
-        on_done(unit, outcome)
+    def finished(batch: Batch, outcomes: tuple[UnitOutcome, ...]) -> None:
+        for unit, outcome in zip(batch, outcomes, strict=True):
+            if waiting.pop(unit.unit_id, None) is None:
+                continue  # published before; and executors may run a batch more than once
+            report.outcomes[outcome.outcome] += 1
+            if outcome.outcome == "failed":
+                report.failures.append((unit, outcome))
+            hook("equivengine_unit_finished", unit=unit, outcome=outcome)
+            on_done(unit, outcome)
 
     context = WorkerContext(str(path), config.device, tuple(blocked))
     try:
         with worker.lent(context, bench):
-            executor_class().map(functools.partial(run_unit, context), todo, on_done=finished)
+            executor_class().map(functools.partial(run_batch, context), todo, on_done=finished)
     except (EngineError, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -165,7 +167,7 @@ def _carry_out(
     report.seconds = time.perf_counter() - start
     if waiting:
         raise PluginError(
-            f"executor {config.executor!r} left {len(waiting)} of {len(todo)} units undone",
+            f"executor {config.executor!r} left {len(waiting)} of {count} units undone",
             got=owner.owner,
             hint=f"equivengine resume {path} --executor serial",
         )

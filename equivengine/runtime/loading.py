@@ -86,7 +86,7 @@ def load_encoder(uri: str, *, device: str = "auto", registry: Registry | None = 
     parsed = URI.parse(uri)
     cls, owner = (registry or default_registry()).backend(parsed.scheme)
     target = resolve_device(device)
-    with _blamed(owner, ModelError, f"{uri!r} cannot be loaded"), without_deprecations():
+    with blamed(owner, ModelError, f"{uri!r} cannot be loaded"), without_deprecations():
         loaded = cls().load(parsed)
     return Encoder(loaded, uri).to(target)
 
@@ -104,7 +104,7 @@ def load_images(uri: str, *, registry: Registry | None = None) -> Dataset:
     """
     parsed = URI.parse(uri)
     cls, owner = (registry or default_registry()).dataset(parsed.scheme)
-    with _blamed(owner, DataError, f"{uri!r} cannot be opened"):
+    with blamed(owner, DataError, f"{uri!r} cannot be opened"):
         dataset = cls(parsed)
         size = len(dataset)
     if size == 0:
@@ -199,7 +199,7 @@ class Workbench:
 
 
 @contextlib.contextmanager
-def _blamed(owner: PluginRecord, kind: type[EngineError], what: str) -> Iterator[None]:
+def blamed(owner: PluginRecord, kind: type[EngineError], what: str) -> Iterator[None]:
     """Turn whatever a plugin raises, SystemExit included, into one error that names it."""
     try:
         yield

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from equivengine.contracts.dataset import Dataset
-from equivengine.contracts.probe import Arity
-from equivengine.contracts.unit import SampleRef, Unit, canonical_json
-from equivengine.errors import DataError, UsageError
+from equivengine.contracts.probe import Arity, Probe
+from equivengine.contracts.unit import Batch, SampleRef, Unit, canonical_json
+from equivengine.errors import UsageError
 from equivengine.ops.substitute import ATTENTION
-from equivengine.runtime.config import RunConfig, probe_params
-from equivengine.runtime.contract import arity_of
-from equivengine.runtime.loading import UNREADABLE, Workbench
+from equivengine.runtime import contract
+from equivengine.runtime.config import ProbeRequest, RunConfig, probe_params
+from equivengine.runtime.drawing import Draws, unlabelled
+from equivengine.runtime.loading import Workbench
 
 PLAN_VERSION = 1
 
@@ -28,24 +28,61 @@ class Plan:
         config: The configuration it came from.
         units: One for each probe, model and sample tuple; no two alike.
         duplicates: Units left out because another one is the same work on the same content.
+        batch_sizes: How many units share a call of their probe, in order; empty where each is run by itself. Frozen
+            with the plan, so that a resumed run groups them as before.
     """
 
     config: RunConfig
     units: tuple[Unit, ...]
     duplicates: int = 0
+    batch_sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        sizes = self.batch_sizes
+        if all(size == 1 for size in sizes):
+            object.__setattr__(self, "batch_sizes", ())
+        elif not all(type(size) is int and size > 0 for size in sizes) or sum(sizes) != len(self.units):
+            raise ValueError(f"{len(self.units)} units cannot be cut into batches of {sizes}")
+
+    def batches(self) -> tuple[Batch, ...]:
+        """The units in order, cut into those that are computed together."""
+        if not self.batch_sizes:
+            return tuple((unit,) for unit in self.units)
+        rest = iter(self.units)
+        return tuple(tuple(itertools.islice(rest, size)) for size in self.batch_sizes)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON types only. Where results go is not part of the plan."""
-        return {
+        """JSON types only. Where results go is not part of the plan.
+
+        References are equal for many units: they are listed once, under "references", and a unit that has some holds
+        the number of its list and its own id.
+        """
+        populations: dict[tuple[SampleRef, ...], int] = {}
+        units = []
+        for unit in self.units:
+            entry = replace(unit, references=()).to_json()
+            if unit.references:
+                entry["references"] = populations.setdefault(unit.references, len(populations))
+                entry["unit_id"] = unit.unit_id
+            units.append(entry)
+        plan: dict[str, Any] = {
             "version": PLAN_VERSION,
             "config": self.config.model_dump(mode="json", exclude={"out", "device", "executor"}),
-            "units": [unit.to_json() for unit in self.units],
+            "units": units,
         }
+        if populations:
+            plan["references"] = [[sample.to_json() for sample in population] for population in populations]
+        if self.batch_sizes:
+            plan["batches"] = list(self.batch_sizes)
+        return plan
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) over the units' identities, in order."""
-        return hashlib.sha256(canonical_json([unit.unit_id for unit in self.units]).encode()).hexdigest()
+        """sha256 (hex) over the units' identities, in order, and over how they are cut into batches if they are."""
+        content: Any = [unit.unit_id for unit in self.units]
+        if self.batch_sizes:
+            content = {"units": content, "batches": self.batch_sizes}
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:
@@ -56,90 +93,113 @@ class Plan:
         """
         if data["version"] != PLAN_VERSION:
             raise ValueError(f"plan version {data['version']!r} is not {PLAN_VERSION}")
-        return cls(RunConfig.model_validate(data["config"]), tuple(Unit.from_json(u) for u in data["units"]))
+        lists = data.get("references", [])
+        populations = {place: tuple(SampleRef(**sample) for sample in refs) for place, refs in enumerate(lists)}
+        return cls(
+            RunConfig.model_validate(data["config"]),
+            tuple(_unit(entry, populations) for entry in data["units"]),
+            batch_sizes=tuple(data.get("batches", ())),
+        )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a probe with its parameters says of its units."""
+
+    cls: type[Probe[Any]]
+    params: str
+    arity: Arity
+    batch: int
+    references: int
+
+    def reads(self, samples: tuple[SampleRef, ...]) -> tuple[SampleRef, ...]:
+        """Labels are part of a unit only where the probe reads them."""
+        return samples if self.cls.labelled else unlabelled(samples)
 
 
 def make_plan(config: RunConfig, bench: Workbench) -> Plan:
-    """Resolve every name in the configuration and list the units.
+    """Resolve every name in the configuration, list the units and cut them into batches.
 
     Each model is loaded, since the digest of its weights is part of every unit's identity; samples are hashed, not
-    decoded. Pairs are drawn strictly at random from the seed, without replacement against the original alone.
+    decoded (references are). Pairs are drawn strictly at random from the seed, without replacement against the original
+    alone.
 
     Raises:
-        UsageError: If a name, parameter or limit makes no sense.
-        PluginError: If a probe does not say how many samples it takes.
+        UsageError: If a name, parameter, limit or pairing makes no sense.
+        PluginError: If a probe does not say how many samples, units or references it takes.
         WeightsError, ModelError, DataError: If a model or image set cannot be had.
     """
-    probes = []
-    for request in config.probes:
-        cls, _ = bench.registry.probe(request.name)
-        params = probe_params(cls, request.set)
-        probes.append((cls, arity_of(cls, params), canonical_json(params.model_dump(mode="json"))))
+    probes = [_wanted(request, bench) for request in config.probes]
+    if config.pairing != "any" and all(probe.arity != "pair" for probe in probes):
+        raise UsageError(
+            f"--pairing {config.pairing} has no meaning here: no probe of this run takes pairs",
+            expected="a probe of an original and a target",
+            got=", ".join(probe.cls.name for probe in probes),
+            hint="leave --pairing out",
+        )
     bench.registry.executor(config.executor)
 
-    sources = [(uri, bench.images(uri)) for uri in config.images]
-    chosen = {uri: _references(uri, dataset, config.limit) for uri, dataset in sources}
+    for uri in config.images:
+        bench.images(uri)
+    draws = Draws(config, bench)
     units: dict[str, Unit] = {}
     planned = 0
     for model in config.models:
         weights = bench.encoder(model).spec.weights_digest
-        for cls, arity, settings in probes:
-            for uri, dataset in sources:
-                for samples in _tuples(arity, uri, dataset, chosen[uri], config, bench):
+        for probe in probes:
+            for uri in config.images:
+                references = probe.reads(draws.references(uri, probe.references))
+                for samples in draws.samples(probe.arity, uri):
                     unit = Unit(
-                        probe=cls.name,
-                        probe_version=cls.version,
-                        params=settings,
+                        probe=probe.cls.name,
+                        probe_version=probe.cls.version,
+                        params=probe.params,
                         model=model,
                         weights_digest=weights,
-                        samples=samples,
+                        samples=probe.reads(samples),
                         seed=config.seed,
                         precision=config.precision,
                         attention=ATTENTION,
+                        references=references,
                     )
                     planned += 1
                     units.setdefault(unit.unit_id, unit)
-    return Plan(config, tuple(units.values()), planned - len(units))
+    largest = {(probe.cls.name, probe.params): probe.batch for probe in probes}
+    found = tuple(units.values())
+    return Plan(config, found, planned - len(units), cut(found, largest))
 
 
-def _references(uri: str, dataset: Dataset, limit: int | None) -> list[SampleRef]:
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    return [_reference(uri, dataset, index) for index in range(count)]
-
-
-def _reference(uri: str, dataset: Dataset, index: int) -> SampleRef:
-    try:
-        sample = dataset[index]
-    except DataError as error:
-        # Unreadable: the unit is planned all the same, so that it stands among the failures and not among the missing.
-        name = f"{uri}[{index}]"
-        return SampleRef(uri, index, name, UNREADABLE + hashlib.sha256(f"{name}{error}".encode()).hexdigest())
-    return SampleRef(uri, index, sample.id, sample.digest)
-
-
-def _tuples(
-    arity: Arity, uri: str, dataset: Dataset, originals: list[SampleRef], config: RunConfig, bench: Workbench
-) -> list[tuple[SampleRef, ...]]:
-    if arity == "one":
-        return [(sample,) for sample in originals]
-    if arity == "set":
-        return [tuple(originals)]
-    target_uri = config.targets or uri
-    targets = dataset if target_uri == uri else bench.images(target_uri)
-    return [(original, _target(original, target_uri, targets, config)) for original in originals]
-
-
-def _target(original: SampleRef, uri: str, targets: Dataset, config: RunConfig) -> SampleRef:
-    """A target drawn at random, with other content than the original. Each original has a stream of its own."""
-    key = hashlib.sha256(f"pair/{config.seed}/{original.digest}".encode()).digest()
-    order = np.random.Generator(np.random.Philox(key=np.frombuffer(key[:16], dtype=np.uint64)))
-    for index in order.permutation(len(targets))[:64]:
-        target = _reference(uri, targets, int(index))
-        if target.digest != original.digest:
-            return target
-    raise UsageError(
-        f"{uri!r} holds no target that differs from {original.id!r}",
-        expected="at least two different images, or targets of their own",
-        got=f"{len(targets)} image{'s' if len(targets) != 1 else ''}",
-        hint="pass --targets URI, for example --targets samples or --targets noise:10",
+def _wanted(request: ProbeRequest, bench: Workbench) -> _Wanted:
+    cls, _ = bench.registry.probe(request.name)
+    params = probe_params(cls, request.set)
+    return _Wanted(
+        cls,
+        canonical_json(params.model_dump(mode="json")),
+        contract.arity_of(cls, params),
+        contract.batch_of(cls, params),
+        contract.references_of(cls, params),
     )
+
+
+def cut(units: Iterable[Unit], largest: Mapping[tuple[str, str], int]) -> tuple[int, ...]:
+    """Sizes of the batches: consecutive units that differ in their samples alone, in as few nearly equal parts as fit.
+
+    20 units of which 16 may share a call become 10 and 10: an odd remainder would cost as much as a full batch.
+    """
+    sizes: list[int] = []
+    for common, alike in itertools.groupby(units, key=lambda unit: replace(unit, samples=())):
+        count = sum(1 for _ in alike)
+        parts = -(-count // largest[common.probe, common.params])
+        sizes += [count // parts + (part < count % parts) for part in range(parts)]
+    return tuple(sizes)
+
+
+def _unit(entry: dict[str, Any], populations: Mapping[int, tuple[SampleRef, ...]]) -> Unit:
+    if "unit_id" not in entry:
+        return Unit.from_json(entry)
+    values = dict(entry)
+    unit_id, references = values.pop("unit_id"), populations[values.pop("references")]
+    unit = replace(Unit.from_json(values), references=references)
+    if unit.unit_id != unit_id:
+        raise ValueError(f"unit {unit_id} has other content than its id")
+    return unit

@@ -43,7 +43,7 @@ def describe(
         "random_weights": encoder.spec.random_weights,
         "model": _plain(asdict(encoder.spec)),
         "seed": unit.seed,
-        "samples": [asdict(sample) for sample in unit.samples],
+        "samples": [sample.to_json() for sample in unit.samples],
         "started": started,
         "seconds": seconds,
     }

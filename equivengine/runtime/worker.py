@@ -1,4 +1,4 @@
-"""Runs one unit and publishes it; in the parent process or in a worker of its own."""
+"""Runs one batch of units and publishes each; in the parent process or in a worker of its own."""
 
 from __future__ import annotations
 
@@ -14,54 +14,65 @@ from typing import Any
 import torch
 
 from equivengine.contracts.encoder import Encoder
-from equivengine.contracts.probe import ProbeTask
+from equivengine.contracts.probe import Params, Probe, ProbeTask
 from equivengine.contracts.result import ProbeResult
-from equivengine.contracts.unit import Unit, UnitOutcome
+from equivengine.contracts.unit import Batch, Unit, UnitOutcome
 from equivengine.errors import EngineError, ModelError, NumericsError, PluginError
 from equivengine.ops.record import recording
 from equivengine.runtime import contract, provenance
 from equivengine.runtime.config import probe_params
+from equivengine.runtime.inputs import Inputs
 from equivengine.runtime.loading import Workbench, use_registry, without_deprecations
-from equivengine.runtime.registry import from_environment
+from equivengine.runtime.registry import PluginRecord, from_environment
 from equivengine.store import RunDirectory
+
+#: A result with its provenance, or why there is none.
+Found = tuple[ProbeResult, dict[str, Any]] | BaseException
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a worker needs to run a unit; strings only, so that it crosses processes."""
+    """What a worker needs to run units; strings only, so that it crosses processes."""
 
     directory: str
     device: str
     blocked: tuple[str, ...] = ()
 
 
-_benches: dict[WorkerContext, Workbench] = {}
+_inputs: dict[WorkerContext, Inputs] = {}
 
 
 @contextlib.contextmanager
 def lent(context: WorkerContext, bench: Workbench) -> Iterator[None]:
     """Let units that run in this process use what the plan has loaded already."""
-    _benches[context] = bench
+    _inputs[context] = Inputs(bench)
     try:
         yield
     finally:
-        _benches.pop(context, None)
+        _inputs.pop(context, None)
 
 
-def _bench(context: WorkerContext) -> Workbench:
-    if context not in _benches:  # a fresh worker process
+def _inputs_of(context: WorkerContext) -> Inputs:
+    if context not in _inputs:  # a fresh worker process
         registry = from_environment(context.blocked)
         use_registry(registry)
-        _benches[context] = Workbench(registry, context.device)
-    return _benches[context]
+        _inputs[context] = Inputs(Workbench(registry, context.device))
+    return _inputs[context]
 
 
-def run_unit(context: WorkerContext, unit: Unit) -> UnitOutcome:
-    """Run one unit and publish it. Whatever a plugin raises becomes a failed outcome, which is stored too.
+def run_batch(context: WorkerContext, batch: Batch) -> tuple[UnitOutcome, ...]:
+    """Run the units of a batch in one call of their probe, and publish those that are not published yet.
+
+    The whole batch is computed if any of its units is missing: what a unit gives may depend on its companions, in the
+    last bits. A unit whose samples cannot be used fails alone and the rest runs without it. Whatever a plugin raises
+    becomes a failed outcome, which is stored too.
 
     Args:
         context: Where to publish and on which device to run.
-        unit: The unit.
+        batch: The units; they differ in their samples alone.
+
+    Returns:
+        One outcome for each unit, in order; each accounts for an equal share of the time.
 
     Raises:
         StoreError: If nothing can be kept: better to stop than to compute what cannot be stored.
@@ -69,35 +80,84 @@ def run_unit(context: WorkerContext, unit: Unit) -> UnitOutcome:
     """
     start = time.perf_counter()
     directory = RunDirectory(Path(context.directory).absolute())
-    if directory.is_published(unit.unit_id):
-        return UnitOutcome(unit.unit_id, "skipped")
+    if all(directory.is_published(unit.unit_id) for unit in batch):
+        return tuple(UnitOutcome(unit.unit_id, "skipped") for unit in batch)
     try:
         with without_deprecations():
-            result, record = _measure(unit, _bench(context), start)
+            found = _measure(batch, _inputs_of(context), start)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # plugins may raise anything, SystemExit included
-        return _failed(directory, unit, error, start)
+        found = [error] * len(batch)
+    seconds = (time.perf_counter() - start) / len(batch)
+    return tuple(_keep(directory, unit, one, seconds) for unit, one in zip(batch, found, strict=True))
+
+
+def _keep(directory: RunDirectory, unit: Unit, found: Found, seconds: float) -> UnitOutcome:
+    if directory.is_published(unit.unit_id):
+        return UnitOutcome(unit.unit_id, "skipped")
+    if isinstance(found, BaseException):
+        return _failed(directory, unit, found, seconds)
+    result, record = found
     try:
         directory.publish(unit, result, record)
     except PluginError as error:  # the result holds what cannot be stored
-        return _failed(directory, unit, error, start)
-    return UnitOutcome(unit.unit_id, "published", result.message, time.perf_counter() - start, status=result.status)
+        return _failed(directory, unit, error, seconds)
+    return UnitOutcome(unit.unit_id, "published", result.message, seconds, status=result.status)
 
 
-def _failed(directory: RunDirectory, unit: Unit, error: BaseException, start: float) -> UnitOutcome:
+def _failed(directory: RunDirectory, unit: Unit, error: BaseException, seconds: float) -> UnitOutcome:
     message = str(error) if isinstance(error, EngineError) else f"probe {unit.probe!r}: {contract.one_line(error)}"
     message = message.encode("utf-8", "backslashreplace").decode()  # names of files may be no UTF-8
-    seconds = time.perf_counter() - start
     kind = type(error).__name__
     facts = {**provenance.environment(), "seconds": seconds}
     directory.record_failure(unit, message, error_type=kind, provenance=facts)
     return UnitOutcome(unit.unit_id, "failed", message, seconds, error_type=kind)
 
 
-def _measure(unit: Unit, bench: Workbench, start: float) -> tuple[ProbeResult, dict[str, Any]]:
+def _measure(batch: Batch, inputs: Inputs, start: float) -> list[Found]:
+    """What each unit gives. Raises what concerns all of them."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    cls, probe_owner = bench.registry.probe(unit.probe)
+    bench = inputs.bench
+    first = batch[0]
+    cls, owner = _probe_as_planned(first, bench)
+    encoder = _encoder_as_planned(first, bench)
+    params = probe_params(cls, json.loads(first.params))
+    references = inputs.references(first)
+
+    results: dict[str, ProbeResult | BaseException] = {}
+    tasks: dict[str, ProbeTask[Any]] = {}
+    for unit in batch:
+        try:
+            tasks[unit.unit_id] = _task(unit, encoder, inputs.samples(unit), params, references)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            results[unit.unit_id] = error
+    with recording() as operations:
+        results |= zip(tasks, _call(cls, owner, params, list(tasks.values())), strict=True)
+    seconds = (time.perf_counter() - start) / len(batch)
+
+    owners = {"probe": owner, "backend": bench.backend_owner(first.model)}
+    if first.references:
+        owners["references"] = bench.dataset_owner(first.references[0].images)
+    found: list[Found] = []
+    for unit in batch:
+        result = results[unit.unit_id]
+        if isinstance(result, BaseException):
+            found.append(result)
+            continue
+        roles = zip(("images", "targets"), unit.samples, strict=False)
+        plugins = owners | {role: bench.dataset_owner(ref.images) for role, ref in roles}
+        record = provenance.describe(unit, encoder, plugins, operations, seconds, started)
+        if len(batch) > 1:
+            record["batch"] = {"units": list(tasks), "position": list(tasks).index(unit.unit_id)}
+        found.append((result, record))
+    return found
+
+
+def _probe_as_planned(unit: Unit, bench: Workbench) -> tuple[type[Probe[Any]], PluginRecord]:
+    cls, owner = bench.registry.probe(unit.probe)
     if cls.version != unit.probe_version:
         raise PluginError(
             f"probe {unit.probe!r} has changed since the run was planned",
@@ -105,6 +165,10 @@ def _measure(unit: Unit, bench: Workbench, start: float) -> tuple[ProbeResult, d
             got=f"version {cls.version}",
             hint="start a new run, or install the version that planned this one",
         )
+    return cls, owner
+
+
+def _encoder_as_planned(unit: Unit, bench: Workbench) -> Encoder:
     encoder = bench.encoder(unit.model)
     if encoder.spec.weights_digest != unit.weights_digest:
         raise ModelError(
@@ -113,44 +177,53 @@ def _measure(unit: Unit, bench: Workbench, start: float) -> tuple[ProbeResult, d
             got=f"sha256 {encoder.spec.weights_digest[:16]}...",
             hint="put the old weights back and resume, or repeat the command with another --out",
         )
-    samples = [encoder.preprocess(bench.sample(ref).load()) for ref in unit.samples]
-    _check_embeddings(encoder, samples, unit)
-    task: ProbeTask[Any] = ProbeTask(
+    return encoder
+
+
+def _task(
+    unit: Unit, encoder: Encoder, samples: list[torch.Tensor], params: Params, references: torch.Tensor
+) -> ProbeTask[Any]:
+    return ProbeTask(
         encoder=encoder,
         samples=samples,
-        params=probe_params(cls, json.loads(unit.params)),
+        params=params,
         seed=unit.seed,
         precision=unit.precision,  # type: ignore[arg-type]
         sample_ids=[ref.id for ref in unit.samples],
         sample_digests=[ref.digest for ref in unit.samples],
+        labels=[ref.label for ref in unit.samples],
+        references=references,
+        reference_labels=[ref.label for ref in unit.references],
+        reference_digests=[ref.digest for ref in unit.references],
     )
-    with recording() as operations:
-        result = cls().run(task)
-    if not isinstance(result, ProbeResult):
-        raise PluginError(
-            f"probe {unit.probe!r} returned something else than a result",
+
+
+def _call(
+    cls: type[Probe[Any]], owner: PluginRecord, params: Params, tasks: list[ProbeTask[Any]]
+) -> list[ProbeResult | BaseException]:
+    """One result for each task, or why there is none."""
+    if not tasks:
+        return []
+    try:
+        if len(tasks) == 1 and contract.batch_of(cls, params) == 1:
+            returned: list[object] = [cls().run(tasks[0])]
+        else:
+            returned = contract.results_of(cls, cls().run_batch(tasks), len(tasks))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return [error] * len(tasks)
+    return [_result(one, cls, owner) for one in returned]
+
+
+def _result(returned: object, cls: type[Probe[Any]], owner: PluginRecord) -> ProbeResult | EngineError:
+    if not isinstance(returned, ProbeResult):
+        return PluginError(
+            f"probe {cls.name!r} returned something else than a result",
             expected="equivengine.ProbeResult",
-            got=type(result).__name__,
-            hint=f"report it to the authors of {probe_owner.owner}",
+            got=type(returned).__name__,
+            hint=f"report it to the authors of {owner.owner}",
         )
-    if result.status == "failed":
-        raise NumericsError(result.message)
-    owners = {"probe": probe_owner, "backend": bench.backend_owner(unit.model)}
-    for role, ref in zip(("images", "targets"), unit.samples, strict=False):
-        owners[role] = bench.dataset_owner(ref.images)
-    record = provenance.describe(unit, encoder, owners, operations, time.perf_counter() - start, started)
-    return result, record
-
-
-def _check_embeddings(encoder: Encoder, samples: list[torch.Tensor], unit: Unit) -> None:
-    """One forward pass for each sample: a probe must not have to guess why its numbers are NaN."""
-    for x, ref in zip(samples, unit.samples, strict=True):
-        with torch.no_grad():
-            embedding = encoder(x[None])
-        if not bool(torch.isfinite(embedding).all()):
-            raise NumericsError(
-                f"{unit.model!r} returns NaN or infinity for {ref.id!r}",
-                expected="a finite embedding",
-                got=f"{int((~torch.isfinite(embedding)).sum())} of {embedding.numel()} values are not finite",
-                hint="look at the image, or leave it out of the set",
-            )
+    if returned.status == "failed":
+        return NumericsError(returned.message)
+    return returned

@@ -7,7 +7,7 @@ import pytest
 from equivengine_plugins.executors.serial import Serial, equivengine_register_executors
 
 
-def test_each_unit_is_run_and_reported_before_the_next():
+def test_each_batch_is_run_and_reported_before_the_next():
     seen = []
     Serial().map(
         lambda unit: seen.append(("run", unit)) or unit * 10,

@@ -19,7 +19,7 @@ from equivengine.runtime.config import validated
 from equivengine.runtime.engine import execute, resume
 from equivengine.runtime.loading import Workbench, load_encoder, load_images
 from equivengine.runtime.registry import Registry
-from equivengine.runtime.worker import WorkerContext, run_unit
+from equivengine.runtime.worker import WorkerContext, run_batch
 from equivengine.store import RunDirectory
 
 
@@ -202,11 +202,11 @@ def test_units_run_in_processes_of_their_own(registry, configured, tmp_path):
     config = configured()
     plan, _ = plan_of(config, registry)
     directory = RunDirectory.create_or_open(tmp_path / "run", plan.to_json(), plan.digest)
-    task = partial(run_unit, WorkerContext(str(tmp_path / "run"), "cpu", ("jsonl_log",)))
+    task = partial(run_batch, WorkerContext(str(tmp_path / "run"), "cpu", ("jsonl_log",)))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        outcomes = list(pool.map(task, plan.units))
+        outcomes = [outcome for (outcome,) in pool.map(task, plan.batches())]
         assert [o.outcome for o in outcomes] == ["published"] * 3
-        assert pool.submit(task, plan.units[0]).result().outcome == "skipped"
+        assert pool.submit(task, plan.batches()[0]).result()[0].outcome == "skipped"
     assert directory.published() == {unit.unit_id for unit in plan.units}
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -155,38 +157,105 @@ class Spread(eqv.Probe[eqv.Params]):
         return eqv.ProbeResult({}, {"size": eqv.Scalar(len(task.samples), "1", "images")})
 
 
+class TogetherParams(eqv.Params):
+    largest: int = Field(4, ge=1, description="Units that share a call; count.")
+    references: int = Field(0, ge=0, description="Images of the population; count.")
+    behaviour: str = Field("good", description="What goes wrong.")
+
+
+class Together(eqv.Probe[TogetherParams]):
+    """What an image is to the others of its call, and to its references."""
+
+    name = "together"
+    version = "1"
+    summary = "brightness beside others"
+    arity = "one"
+    Params = TogetherParams
+    calls: ClassVar[list[list[str]]] = []
+
+    @classmethod
+    def batch_of(cls, params: TogetherParams) -> int:
+        return params.largest
+
+    @classmethod
+    def references_of(cls, params: TogetherParams) -> int:
+        return params.references
+
+    def run(self, task: eqv.ProbeTask[TogetherParams]) -> eqv.ProbeResult:
+        assert task.params.largest == 1
+        return self.run_batch([task])[0]
+
+    def run_batch(self, tasks: Sequence[eqv.ProbeTask[TogetherParams]]) -> Sequence[eqv.ProbeResult]:
+        self.calls.append([task.sample_ids[0] for task in tasks])
+        behaviour = tasks[0].params.behaviour
+        if behaviour == "raises":
+            raise ValueError("none of us")
+        results: list = [self._one(task, tasks) for task in tasks]
+        if behaviour == "second_fails":
+            results[1] = eqv.ProbeResult({}, {}, status="failed", message="not this one")
+        if behaviour == "second_is_nothing":
+            results[1] = None
+        if behaviour == "short":
+            return results[:-1]
+        return iter(results) if behaviour == "iterator" else results  # type: ignore[return-value]
+
+    def _one(self, task: eqv.ProbeTask[TogetherParams], tasks: Sequence[eqv.ProbeTask[TogetherParams]]):
+        total = sum(float(other.samples[0].double().sum()) for other in tasks)
+        words = [f"{digest[:8]} {label}" for digest, label in zip(task.reference_digests, task.reference_labels)]
+        means = task.references.double().flatten(1).mean(1).cpu().numpy()
+        return eqv.ProbeResult(
+            {
+                "reference": eqv.Array(np.array(words, dtype="U32"), ("reference",), "1", "which ones"),
+                "mean": eqv.Array(means, ("reference",), "1", "mean brightness"),
+                "label": eqv.Array(np.array([str(label) for label in task.labels]), ("sample",), "1", "labels"),
+            },
+            {
+                "share": eqv.Scalar(float(task.samples[0].double().sum()) / total, "1", "share of all brightness"),
+                "companions": eqv.Scalar(len(tasks), "1", "units in the call"),
+            },
+        )
+
+
+class Named(Together):
+    """The same with labels."""
+
+    name = "named"
+    summary = "brightness beside others, with labels"
+    labelled = True
+
+
 class Lazy(eqv.Executor):
-    """Leaves the last unit undone."""
+    """Leaves the last batch undone."""
 
     name = "lazy"
-    summary = "forgets the last unit"
+    summary = "forgets the last batch"
 
-    def map(self, function, units, *, on_done):
-        for unit in list(units)[:-1]:
-            on_done(unit, function(unit))
+    def map(self, function, batches, *, on_done):
+        for batch in list(batches)[:-1]:
+            on_done(batch, function(batch))
 
 
 class Twice(eqv.Executor):
-    """Runs every unit twice, as an executor may."""
+    """Runs every batch twice, as an executor may."""
 
     name = "twice"
-    summary = "runs every unit twice"
+    summary = "runs every batch twice"
 
-    def map(self, function, units, *, on_done):
-        for unit in units:
+    def map(self, function, batches, *, on_done):
+        for batch in batches:
             for _ in range(2):
-                on_done(unit, function(unit))
+                on_done(batch, function(batch))
 
 
 class Broken(eqv.Executor):
-    """Raises after the first unit."""
+    """Raises after the first batch."""
 
     name = "broken"
-    summary = "stops after the first unit"
+    summary = "stops after the first batch"
 
-    def map(self, function, units, *, on_done):
-        for unit in units:
-            on_done(unit, function(unit))
+    def map(self, function, batches, *, on_done):
+        for batch in batches:
+            on_done(batch, function(batch))
             raise OSError("the cluster is on fire")
 
 
@@ -197,7 +266,7 @@ def equivengine_register_backends():
 
 @eqv.hookimpl
 def equivengine_register_probes():
-    return [Measure, Difference, Spread]
+    return [Measure, Difference, Spread, Together, Named]
 
 
 @eqv.hookimpl

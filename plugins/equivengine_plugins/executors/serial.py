@@ -1,4 +1,4 @@
-"""One unit after the other, in this process."""
+"""One batch of units after the other, in this process."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ EQUIVENGINE_API = (1, 0)
 
 
 class Serial(eqv.Executor):
-    """Runs units in order, in the calling process."""
+    """Runs batches in order, in the calling process."""
 
     name = "serial"
     summary = "one unit after the other, in this process"
 
     def map(
         self,
-        function: Callable[[eqv.Unit], eqv.UnitOutcome],
-        units: Iterable[eqv.Unit],
+        function: Callable[[tuple[eqv.Unit, ...]], tuple[eqv.UnitOutcome, ...]],
+        batches: Iterable[tuple[eqv.Unit, ...]],
         *,
-        on_done: Callable[[eqv.Unit, eqv.UnitOutcome], None],
+        on_done: Callable[[tuple[eqv.Unit, ...], tuple[eqv.UnitOutcome, ...]], None],
     ) -> None:
-        """Call ``function`` on each unit in order."""
-        for unit in units:
-            on_done(unit, function(unit))
+        """Call ``function`` on each batch in order."""
+        for batch in batches:
+            on_done(batch, function(batch))
 
 
 @eqv.hookimpl

@@ -1,0 +1,84 @@
+"""From the samples and references that a unit names to inputs on the encoder's device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from equivengine.contracts.encoder import Encoder
+from equivengine.contracts.unit import SampleRef, Unit
+from equivengine.errors import EngineError, NumericsError
+from equivengine.runtime.loading import Workbench
+
+#: References that go through the encoder at once when their embeddings are checked.
+CHUNK = 16
+
+
+class Inputs:
+    """Loads and preprocesses what units name. The references of the last unit stay, since the next one's are the same.
+
+    Args:
+        bench: Where encoders and image sets are kept.
+    """
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        self._population: tuple[tuple[str, tuple[SampleRef, ...]], torch.Tensor | EngineError] | None = None
+
+    def samples(self, unit: Unit) -> list[torch.Tensor]:
+        """Inputs, each float32 [*input_shape].
+
+        Raises:
+            DataError: If a sample cannot be read or has other content than planned.
+            NumericsError: If its embedding is not finite.
+        """
+        encoder = self.bench.encoder(unit.model)
+        inputs = [encoder.preprocess(self.bench.sample(ref).load()) for ref in unit.samples]
+        for x, ref in zip(inputs, unit.samples, strict=True):
+            _check_embeddings(encoder, x[None], [ref])
+        return inputs
+
+    def references(self, unit: Unit) -> torch.Tensor:
+        """Inputs float32 [R, *input_shape]; [0, ...] if the unit has no references. Not to be written to.
+
+        Raises:
+            DataError, NumericsError: As for `samples`; raised again, without another try, while the unit's model and
+                references are those of the last call.
+        """
+        encoder = self.bench.encoder(unit.model)
+        if not unit.references:
+            return torch.empty((0, *encoder.input_shape), device=encoder.device)
+        key = (unit.model, unit.references)
+        if self._population is None or self._population[0] != key:
+            self._population = None  # before the next ones need the memory
+            try:
+                found: torch.Tensor | EngineError = self._load(encoder, unit.references)
+            except EngineError as error:
+                found = error.with_traceback(None)
+            self._population = (key, found)
+        inputs = self._population[1]
+        if isinstance(inputs, EngineError):
+            raise inputs
+        return inputs
+
+    def _load(self, encoder: Encoder, references: Sequence[SampleRef]) -> torch.Tensor:
+        inputs = torch.stack([encoder.preprocess(self.bench.sample(ref).load()) for ref in references])
+        for start in range(0, len(references), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            _check_embeddings(encoder, inputs[chunk], references[chunk])
+        return inputs
+
+
+def _check_embeddings(encoder: Encoder, inputs: torch.Tensor, refs: Sequence[SampleRef]) -> None:
+    """One forward pass of inputs [B, *input_shape]: a probe must not have to guess why its numbers are NaN."""
+    with torch.no_grad():
+        finite = torch.isfinite(encoder(inputs))
+    for ref, embedding in zip(refs, finite, strict=True):
+        if not bool(embedding.all()):
+            raise NumericsError(
+                f"{encoder.spec.uri!r} returns NaN or infinity for {ref.id!r}",
+                expected="a finite embedding",
+                got=f"{int((~embedding).sum())} of {embedding.numel()} values are not finite",
+                hint="look at the image, or leave it out of the set",
+            )
