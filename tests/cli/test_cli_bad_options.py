@@ -22,6 +22,11 @@ import pytest
         (("--limit", "0"), ["'limit' is not usable", "greater than or equal to 1", "got: 0"]),
         (("--seed", "-1"), ["'seed' is not usable", "greater than or equal to 0"]),
         (("--seed", str(2**63)), ["'seed' is not usable", "less than 9223372036854775808"]),
+        (("--pairing", "other"), ["'other'", "any", "other-class"]),
+        (
+            ("--pairing", "other-class"),
+            ["no probe of this run takes pairs", "got: measure", "next: leave --pairing out"],
+        ),
         (("--precision", "fp16"), ["'fp16'", "fp32", "fp64"]),
         (("--set", "scal=1"), ["'scal' is not known", "perhaps 'scale'"]),
         (("--set", "scale"), ["--set takes KEY=VALUE", "got: 'scale'"]),
@@ -100,6 +105,7 @@ def test_the_environment_names_the_plugins_to_load(cli, monkeypatch):
         ('[[probes]]\nnmae = "measure"', ["probes.0.name' is missing"]),
         ('[[probes]]\nname = "measure"\nsets = {}', ["'probes.0.sets' is not known", "perhaps 'set'"]),
         ('[[probes]]\nname = "measure"\nset = { scale = 0 }', ["'scale' is not usable", "greater than 0"]),
+        ('pairing = "same"\n[[probes]]\nname = "measure"', ["'pairing' is not usable", "'any' or 'other-class'"]),
         ('limit = 0\n[[probes]]\nname = "measure"', ["'limit' is not usable"]),
         ('models = []\n[[probes]]\nname = "measure"', ["'models' is not usable", "at least 1 item"]),
     ],
@@ -121,3 +127,23 @@ def test_a_pair_needs_a_second_image(measure, tmp_path):
     measure(
         "--limit", 1, "--targets", "noise:2?size=8&mode=L&seed=9", images="noise:1?size=8&mode=L", probe="difference"
     )
+
+
+def test_a_pair_of_two_classes_needs_labels_and_two_classes(measure, cli, tmp_path, save_image):
+    said = measure("--pairing", "other-class", probe="difference", code=2)
+    assert "'a.png' of" in said.err
+    assert "has no label" in said.err
+    assert "next: use a labelled set" in said.err
+    (tmp_path / "classes" / "cats").mkdir(parents=True)
+    for index in range(3):
+        save_image(tmp_path / "classes" / "cats" / f"{index}.png", index)
+    uri = f"folder:{tmp_path / 'classes'}?labels=dirs"
+    said = measure("--pairing", "other-class", images=uri, probe="difference", code=2)
+    assert "holds no target of another class than 'cats/0.png'" in said.err
+    assert "got: 3 of its 3 images are labelled, all 'cats'" in said.err
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "classes" / "dogs").mkdir()
+    save_image(tmp_path / "classes" / "dogs" / "0.png", 7)
+    measure("--pairing", "other-class", images=uri, probe="difference")
+    document = cli("show", tmp_path / "run", "--json").document
+    assert document["published"] == 4

@@ -85,6 +85,30 @@ def test_resume_finishes_what_a_signal_cut_short(toys, start, cli, tmp_path, num
     assert shards(run) == after
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_resume_finishes_a_batch_that_a_signal_cut_short(toys, start, cli, tmp_path):
+    """Killed while the units of a batch are published, one after the other."""
+    run = tmp_path / "run"
+    probe = (
+        "probe", "--plugin", "together", "--model", "toy", "--images", "noise:24?size=8&mode=L",
+        "--set", "largest=24", "--set", "references=5", "--progress", "json",
+    )  # fmt: skip
+    process = start(*probe, "--out", run)
+    while len(shards(run)) < 3:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.001)
+    process.kill()
+    process.communicate(timeout=30)
+    before = shards(run)
+    assert 3 <= len(before) < 24  # within the one batch
+    cli("resume", run)
+    after = shards(run)
+    assert {name: after[name] for name in before} == before
+    cli(*probe, "--out", tmp_path / "undisturbed")
+    assert len(content(run)) == 24
+    assert content(run) == content(tmp_path / "undisturbed")
+
+
 def test_an_interruption_in_this_process_is_no_failure(measure, cli, tmp_path):
     said = measure("--set", "behaviour=interrupts", code=130)
     assert f"equivengine resume {tmp_path / 'run'}" in said.err

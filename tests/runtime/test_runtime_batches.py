@@ -104,7 +104,9 @@ def test_each_unit_of_a_batch_is_reported_observed_and_stored_by_itself(registry
     assert report.outcomes == {"published": 7, "skipped": 0}
     assert list(map(len, calls)) == [4, 3]
     log = [json.loads(line) for line in (report.directory / "log.jsonl").read_text().splitlines()]
-    assert [line["samples"] for line in log if line["event"] == "unit_finished"] == [[name] for name in sum(calls, [])]
+    assert [line["samples"] for line in log if line["event"] == "unit_finished"] == [
+        [name] for call in calls for name in call
+    ]
     with open_run(report.directory) as run:
         for batch in plan_of(config, registry)[0].batches():
             for position, member in enumerate(batch):

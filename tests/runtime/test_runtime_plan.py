@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -57,6 +58,30 @@ def test_the_id_of_a_unit_is_the_same_in_every_process_on_every_machine():
 )
 def test_the_id_changes_with_everything_that_determines_the_result(change):
     assert replace(UNIT, **change).unit_id != GOLDEN
+
+
+POPULATED = replace(UNIT, references=(SampleRef("digits", 5, "test/5", "12" * 32),))
+LABELLED = replace(
+    UNIT, samples=tuple(replace(sample, label=label) for sample, label in zip(UNIT.samples, "3c", strict=True))
+)
+
+
+@pytest.mark.parametrize(
+    ("unit", "golden"),
+    [
+        (POPULATED, "ab4dc906972eb84f01be0fb1e30a482f2ac7ff65843bb92ddf69666c92557231"),
+        (LABELLED, "e6adb9afa0af4506ac5617bb42b2ca4236d338308725cac752701b3f3be4dcda"),
+    ],
+    ids=["references", "labels"],
+)
+def test_the_id_of_a_unit_with_references_or_labels(unit, golden):
+    assert unit.unit_id == golden
+    assert Unit.from_json(json.loads(json.dumps(unit.to_json()))) == unit
+
+
+def test_a_label_that_is_not_known_is_no_label():
+    half = replace(UNIT, samples=(LABELLED.samples[0], UNIT.samples[1]))
+    assert len({half.unit_id, UNIT.unit_id, LABELLED.unit_id}) == 3
 
 
 def test_the_id_ignores_where_a_sample_lies_and_how_parameters_are_written():
@@ -124,6 +149,21 @@ def test_where_work_is_done_is_no_part_of_the_plan(plan):
     first, second = plan(), plan(device="cpu", executor="twice", out="elsewhere")
     assert first.digest == second.digest
     assert first.to_json() == second.to_json()
+
+
+def test_the_digest_of_a_plan_that_shares_no_calls_is_that_of_its_ids(plan):
+    found = plan()
+    ids = json.dumps([unit.unit_id for unit in found.units], separators=(",", ":"))
+    assert found.digest == hashlib.sha256(ids.encode()).hexdigest()
+
+
+def test_a_plan_from_before_there_was_pairing_still_reads(plan):
+    found = plan()
+    data = found.to_json()
+    del data["config"]["pairing"]
+    again = Plan.from_json(data)
+    assert again.units == found.units
+    assert again.config.pairing == "any"
 
 
 def test_a_plan_survives_json(plan):

@@ -201,7 +201,9 @@ class Together(eqv.Probe[TogetherParams]):
 
     def _one(self, task: eqv.ProbeTask[TogetherParams], tasks: Sequence[eqv.ProbeTask[TogetherParams]]):
         total = sum(float(other.samples[0].double().sum()) for other in tasks)
-        words = [f"{digest[:8]} {label}" for digest, label in zip(task.reference_digests, task.reference_labels)]
+        words = [
+            f"{digest[:8]} {label}" for digest, label in zip(task.reference_digests, task.reference_labels, strict=True)
+        ]
         means = task.references.double().flatten(1).mean(1).cpu().numpy()
         return eqv.ProbeResult(
             {
