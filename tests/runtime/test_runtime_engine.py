@@ -23,27 +23,13 @@ from equivengine.runtime.worker import WorkerContext, run_batch
 from equivengine.store import RunDirectory
 
 
-@pytest.fixture
-def registry(toys):
-    return Registry.load()
-
-
-@pytest.fixture
-def configured(photos, tmp_path):
-    def make(probe="measure", settings=None, **options):
-        given = {"probes": [{"name": probe, "set": settings or {}}], "models": ["toy"], "images": [f"folder:{photos}"]}
-        return validated({**given, "out": str(tmp_path / "run"), **options})
-
-    return make
-
-
 def records(path):
     with open_run(path) as run:
         return run.units()
 
 
-def test_every_result_carries_its_whole_provenance(registry, configured, photos):
-    config = configured("difference", seed=5, device="cpu", targets="noise:2?size=8&mode=L")
+def test_every_result_carries_its_whole_provenance(registry, make_config, photos):
+    config = make_config("difference", seed=5, device="cpu", targets="noise:2?size=8&mode=L")
     report = execute(config, registry=registry)
     for record in records(report.directory):
         found = record.provenance
@@ -95,10 +81,10 @@ def test_the_commit_is_of_this_checkout_also_within_a_hook_of_another(monkeypatc
     provenance.git_commit.cache_clear()
 
 
-def test_failures_are_reported_stored_and_tried_again(registry, configured, photos):
+def test_failures_are_reported_stored_and_tried_again(registry, make_config, photos):
     whole = (photos / "b.png").read_bytes()
-    execute(configured(), registry=registry)
-    run = RunDirectory.open(configured().out)
+    execute(make_config(), registry=registry)
+    run = RunDirectory.open(make_config().out)
     for shard in (run.path / "shards").rglob("*.h5"):
         shard.unlink()
     (photos / "b.png").write_bytes(b"gone")
@@ -115,7 +101,7 @@ def test_failures_are_reported_stored_and_tried_again(registry, configured, phot
     assert run.failures() == {}
 
 
-def test_a_store_error_of_the_store_stops_a_run_and_one_of_a_probe_does_not(registry, configured, monkeypatch):
+def test_a_store_error_of_the_store_stops_a_run_and_one_of_a_probe_does_not(registry, make_config, monkeypatch):
     cls, _ = registry.probe("measure")
 
     def confused(self, task):
@@ -123,39 +109,39 @@ def test_a_store_error_of_the_store_stops_a_run_and_one_of_a_probe_does_not(regi
 
     with monkeypatch.context() as patched:
         patched.setattr(cls, "run", confused)
-        assert execute(configured(), registry=registry).outcomes["failed"] == 3
+        assert execute(make_config(), registry=registry).outcomes["failed"] == 3
 
     def full(self, *arguments):
         raise StoreError("there is no room")
 
     monkeypatch.setattr(RunDirectory, "publish", full)
     with pytest.raises(StoreError, match="no room"):
-        resume(configured().out, registry=registry)
+        resume(make_config().out, registry=registry)
 
 
-def test_a_probe_of_another_version_than_planned_is_refused(registry, configured, monkeypatch):
-    execute(configured(settings={"behaviour": "raises"}), registry=registry)
+def test_a_probe_of_another_version_than_planned_is_refused(registry, make_config, monkeypatch):
+    execute(make_config(settings={"behaviour": "raises"}), registry=registry)
     cls, _ = registry.probe("measure")
     monkeypatch.setattr(cls, "version", "2")
-    report = resume(configured().out, registry=registry)
+    report = resume(make_config().out, registry=registry)
     assert "has changed since the run was planned" in report.failures[0][1].message
     assert "expected: version 1" in report.failures[0][1].message
 
 
-def test_a_message_that_is_no_unicode_is_kept(registry, configured, monkeypatch):
+def test_a_message_that_is_no_unicode_is_kept(registry, make_config, monkeypatch):
     cls, _ = registry.probe("measure")
 
     def confused(self, task):
         raise DataError("the file caf\udce9.png is broken")
 
     monkeypatch.setattr(cls, "run", confused)
-    report = execute(configured(), registry=registry)
+    report = execute(make_config(), registry=registry)
     assert "caf\\udce9.png" in report.failures[0][1].message
     with open_run(report.directory) as run:
         assert len(run.failures) == 3
 
 
-def test_observers_see_the_run_in_order(registry, configured, site):
+def test_observers_see_the_run_in_order(registry, make_config, site):
     site.install(
         "diary",
         """
@@ -173,7 +159,7 @@ def test_observers_see_the_run_in_order(registry, configured, site):
             SEEN.append(("finished", outcomes))
         """,
     )
-    report = execute(configured(), registry=Registry.load())
+    report = execute(make_config(), registry=Registry.load())
     import plugin_diary
 
     assert plugin_diary.SEEN == [
@@ -186,8 +172,8 @@ def test_observers_see_the_run_in_order(registry, configured, site):
     assert report.problems == []
 
 
-def test_a_log_that_cannot_be_written_is_a_problem_and_no_failure(registry, configured, tmp_path):
-    execute(configured(), registry=registry)
+def test_a_log_that_cannot_be_written_is_a_problem_and_no_failure(registry, make_config, tmp_path):
+    execute(make_config(), registry=registry)
     log = tmp_path / "run" / "log.jsonl"
     log.unlink()
     log.mkdir()
@@ -196,10 +182,10 @@ def test_a_log_that_cannot_be_written_is_a_problem_and_no_failure(registry, conf
     assert "plugin 'jsonl_log'" in report.problems[0]
 
 
-def test_units_run_in_processes_of_their_own(registry, configured, tmp_path):
+def test_units_run_in_processes_of_their_own(registry, make_config, tmp_path):
     from equivengine.runtime.engine import plan_of
 
-    config = configured()
+    config = make_config()
     plan, _ = plan_of(config, registry)
     directory = RunDirectory.create_or_open(tmp_path / "run", plan.to_json(), plan.digest)
     task = partial(run_batch, WorkerContext(str(tmp_path / "run"), "cpu", ("jsonl_log",)))
@@ -210,9 +196,9 @@ def test_units_run_in_processes_of_their_own(registry, configured, tmp_path):
     assert directory.published() == {unit.unit_id for unit in plan.units}
 
 
-def test_the_result_does_not_depend_on_the_rest_of_the_plan(registry, configured, tmp_path):
-    first = execute(configured(), registry=registry)
-    second = execute(configured(limit=1, out=str(tmp_path / "one")), registry=registry)
+def test_the_result_does_not_depend_on_the_rest_of_the_plan(registry, make_config, tmp_path):
+    first = execute(make_config(), registry=registry)
+    second = execute(make_config(limit=1, out=str(tmp_path / "one")), registry=registry)
     (alone,) = records(second.directory)
     same = next(r for r in records(first.directory) if r.unit_id == alone.unit_id)
     assert same.summary == alone.summary
@@ -260,8 +246,8 @@ def test_the_public_loaders_use_what_is_installed(toys, monkeypatch):
     monkeypatch.setattr(loading, "_registry", None)
 
 
-def test_the_log_is_one_json_line_for_each_event(registry, configured):
-    report = execute(configured(settings={"behaviour": "raises"}), registry=registry)
+def test_the_log_is_one_json_line_for_each_event(registry, make_config):
+    report = execute(make_config(settings={"behaviour": "raises"}), registry=registry)
     lines = [json.loads(line) for line in (report.directory / "log.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["run_started", *["unit_finished"] * 3, "run_finished"]
     assert lines[0]["units"] == 3

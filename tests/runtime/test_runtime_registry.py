@@ -35,7 +35,7 @@ def test_records_are_in_order_and_know_what_each_brought(toys):
     names = [record.name for record in registry.records]
     assert names == sorted(names)
     record = next(record for record in registry.records if record.name == "toys")
-    assert record.provides["probes"] == ["measure", "difference", "spread"]
+    assert record.provides["probes"] == ["measure", "difference", "spread", "together", "named"]
     assert record.provides["backends"] == ["toy"]
     assert (record.distribution, record.version) == ("toys", "1.0")
     assert record.seconds > 0
@@ -67,7 +67,7 @@ def test_one_module_under_two_names_is_loaded_once(toys):
 def test_only_and_blocked(toys):
     registry = Registry.load(only=["toys"])
     assert registry.datasets.names() == []
-    assert registry.probes.names() == ["difference", "measure", "spread"]
+    assert registry.probes.names() == ["difference", "measure", "named", "spread", "together"]
     assert Registry.load(only=["toys"], blocked=["toys"]).probes.names() == []
     with pytest.raises(UsageError, match="'nobody'"):
         Registry.load(blocked=["nobody"])
