@@ -22,6 +22,7 @@ _EXPORTS = {
     "JacobianOperator": "equivengine.jacobian",
     "linalg": "equivengine.linalg",
     "ops": "equivengine.ops",
+    "pictures": "equivengine.pictures",
     # what a plugin author implements
     "hookimpl": "equivengine.contracts.hookspecs",
     "Backend": "equivengine.contracts.model",
@@ -35,6 +36,7 @@ _EXPORTS = {
     "Array": "equivengine.contracts.result",
     "Scalar": "equivengine.contracts.result",
     "Check": "equivengine.contracts.result",
+    "Picture": "equivengine.contracts.result",
     "ProbeResult": "equivengine.contracts.result",
     "Dataset": "equivengine.contracts.dataset",
     "Sample": "equivengine.contracts.dataset",
@@ -58,6 +60,7 @@ __all__ = ["API_VERSION", "__version__", *_EXPORTS]
 if TYPE_CHECKING:
     from equivengine import linalg as linalg
     from equivengine import ops as ops
+    from equivengine import pictures as pictures
     from equivengine.contracts.dataset import Dataset as Dataset
     from equivengine.contracts.dataset import Sample as Sample
     from equivengine.contracts.encoder import Encoder as Encoder
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
     from equivengine.contracts.probe import ProbeTask as ProbeTask
     from equivengine.contracts.result import Array as Array
     from equivengine.contracts.result import Check as Check
+    from equivengine.contracts.result import Picture as Picture
     from equivengine.contracts.result import ProbeResult as ProbeResult
     from equivengine.contracts.result import Scalar as Scalar
     from equivengine.contracts.unit import Unit as Unit

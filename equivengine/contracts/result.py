@@ -10,9 +10,13 @@ from typing import Literal
 import numpy as np
 
 from equivengine.errors import PluginError
+from equivengine.pictures.raster import Picture as Picture
 
 Status = Literal["ok", "not_converged", "failed"]
 STATUSES: tuple[Status, ...] = ("ok", "not_converged", "failed")
+
+#: Characters of a picture's name, at most: it becomes the name of a file.
+MAX_PICTURE_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ class ProbeResult:
         status: ``"ok"``, ``"not_converged"`` (numbers stand, with advice in ``message``) or ``"failed"``.
         message: What to do about a status other than ok; a remark otherwise.
         provenance: What the probe itself wants recorded (realised step sizes, precisions), JSON types only.
+        pictures: Images to look at by name, such as what a search found; names of at most `MAX_PICTURE_NAME`
+            characters, since they name files.
     """
 
     arrays: Mapping[str, Array]
@@ -123,6 +129,7 @@ class ProbeResult:
     status: Status = "ok"
     message: str = ""
     provenance: Mapping[str, object] = field(default_factory=dict)
+    pictures: Mapping[str, Picture] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -142,10 +149,26 @@ class ProbeResult:
                     )
         for name in (*self.summary, *self.checks):
             _check_name(name)
+        for name, picture in self.pictures.items():
+            if not is_picture_name(name):
+                raise PluginError(
+                    "a picture's name is not usable",
+                    expected=f"an ASCII identifier of at most {MAX_PICTURE_NAME} characters",
+                    got=repr(name),
+                )
+            if not isinstance(picture, Picture):
+                raise PluginError(
+                    f"picture {name!r} is of a wrong type", expected="equivengine.Picture", got=type(picture).__name__
+                )
 
     def nan_scalars(self) -> list[str]:
         """Names of the scalars that are not finite."""
         return [name for name, scalar in self.summary.items() if not math.isfinite(scalar.value)]
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a picture may be called so: an ASCII identifier, short enough for the name of a file."""
+    return name.isidentifier() and name.isascii() and len(name) <= MAX_PICTURE_NAME
 
 
 def _check_name(name: str) -> None:
