@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
 from equivengine.errors import StoreError
-from equivengine.store import atomic, consolidate, layout, schema, shard
+from equivengine.store import atomic, consolidate, layout, png, schema, shard
 from equivengine.store.layout import Failure
 
 
@@ -58,7 +59,8 @@ class RunDirectory:
         for name in (schema.SHARDS, schema.FAILURES):
             atomic.make_directory(root / name)
         _check_writable(root)
-        for directory in (root, root / schema.FAILURES, *sorted((root / schema.SHARDS).glob("[0-9a-f][0-9a-f]"))):
+        shards, pictures = (root / schema.SHARDS).glob("[0-9a-f][0-9a-f]"), (root / schema.PICTURES).glob("*")
+        for directory in (root, root / schema.FAILURES, *sorted(shards), *sorted(pictures)):
             atomic.sweep(directory)
         return cls(root)
 
@@ -85,6 +87,8 @@ class RunDirectory:
     def publish(self, unit: Unit, result: ProbeResult, provenance: Mapping[str, Any]) -> bool:
         """Publish a unit's result; durable on disk when this returns.
 
+        Its pictures also become PNG files where they can be written; `consolidate` makes up for those that cannot.
+
         Args:
             unit: The unit.
             result: What its probe found.
@@ -107,6 +111,9 @@ class RunDirectory:
         failure = self._failure_path(unit.unit_id)
         with atomic.storage_errors(failure.parent):
             failure.unlink(missing_ok=True)
+        if published and result.pictures:
+            with contextlib.suppress(StoreError):  # the result is safe; `consolidate` tries again, and says why
+                png.write_unit(self.path, unit.probe, unit.unit_id, result.pictures)
         return published
 
     def is_published(self, unit_id: str) -> bool:
@@ -149,16 +156,18 @@ class RunDirectory:
         return layout.read_failures(self.path, self.published())
 
     def consolidate(self) -> Path:
-        """Gather plan, shards and failures in ``run.h5``, replacing the one that is there.
+        """Gather plan, shards and failures in ``run.h5``, replacing the one that is there; then make missing PNG files.
 
         Returns:
-            Its path.
+            The path of ``run.h5``.
 
         Raises:
-            StoreError: If a shard is damaged, or the disk is full; the former ``run.h5`` stays then.
+            StoreError: If a shard is damaged, or the disk is full; the former ``run.h5`` stays then. Or if a PNG file
+                cannot be written; ``run.h5`` is the new one then.
         """
         target = self.path / schema.RUN_FILE
         atomic.publish(target, lambda path: consolidate.write_run_file(path, self.path), overwrite=True)
+        png.write_all(self.path)
         return target
 
     def _failure_path(self, unit_id: str) -> Path:

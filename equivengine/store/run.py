@@ -10,37 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-import h5py
 import numpy as np
 
-from equivengine.contracts.result import Array, Check, ProbeResult, Scalar, Status
+from equivengine.contracts.result import Check, ProbeResult, Scalar, Status
 from equivengine.contracts.unit import Unit
 from equivengine.errors import StoreError
-from equivengine.store import elements, guard, layout, schema
+from equivengine.store import elements, guard, layout, pictures, schema
 from equivengine.store.layout import Failure
+from equivengine.store.lazy import LazyArrays, LazyPictures, Source
 
-__all__ = ["Failure", "LazyArrays", "Run", "ScalarColumn", "UnitRecord", "open_run"]
-
-
-class LazyArrays(Mapping[str, Array]):
-    """Arrays of a unit by name, in the order of its probe; each access reads one from disk."""
-
-    def __init__(self, source: _Source, unit_id: str, stored: Mapping[str, str]) -> None:
-        self._source, self._unit_id, self._stored = source, unit_id, stored
-
-    def __getitem__(self, name: str) -> Array:
-        stored = self._stored[name]
-        with self._source.unit(self._unit_id) as group:
-            return elements.read_array(guard.group(group, "arrays"), stored)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._stored)
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._stored
+__all__ = ["Failure", "LazyArrays", "LazyPictures", "Run", "ScalarColumn", "UnitRecord", "open_run"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +36,7 @@ class UnitRecord:
         arrays: Arrays by name; each access reads one from disk (`LazyArrays`).
         provenance: Where and with what it was run.
         probe_provenance: What the probe itself recorded.
+        pictures: Pictures by name; each access reads one from disk (`LazyPictures`).
     """
 
     unit_id: str
@@ -68,15 +48,22 @@ class UnitRecord:
     arrays: LazyArrays
     provenance: dict[str, Any]
     probe_provenance: dict[str, Any]
+    pictures: LazyPictures
 
     def result(self) -> ProbeResult:
-        """The probe's result as it was published; reads every array.
+        """The probe's result as it was published; reads every array and picture.
 
         Raises:
-            StoreError: If an array cannot be read.
+            StoreError: If an array or a picture cannot be read.
         """
         return ProbeResult(
-            dict(self.arrays), self.summary, self.checks, self.status, self.message, self.probe_provenance
+            dict(self.arrays),
+            self.summary,
+            self.checks,
+            self.status,
+            self.message,
+            self.probe_provenance,
+            dict(self.pictures),
         )
 
 
@@ -103,28 +90,6 @@ class ScalarColumn:
     group: str
 
 
-class _Source:
-    """A file that units are read from: kept open (``run.h5``) or opened for each read (there may be many shards)."""
-
-    def __init__(self, path: Path, file_format: str) -> None:
-        self.path, self.format = path, file_format
-        self.file: h5py.File | None = None
-        self.closed = self._checked = False
-
-    @contextlib.contextmanager
-    def unit(self, unit_id: str) -> Iterator[h5py.Group]:
-        if self.closed:
-            raise StoreError(f"{self.path} was closed", hint="read arrays before leaving the `with` block of the run")
-        with contextlib.ExitStack() as stack:
-            file = self.file
-            if file is None:
-                check = False if self._checked else None
-                file = stack.enter_context(guard.open_untrusted(self.path, self.format, check=check))
-                self._checked = True
-            stack.enter_context(guard.damage(self.path))
-            yield guard.group(guard.group(file, "units"), unit_id)
-
-
 class Run:
     """A run as it stood when it was opened. Obtain it by `open_run`; a context manager.
 
@@ -136,7 +101,7 @@ class Run:
     """
 
     def __init__(
-        self, path: Path, stored: layout.StoredPlan, sources: Mapping[str, _Source], failures: Mapping[str, Failure]
+        self, path: Path, stored: layout.StoredPlan, sources: Mapping[str, Source], failures: Mapping[str, Failure]
     ) -> None:
         self.path = path
         self.plan = stored.plan
@@ -174,7 +139,7 @@ class Run:
         return [record for record in self._records if probe is None or record.unit.probe == probe]
 
     def results(self, probe: str) -> Iterator[tuple[Unit, ProbeResult]]:
-        """Unit and result, one after the other; the arrays of one at a time are in memory.
+        """Unit and result, one after the other; the arrays and pictures of one at a time are in memory.
 
         Raises:
             StoreError: If the run has no results of this probe, or a shard cannot be read.
@@ -194,7 +159,7 @@ class Run:
         return {name: _column(scalar, [r.summary.get(name) for r in records]) for name, scalar in first.items()}
 
     def close(self) -> None:
-        """Close files; arrays that were not read cannot be read any more."""
+        """Close files; arrays and pictures that were not read cannot be read any more."""
         for source in self._sources.values():
             source.closed = True
         self._stack.close()
@@ -235,7 +200,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if not (root / schema.PLAN_FILE).exists():
         raise StoreError(f"{root} holds no run", expected=schema.PLAN_FILE, hint="pass a run directory, or its run.h5")
     found = layout.find_units(root)
-    sources = {relative: _Source(root / relative, schema.SHARD_FORMAT) for relative in set(found.values())}
+    sources = {relative: Source(root / relative, schema.SHARD_FORMAT) for relative in set(found.values())}
     return Run(
         root,
         layout.read_plan(root),
@@ -246,7 +211,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 
 def _open_run_file(path: Path) -> Run:
     with contextlib.ExitStack() as stack:
-        source = _Source(path, schema.RUN_FORMAT)
+        source = Source(path, schema.RUN_FORMAT)
         source.file = stack.enter_context(guard.open_untrusted(path, schema.RUN_FORMAT))
         digest = guard.text(guard.dataset(source.file, "plan"), "digest")
         stored = layout.StoredPlan(elements.read_json(source.file, "plan"), digest)
@@ -261,7 +226,7 @@ def _open_run_file(path: Path) -> Run:
     return run
 
 
-def _read_record(source: _Source, unit_id: str) -> UnitRecord:
+def _read_record(source: Source, unit_id: str) -> UnitRecord:
     with source.unit(unit_id) as group:
         elements.expect(group, "unit")
         summary, checks = guard.group(group, "summary"), guard.group(group, "checks")
@@ -278,6 +243,7 @@ def _read_record(source: _Source, unit_id: str) -> UnitRecord:
             arrays=LazyArrays(source, unit_id, elements.array_names(guard.group(group, "arrays"))),
             provenance=elements.read_json(group, "provenance"),
             probe_provenance=elements.read_json(group, "probe_provenance"),
+            pictures=LazyPictures(source, unit_id, {name: name for name in pictures.picture_names(group)}),
         )
 
 

@@ -14,7 +14,7 @@ from equivengine.contracts.unit import Unit, canonical_json
 from equivengine.errors import PluginError, StoreError
 
 #: (major, minor). A reader takes every minor of its major; what it does not know it passes over.
-VERSION = (1, 0)
+VERSION = (1, 1)
 VERSION_TEXT = f"{VERSION[0]}.{VERSION[1]}"
 
 RUN_FORMAT = "equivengine-run"
@@ -26,6 +26,7 @@ PLAN_FILE = "plan.json"
 RUN_FILE = "run.h5"
 SHARDS = "shards"
 FAILURES = "failures"
+PICTURES = "pictures"
 #: Shards that hold several units carry this prefix; a shard named ``<unit_id>.h5`` holds exactly that unit.
 PACK_PREFIX = "pack."
 

@@ -13,7 +13,7 @@ import h5py
 from equivengine.contracts.result import Array, ProbeResult
 from equivengine.contracts.unit import Unit
 from equivengine.errors import EngineError, PluginError, StoreError
-from equivengine.store import elements, guard, schema
+from equivengine.store import elements, guard, pictures, schema
 
 
 class _Sink:
@@ -144,6 +144,7 @@ def write_unit(units: h5py.Group, unit: Unit, result: ProbeResult, provenance: M
     for name, check in result.checks.items():
         elements.write_check(checks, name, check)
     elements.write_arrays(elements.new_group(group, "arrays", "arrays"), result.arrays)
+    pictures.write_pictures(group, result.pictures)
 
 
 def write_shard(path: Path, unit: Unit, result: ProbeResult, provenance: Mapping[str, object]) -> None:
@@ -181,10 +182,16 @@ def _compare(group: h5py.Group, unit: Unit, result: ProbeResult) -> None:
         found = guard.dataset(arrays, stored[name])
         if found.shape != array.data.shape:
             raise guard.Refused(f"shape {found.shape} of {name!r}", str(array.data.shape))
+    if pictures.picture_names(group) != list(result.pictures):
+        raise guard.Refused("other pictures", ", ".join(result.pictures))
+    for name, picture in result.pictures.items():
+        found = guard.dataset(guard.group(group, schema.PICTURES), name)
+        if found.shape != picture.levels.shape:
+            raise guard.Refused(f"shape {found.shape} of {name!r}", str(picture.levels.shape))
 
 
 def copy_unit(source: h5py.Group, target: h5py.Group) -> None:
-    """Copy a unit into another file without unpacking its arrays.
+    """Copy a unit into another file without unpacking its arrays and pictures.
 
     HDF5's copy would leave the references between arrays and scales dangling, so those are made anew.
 
@@ -203,6 +210,7 @@ def copy_unit(source: h5py.Group, target: h5py.Group) -> None:
         for entry in guard.names(inner):
             inner.copy(guard.dataset(inner, entry), made, entry)
     _copy_arrays(guard.group(source, "arrays"), elements.new_group(group, "arrays", "arrays"))
+    pictures.copy_pictures(source, group)
 
 
 def _copy_arrays(source: h5py.Group, target: h5py.Group) -> None:

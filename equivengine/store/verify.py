@@ -1,4 +1,4 @@
-"""Read everything that a run holds, and say what cannot be trusted."""
+"""Read everything that a run holds, and say what cannot be trusted. PNG files are derived and not looked at."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from equivengine.errors import StoreError
-from equivengine.store import elements, guard, layout, schema, shard
+from equivengine.store import elements, guard, layout, pictures, schema, shard
 
 
 def verify_run(path: str | os.PathLike[str]) -> dict[Path, StoreError]:
-    """Hold every file of a run against its digest, and read every array in it.
+    """Hold every file of a run against its digest, and read every array and picture in it.
 
     Args:
         path: A run directory or a ``run.h5``. In a directory whose ``run.h5`` lists a shard, that shard is also held
@@ -43,7 +43,9 @@ def _verify_files(files: dict[Path, str]) -> dict[Path, StoreError]:
             with guard.open_untrusted(path, file_format, check=True) as file:
                 units = guard.group(file, "units")
                 for unit_id in guard.names(units):
-                    shard.read_arrays(guard.group(units, unit_id))
+                    unit = guard.group(units, unit_id)
+                    shard.read_arrays(unit)
+                    pictures.read_pictures(unit)
         except StoreError as error:
             found[path] = error
     return found

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from equivengine.contracts.result import Array, Check, ProbeResult, Scalar
+from equivengine.contracts.result import Array, Check, Picture, ProbeResult, Scalar
 from equivengine.contracts.unit import SampleRef, Unit
 
 
@@ -19,7 +19,17 @@ def make_unit(seed=0, probe="ldlc"):
     )
 
 
-def make_result(seed=0, size=8):
+def make_pictures(seed=0, side=12):
+    """A coloured one, a grey one; both are noise, so that no compression hides a swapped axis."""
+    rng = np.random.default_rng(seed)
+    return {
+        "found": Picture(rng.integers(0, 256, (side, side + 4, 3), np.uint8), "What was found, µ."),
+        "gap": Picture(rng.integers(0, 256, (side, side + 4), np.uint8), "Where it differs."),
+    }
+
+
+def make_result(seed=0, size=8, side=12):
+    """``side=0`` leaves the pictures out."""
     values = np.random.default_rng(seed).standard_normal((size, 4))
     return ProbeResult(
         arrays={
@@ -33,6 +43,7 @@ def make_result(seed=0, size=8):
         checks={"monotone": Check.at_most(1.0, 2.0, "It never rises.")},
         message="a remark",
         provenance={"step": 1e-3},
+        pictures=make_pictures(seed, side) if side else {},
     )
 
 

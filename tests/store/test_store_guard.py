@@ -177,6 +177,25 @@ def _big_chunk(group, name):
     _labelled(group.create_dataset(name, data=data, chunks=(10**6,), compression="gzip"), "array")
 
 
+def _bytes(shape, encoding="picture", dtype="u1"):
+    def make(group, name):
+        _labelled(group.create_dataset(name, data=np.zeros(shape, dtype)), encoding)
+
+    return make
+
+
+def _external_picture(group, name):
+    node = group.create_dataset(name, shape=(3, 4), dtype="u1", external=[("/etc/passwd", 0, 12)])
+    _labelled(node, "picture")
+
+
+def _named(wanted):
+    def make(group, name):
+        _labelled(group.require_group("pictures").create_dataset(wanted, data=np.zeros((2, 2), "u1")), "picture")
+
+    return make
+
+
 ATTACKS = [
     ("summary", _soft, "soft link"),
     ("summary", _foreign, "external link"),
@@ -193,6 +212,19 @@ ATTACKS = [
     ("arrays/zeta", _compound, "values of type"),
     ("arrays/zeta", _filter, "filters"),
     ("arrays/zeta", _big_chunk, "chunks of 8000000 bytes"),
+    ("pictures", _soft, "soft link"),
+    ("pictures", _foreign, "external link"),
+    ("pictures/found", _soft, "soft link"),
+    ("pictures/found", _external_picture, "external storage"),
+    ("pictures/found", _bytes((3, 4), dtype="f4"), "float32"),
+    ("pictures/found", _bytes((3, 4), dtype="i1"), "int8"),
+    ("pictures/found", _bytes((3, 4, 4)), r"\(3, 4, 4\)"),
+    ("pictures/found", _bytes(12), r"\(12,\)"),
+    ("pictures/found", _bytes((0, 4)), r"\(0, 4\)"),
+    ("pictures/found", _bytes((1, (1 << 26) + 1)), "67,108,864 pixels"),
+    ("pictures/found", _named(".."), "called '..'"),
+    ("pictures/found", _named("a b"), "called 'a b'"),
+    ("pictures/found", _named("x" * 101), "called 'xxx"),
 ]
 
 
@@ -204,6 +236,8 @@ def test_hostile_elements_are_refused_before_they_are_read(target, name, make, w
         read_everything(run)
     assert str(path) in str(caught.value)
     assert "root:" not in str(caught.value)
+    if name.startswith(("arrays/", "pictures")):
+        assert path in verify_run(run)
 
 
 @pytest.mark.parametrize("link", [h5py.SoftLink("/elsewhere"), h5py.ExternalLink("other.h5", "/units")])
@@ -234,7 +268,7 @@ def test_a_bomb_of_one_small_chunk_is_refused(target):
         read_everything(run)
 
 
-@pytest.mark.parametrize("where", ["/", UNIT, f"{UNIT}/summary/slope", f"{UNIT}/arrays/zeta"])
+@pytest.mark.parametrize("where", ["/", UNIT, f"{UNIT}/summary/slope", f"{UNIT}/arrays/zeta", f"{UNIT}/pictures/gap"])
 def test_a_newer_major_is_one_clear_error_and_a_newer_minor_is_read(target, where):
     path, run = target
     key = "format-version" if where == "/" else "encoding-version"
@@ -246,6 +280,7 @@ def test_a_newer_major_is_one_clear_error_and_a_newer_minor_is_read(target, wher
             if "news" not in file[UNIT]:
                 file[UNIT].create_group("news")
                 _labelled(file[f"{UNIT}/arrays"].create_dataset("sparse", data=[1]), "sparse")
+                _labelled(file[f"{UNIT}/pictures"].create_dataset("in depth", data=[1]), "volume")
 
         return change
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from store_cases import make_plan, make_result, make_unit
 
-from equivengine.contracts.result import Array, Check, ProbeResult, Scalar
+from equivengine.contracts.result import Array, Check, Picture, ProbeResult, Scalar
 from equivengine.errors import PluginError, StoreError
 from equivengine.store import RunDirectory, open_run
 from equivengine.store import schema as store_schema
@@ -27,6 +27,11 @@ def assert_equal_results(found, given):
         assert got.data.dtype.kind == array.data.dtype.kind
         assert got.data.dtype == array.data.dtype.newbyteorder("=") or got.data.dtype.kind == "U"
         np.testing.assert_array_equal(got.data, array.data)
+    assert list(found.pictures) == list(given.pictures)
+    for name, picture in given.pictures.items():
+        assert found.pictures[name].description == picture.description
+        assert found.pictures[name].levels.dtype == np.uint8
+        np.testing.assert_array_equal(found.pictures[name].levels, picture.levels)
     for name, scalar in given.summary.items():
         np.testing.assert_equal(vars(found.summary[name]), vars(scalar))
 
@@ -164,7 +169,7 @@ def test_every_element_says_what_it_is(directory, shard_of):
     def look(name, node):
         seen.append(name)
         assert node.attrs["encoding-type"], name
-        assert node.attrs["encoding-version"] == b"1.0", name
+        assert node.attrs["encoding-version"] == store_schema.VERSION_TEXT.encode(), name
 
     for path in (shard_of(), directory.consolidate()):
         with h5py.File(path) as file:
@@ -214,6 +219,8 @@ def test_arrays_of_a_closed_run_are_a_clear_error(directory, shard_of):
             (record,) = run.units()
         with pytest.raises(StoreError, match="was closed"):
             record.arrays["zeta"]
+        with pytest.raises(StoreError, match="was closed"):
+            record.pictures["found"]
 
 
 def test_results_come_one_by_one_and_an_unknown_probe_is_named(directory, shard_of):
@@ -235,8 +242,9 @@ def test_results_come_one_by_one_and_an_unknown_probe_is_named(directory, shard_
         ProbeResult({"_nc4_non_coord_x": Array(np.zeros(2), ("k",), "1", "Reserved.")}, {}),
         ProbeResult({}, {"x": Scalar(1, "1", "d" * 70_000)}),
         ProbeResult({}, {}, provenance={"x": object()}),
+        ProbeResult({}, {}, pictures={"x": Picture(np.zeros((2, 2), np.uint8), "d" * 70_000)}),
     ],
-    ids=["longdouble", "surrogate", "scalar-name", "array-name", "description", "provenance"],
+    ids=["longdouble", "surrogate", "scalar-name", "array-name", "description", "provenance", "picture"],
 )
 def test_what_cannot_be_stored_is_the_plugins_error_and_leaves_nothing(directory, result):
     with pytest.raises(PluginError):

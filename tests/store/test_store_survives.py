@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from store_cases import make_plan, make_result, make_unit
 
 from equivengine.errors import PluginError, StoreError
@@ -148,6 +149,7 @@ def test_a_kill_between_write_and_publish_leaves_only_a_temporary_that_is_swept(
 
 def test_kills_at_random_times_lose_nothing_that_was_published(directory, start_python):
     code = """
+import PIL.PngImagePlugin
 run = RunDirectory.open(sys.argv[1])
 print("ready", flush=True)
 for seed in range(int(sys.argv[2]), 10**6):
@@ -159,7 +161,7 @@ for seed in range(int(sys.argv[2]), 10**6):
     for attempt in range(10):
         process = start_python(code, directory.path, attempt * 1000)
         assert process.stdout.readline() == "ready\n"
-        time.sleep(rng.uniform(0.0, 0.15))
+        time.sleep(rng.uniform(0.0, 0.2))
         process.kill()
         lines = process.communicate()[0].split("\n")[:-1]
         promised |= {make_unit(int(line)).unit_id for line in lines}
@@ -169,6 +171,9 @@ for seed in range(int(sys.argv[2]), 10**6):
         assert len(run.units()) == len(directory.published())
         for _, result in run.results("ldlc"):
             assert result.arrays["zeta"].data.shape == (600, 4)
+    for path in directory.path.rglob("*.png"):
+        with Image.open(path) as image:
+            image.load()
     RunDirectory.create_or_open(directory.path, make_plan(), "digest")
     assert not temporaries(directory)
 

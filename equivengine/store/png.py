@@ -1,0 +1,94 @@
+"""PNG files of the pictures of published units. They are derived: shards hold the pictures, these are to look at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from equivengine.contracts.result import Picture
+from equivengine.errors import StoreError
+from equivengine.store import atomic, elements, guard, layout, lazy, pictures, schema
+
+
+def folder_of(root: Path, probe: str, unit_id: str) -> Path:
+    """Where the PNG files of a unit lie: ``pictures/<probe>-<first 12 digits of its id>`` in the run directory."""
+    return root / schema.PICTURES / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', probe)[:80]}-{unit_id[:12]}"
+
+
+def write_unit(
+    root: Path, probe: str, unit_id: str, given: Mapping[str, Picture], shard: Path | None = None
+) -> list[Path]:
+    """Write the PNG files of a unit, atomically; those that are there with the same bytes stay.
+
+    Args:
+        root: The run directory.
+        probe: The unit's probe.
+        unit_id: Its id.
+        given: Its pictures; one is read only if its file may have to be written.
+        shard: A file that is no older than this shard counts as made from it, and is not looked into.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        StoreError: If the disk is full or the folder cannot be written; the results are not touched.
+    """
+    folder = folder_of(root, probe, unit_id)
+    written = []
+    for name in given:
+        target = folder / f"{name}.png"
+        if shard is not None and _is_newer(target, shard):
+            continue
+        data = given[name].png()
+        try:
+            if _publish(target, data):
+                written.append(target)
+        except StoreError as error:
+            hint = (
+                "the results are whole, only PNG files are missing: see that they can be written, then resume the run"
+            )
+            raise StoreError(error.what, expected=error.expected, got=error.got, hint=hint) from error
+    return written
+
+
+def write_all(root: Path) -> list[Path]:
+    """Write the PNG files that are missing, or older than their shards, from the ``run.h5`` of a run directory.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        StoreError: If the disk is full or the folder cannot be written, or ``run.h5`` is damaged.
+    """
+    shards = layout.find_units(root)
+    source = lazy.Source(root / schema.RUN_FILE, schema.RUN_FORMAT)
+    written = []
+    with guard.open_untrusted(source.path, source.format, check=False) as source.file:  # it was written just now
+        for unit_id in guard.names(guard.group(source.file, "units")):
+            with source.unit(unit_id) as unit:
+                names = pictures.picture_names(unit)
+                probe = schema.parse_unit(elements.read_json(unit, "unit"), f"unit {unit_id}").probe
+            if names and unit_id in shards:
+                given = lazy.LazyPictures(source, unit_id, {name: name for name in names})
+                written += write_unit(root, probe, unit_id, given, root / shards[unit_id])
+    return written
+
+
+def _is_newer(target: Path, shard: Path) -> bool:
+    with atomic.storage_errors(target.parent):
+        return target.is_file() and target.stat().st_mtime_ns >= shard.stat().st_mtime_ns
+
+
+def _publish(target: Path, data: bytes) -> bool:
+    """Put a file in place unless the same bytes are there; its directory is made."""
+    with atomic.storage_errors(target.parent):
+        if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
+            return False
+    atomic.make_directory(target.parent)
+    return atomic.publish(target, lambda path: _write(path, data), overwrite=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)

@@ -1,0 +1,68 @@
+"""What a probe may return, and what is refused before it is stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from equivengine.contracts.result import MAX_PICTURE_NAME, Picture, ProbeResult
+from equivengine.errors import PluginError
+from equivengine.pictures.raster import MAX_PIXELS
+
+
+def levels(*shape, dtype=np.uint8):
+    return np.zeros(shape, dtype)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 6), (4, 6, 3)])
+def test_grey_and_coloured_levels_make_a_picture(shape):
+    assert Picture(levels(*shape), "x").levels.shape == shape
+
+
+def test_levels_of_a_picture_are_contiguous():
+    turned = Picture(np.arange(24, dtype=np.uint8).reshape(3, 2, 4).transpose(1, 2, 0), "x").levels
+    assert turned.flags["C_CONTIGUOUS"]
+    assert turned[1, 2].tolist() == [6, 14, 22]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        levels(4),
+        levels(4, 6, 1),
+        levels(4, 6, 4),
+        levels(3, 4, 6),
+        levels(2, 4, 6, 3),
+        levels(0, 6),
+        np.broadcast_to(np.uint8(0), (1, MAX_PIXELS + 1)),
+    ],
+    ids=lambda given: str(given.shape),
+)
+def test_other_shapes_are_refused_by_their_shape(given):
+    with pytest.raises(PluginError, match="'the cat' has a wrong shape") as caught:
+        Picture(given, "the cat")
+    assert caught.value.got == str(given.shape)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i1", "u2", "?"])
+def test_other_dtypes_are_refused_with_a_way_out(dtype):
+    with pytest.raises(PluginError, match="uint8") as caught:
+        Picture(levels(4, 6, dtype=dtype), "x")
+    assert "equivengine.pictures.picture" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "", "é", "x.png", "x" * (MAX_PICTURE_NAME + 1)])
+def test_names_of_pictures_are_identifiers_and_short(name):
+    with pytest.raises(PluginError, match="picture's name"):
+        ProbeResult({}, {}, pictures={name: Picture(levels(2, 2), "x")})
+    assert ProbeResult({}, {}, pictures={"x" * MAX_PICTURE_NAME: Picture(levels(2, 2), "x")}).pictures
+
+
+def test_pictures_are_of_the_class():
+    with pytest.raises(PluginError, match="wrong type") as caught:
+        ProbeResult({}, {}, pictures={"x": levels(2, 2)})
+    assert (caught.value.expected, caught.value.got) == ("equivengine.Picture", "ndarray")
+
+
+def test_a_result_has_no_pictures_unless_it_is_given_some():
+    assert ProbeResult({}, {}).pictures == {}
