@@ -23,8 +23,9 @@ REASONS, NAMES = 5, 8
 
 def run_document(run: Run) -> dict[str, Any]:
     """Everything that `print_run` shows, as JSON types."""
-    from equivengine.report.summary import summarise
+    from equivengine.report.summary import count_pictures, summarise
 
+    pictures = count_pictures(run)
     return {
         "run": str(run.path),
         "plan": run.plan_digest,
@@ -41,18 +42,24 @@ def run_document(run: Run) -> dict[str, Any]:
             for unit_id, failure in run.failures.items()
         ],
         "missing": run.missing,
+        "pictures": None if pictures is None else asdict(pictures),
         "sections": [asdict(section) for section in summarise(run)],
     }
 
 
 def print_run(run: Run, report: RunReport | None = None) -> None:
     """Print the summary; after a run (``report``) also what was done and what to do next."""
-    from equivengine.report.summary import summarise
+    from equivengine.report.summary import count_pictures, summarise
 
     out = console()
     sections = summarise(run)
     for section in sections:
         _print_section(out, section)
+    pictures = count_pictures(run)
+    if pictures is not None:
+        counts = f"{_count(pictures.pictures, 'picture')} of {_count(pictures.units, 'unit')}"
+        place = pictures.folder or f"within {run.path} (UnitRecord.pictures); no PNG files beside it"
+        out.print(literal(f"{counts}: {place}"), soft_wrap=True)
     _print_failures(out, run.failures)
     if run.missing:
         count = len(run.missing)

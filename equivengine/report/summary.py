@@ -10,6 +10,7 @@ import numpy as np
 
 from equivengine.contracts.result import Check, Scalar
 from equivengine.statistics import bootstrap
+from equivengine.store.png import find_folder
 from equivengine.store.run import Run, UnitRecord
 
 #: From this many observations on, a range that is not all of them can hold the median with 95% confidence:
@@ -88,6 +89,34 @@ class Section:
     def over_units(self) -> bool:
         """Whether values are medians over several units."""
         return self.units > 1
+
+
+@dataclass(frozen=True)
+class PictureCount:
+    """The pictures of a run.
+
+    Attributes:
+        pictures: How many.
+        units: How many units they are of.
+        folder: Where their PNG files lie; None where there are none beside the opened file.
+    """
+
+    pictures: int
+    units: int
+    folder: str | None
+
+
+def count_pictures(run: Run) -> PictureCount | None:
+    """How many pictures a run holds and where their PNG files are; None if it holds none.
+
+    Raises:
+        StoreError: If a shard cannot be read.
+    """
+    counts = {record.unit_id: len(record.pictures) for record in run.units() if record.pictures}
+    if not counts:
+        return None
+    folder = find_folder(run.path, counts)
+    return PictureCount(sum(counts.values()), len(counts), None if folder is None else str(folder))
 
 
 def summarise(run: Run) -> list[Section]:

@@ -32,7 +32,9 @@ class Source:
             StoreError: If the run was closed, or the file cannot be read; also for errors within the ``with`` block.
         """
         if self.closed:
-            raise StoreError(f"{self.path} was closed", hint="read arrays before leaving the `with` block of the run")
+            raise StoreError(
+                f"{self.path} was closed", hint="read arrays and pictures before leaving the `with` block of the run"
+            )
         with contextlib.ExitStack() as stack:
             file = self.file
             if file is None:

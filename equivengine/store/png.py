@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from equivengine.contracts.result import Picture
@@ -14,6 +14,21 @@ from equivengine.store import atomic, elements, guard, layout, lazy, pictures, s
 def folder_of(root: Path, probe: str, unit_id: str) -> Path:
     """Where the PNG files of a unit lie: ``pictures/<probe>-<first 12 digits of its id>`` in the run directory."""
     return root / schema.PICTURES / f"{re.sub(r'[^A-Za-z0-9_.+-]+', '_', probe)[:80]}-{unit_id[:12]}"
+
+
+def find_folder(run: Path, unit_ids: Collection[str]) -> Path | None:
+    """The folder of all PNG files of a run, if it holds those of every unit that is named.
+
+    Args:
+        run: A run directory or a ``run.h5``, which may have left its directory.
+        unit_ids: Units with pictures.
+    """
+    folder = (run if run.is_dir() else run.parent) / schema.PICTURES
+    try:
+        present = {path.name.rpartition("-")[2] for path in folder.iterdir() if path.is_dir()}
+    except OSError:
+        return None
+    return folder if {unit_id[:12] for unit_id in unit_ids} <= present else None
 
 
 def write_unit(

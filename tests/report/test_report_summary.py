@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equivengine.contracts.result import Check, ProbeResult, Scalar
+from equivengine.contracts.result import Check, Picture, ProbeResult, Scalar
 from equivengine.contracts.unit import SampleRef, Unit
-from equivengine.report.summary import ENOUGH, _check, summarise
+from equivengine.report.summary import ENOUGH, _check, count_pictures, summarise
 from equivengine.store import RunDirectory, open_run
 
 PROVENANCE = {
@@ -159,3 +160,25 @@ def test_a_check_shows_the_value_that_is_closest_to_its_bound_or_beyond(checks, 
         assert (row.passed, row.total, row.at_most) == (passed, len(checks), at_most)
         assert row.worst == pytest.approx(worst, nan_ok=True)
         assert row.bound in [c.bound for c in checks if c.value == row.worst or math.isnan(row.worst)]
+
+
+def test_pictures_are_counted_with_the_place_of_their_files(tmp_path):
+    grey = Picture(np.zeros((2, 2), np.uint8), "grey")
+    plan = {"units": [unit(seed).to_json() for seed in range(3)]}
+    directory = RunDirectory.create_or_open(tmp_path / "run", plan, "digest")
+    directory.publish(unit(0), ProbeResult({}, {}), PROVENANCE)
+    with open_run(directory.path) as run:
+        assert count_pictures(run) is None
+    directory.publish(unit(1), ProbeResult({}, {}, pictures={"a": grey, "b": grey}), PROVENANCE)
+    directory.publish(unit(2), ProbeResult({}, {}, pictures={"a": grey}), PROVENANCE)
+    for source in (directory.path, directory.consolidate()):
+        with open_run(source) as run:
+            assert vars(count_pictures(run)) == {
+                "pictures": 3,
+                "units": 2,
+                "folder": str(tmp_path / "run" / "pictures"),
+            }
+    alone = shutil.copy(directory.path / "run.h5", tmp_path / "alone.h5")
+    (tmp_path / "pictures" / "somebody's").mkdir(parents=True)
+    with open_run(alone) as run:
+        assert vars(count_pictures(run)) == {"pictures": 3, "units": 2, "folder": None}
