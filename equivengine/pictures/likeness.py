@@ -75,11 +75,13 @@ def _gaussian(width: int, like: Tensor) -> Tensor:
 
 def _smooth(x: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean over each window within the image: [B, C, H, W] -> [B, C, H - k + 1, W - k + 1]."""
-    batch, channels, height, width = x.shape
-    planes = x.reshape(batch * channels, 1, height, width)
-    planes = torch.nn.functional.conv2d(planes, weights.view(1, 1, 1, -1))
-    planes = torch.nn.functional.conv2d(planes, weights.view(1, 1, -1, 1))
-    return planes.reshape(batch, channels, *planes.shape[-2:])
+    for axis in (-1, -2):  # shifted sums: float64 has no fast kernel for a convolution of one channel
+        length = x.shape[axis] - len(weights) + 1
+        total = x.narrow(axis, 0, length) * weights[0]
+        for k in range(1, len(weights)):
+            total.addcmul_(x.narrow(axis, k, length), weights[k])
+        x = total
+    return x
 
 
 def _check_batches(x: Tensor, y: Tensor) -> None:
