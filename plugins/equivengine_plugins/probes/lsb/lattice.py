@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -36,6 +36,10 @@ class Lattice:
         table = (low + (high - low) * steps).to(torch.float32)
         start = nearest(x, input_range).to(torch.int16)
         return cls(table, start, -start.clamp(max=budget), (TOP - start).clamp(max=budget))
+
+    def within(self, budget: int) -> Lattice:
+        """The same lattice with moves of at most ``budget`` levels."""
+        return replace(self, lowest=self.lowest.clamp(min=-budget), highest=self.highest.clamp(max=budget))
 
     @property
     def step(self) -> float:

@@ -85,9 +85,7 @@ def measure(task: eqv.ProbeTask[LsbParams]) -> eqv.ProbeResult:
         torch.stack([linear.vectors[0], -linear.vectors[0]]), torch.zeros_like(lattice.start).expand(2, -1)
     )
     chosen = {"singular": _largest(evaluation, singular), "pixel": _worst_pixel(evaluation, linear, params.pixels)}
-    worst = find_worst(
-        evaluation, linear, singular, task.stream("starts"), params.starts, params.steps, params.tolerance
-    )
+    worst = find_worst(evaluation, linear, task.stream("starts"), params)
     chosen["worst"] = worst.move
     responses |= {kind: evaluation.responses(move[None]) for kind, move in chosen.items()}
     repeated = torch.cat(

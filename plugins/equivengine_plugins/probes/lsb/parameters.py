@@ -26,7 +26,7 @@ class LsbParams(eqv.Params):
     )
     starts: int = Field(16, ge=1, le=1000, description="Starts of the search within the linear model; count.")
     steps: int = Field(
-        20, ge=1, le=1000, description="Steps of the search on the encoder itself, at most; count. For the 8 best."
+        20, ge=1, le=1000, description="Steps of the search on the encoder itself, from the 8 best; count, at most."
     )
     tolerance: float = Field(
         1e-3, gt=0, lt=1, description="That search ends where a step gains less than this, relative."

@@ -75,16 +75,16 @@ def _summary(task: eqv.ProbeTask[LsbParams], measured: Measured, held: Yardstick
 
     here = "|f(x + d) - f(x)|; of draws the median"
     for kind, text in texts.items():
-        text += ": a lower bound of the maximum" if kind == "worst" else ""
+        text += ": a lower bound" if kind == "worst" else ""
         add(kind, found[kind].measured, UNIT, text, here)
         if kind in KINDS:
             summary[f"{kind}_max"] = eqv.Scalar(
                 found[kind].measured.max(), UNIT, "largest of them", n=len(found[kind].measured), group=here
             )
     group = f"over {held.name}"
-    for kind in ("uniform", "truncation", "pixel", "worst"):
+    for kind in ("uniform", "truncation", "pixel", "worst") if held.length > 0 else ():
         add(f"relative_{kind}", found[kind].measured / held.length, "1", texts[kind], group)
-    add("yardstick", held.length, UNIT, held.name, group)
+    summary["yardstick"] = eqv.Scalar(held.length, UNIT, held.name, n=held.n, group=group)
     worst = float(found["worst"].measured[0])
     group = "over the median of random"
     middle = np.median(found["uniform"].measured)
@@ -96,13 +96,13 @@ def _summary(task: eqv.ProbeTask[LsbParams], measured: Measured, held: Yardstick
     add("linear_search", measured.worst.linear, UNIT, "largest found by the power method", group)
     add("s_1", float(linear.values[0]), "embedding / pixel", "s_1, the largest singular value of J", group)
     bound = float(linear.values[0]) * task.params.levels * lattice.step * len(lattice.start) ** 0.5
-    add("bound", bound, UNIT, "s_1 sqrt(m) times the largest change: no d moves J d more", group)
+    add("bound", bound, UNIT, "s_1 sqrt(m) max|d_j|: no |J d| exceeds it", group)
     add("worst_over_bound", worst / bound, "1", "worst found over that bound", group)
     group = "measured over linear"
     for kind, text in texts.items():
         add(f"linearity_{kind}", _ratio(found[kind].measured, found[kind].linear), "1", text, group)
     if task.encoder.classify_ability:
-        group = "another class predicted: share of draws, or 1 for yes"
+        group = "another class predicted, share"
         for kind, text in texts.items():
             classes = found[kind].other_class
             summary[f"class_changed_{kind}"] = eqv.Scalar(
@@ -118,11 +118,11 @@ def _summary(task: eqv.ProbeTask[LsbParams], measured: Measured, held: Yardstick
     )
     add("lowered", found["truncation"].changed, "1", "lowered by truncation, share", group)
     add("worst_pixels", found["worst"].changed, "1", "moved by the worst found, share", group)
-    add("rounding_levels", measured.rounded.levels, "1", "how far x was off whole levels, largest, in levels", group)
-    add("rounding", measured.rounded.moved, UNIT, "what rounding x to whole levels moved", group)
+    add("rounding_levels", measured.rounded.levels, "1", "x off whole levels, largest, in levels", group)
+    add("rounding", measured.rounded.moved, UNIT, "moved by rounding x to them", group)
     group = "noise floor"
-    precision = "fp32 against fp64" if task.precision == "fp32" else "fp64, batch of another size"
-    add("noise", measured.noise, UNIT, f"f(x + d) - f(x) in {precision}, largest", group)
+    precision = "fp32 against fp64" if task.precision == "fp32" else "fp64 in other batches"
+    add("noise", measured.noise, UNIT, f"{precision}, largest", group)
     return summary
 
 

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from equivengine_plugins.probes.lsb.evaluation import Evaluation
     from equivengine_plugins.probes.lsb.lattice import Lattice
     from equivengine_plugins.probes.lsb.linear import Linear
+    from equivengine_plugins.probes.lsb.parameters import LsbParams
 
 #: From how many moves the search on the encoder starts.
 KEPT = 8
 #: Iterations of the power method at most; on digits 10 to 40 are needed.
 ITERATIONS = 200
-#: Shares of the pixels that oppose the gradient, the largest gains first, which a step tries to turn over.
+#: Shares of the pixels that oppose the gradient, the largest gains first, which a step tries to move.
 SHARES = (1.0, 0.5, 0.2, 0.05, 0.01)
 
 
@@ -28,7 +29,7 @@ class Worst:
 
     Attributes:
         move: Levels, [m] int16.
-        path: |f(x + d) - f(x)| after each step of each search, [steps + 1, searches]; never falling.
+        path: |f(x + d) - f(x)| after each step of each search of the last budget, [steps + 1, searches]; never falling.
         rising: Whether the largest of them still gained more than the tolerance in the last step allowed.
         iterations: Of the power method.
         distinct: How many different maxima its starts ended in.
@@ -43,25 +44,32 @@ class Worst:
     linear: float
 
 
-def find_worst(
-    evaluation: Evaluation, linear: Linear, known: torch.Tensor, key: int, starts: int, steps: int, tolerance: float
-) -> Worst:
+def find_worst(evaluation: Evaluation, linear: Linear, key: int, params: LsbParams) -> Worst:
     """Search the lattice for the largest |f(x + d) - f(x)|. What is found is a lower bound of the maximum.
+
+    Budgets of more than one level are worked up to, 1, 2, 4, ...: the moves found within one budget, as they are and
+    twice as long, are among the starts of the next. So twice the levels never find less, and a search that the linear
+    model would send straight to the corners meets what lies before them.
 
     Args:
         evaluation: The encoder at x.
         linear: The linear model there.
-        known: Moves [K, m] to begin with besides the maxima of the linear model.
         key: Key of the random stream that starts come from.
-        starts: How many.
-        steps: Steps on the encoder at most.
-        tolerance: A gain below this ends the search, relative.
+        params: Budget, starts, steps and tolerance.
     """
-    maxima, iterations = linear_maxima(linear, evaluation.lattice, _directions(linear, key, starts))
-    # By what the encoder says of them: to J, d and its mirror image in the box differ little; to f they may.
-    candidates = torch.unique(torch.cat([known, maxima]), dim=0)
-    order = evaluation.lengths(candidates).argsort(descending=True)
-    move, path, rising = ascend(evaluation, candidates[order[:KEPT]], steps, tolerance)
+    directions = _directions(linear, key, params.starts)
+    found = torch.empty_like(evaluation.lattice.start).expand(0, -1)
+    budgets = [2**k for k in range(params.levels.bit_length()) if 2**k < params.levels]
+    for budget in (*budgets, params.levels):
+        box = evaluation.lattice.within(budget)
+        maxima, iterations = linear_maxima(linear, box, directions)
+        # f chooses: a move and its mirror image in the box are nearly the same to J and may differ much to f, and the
+        # last percent that the power method gains on a start may be a loss.
+        starts = box.furthest(directions, torch.zeros_like(directions, dtype=torch.int16))
+        candidates = torch.unique(torch.cat([maxima, starts, found, box.clamp(2 * found)]), dim=0)
+        order = evaluation.lengths(candidates).argsort(descending=True)
+        found, path, rising = ascend(evaluation, box, candidates[order[:KEPT]], params.steps, params.tolerance)
+    move = found[int(path[-1].argmax())]
     return Worst(move, path, rising, iterations, len(maxima), float(linear.lengths(maxima).max()))
 
 
@@ -90,22 +98,23 @@ def linear_maxima(linear: Linear, lattice: Lattice, gradients: torch.Tensor) -> 
 
 
 def ascend(
-    evaluation: Evaluation, moves: torch.Tensor, steps: int, tolerance: float
+    evaluation: Evaluation, box: Lattice, moves: torch.Tensor, steps: int, tolerance: float
 ) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Sign ascent on |f(x + d) - f(x)| itself, from moves [B, m] together.
 
-    With the gradient at x + d, the pixels that oppose it are turned over: all of them, or the share with the largest
-    first-order gain, whichever of `SHARES` gets furthest. A step that gains nothing is not taken, so paths never fall.
+    With the gradient at x + d, the pixels that oppose it go to their other end of the box: all of them, or the share
+    with the largest first-order gain (`SHARES`); or all pixels go by 1, 2, 4, ... levels along its signs, as in
+    projected gradient ascent. The best of these is taken. A step that gains nothing is not, so paths never fall.
 
     Returns:
-        The best move [m], the paths [steps + 1, B], and whether the best path was still rising in the last step.
+        The moves reached [B, m], the paths [steps + 1, B], and whether the best path still rose in the last step.
     """
     best = evaluation.lengths(moves)
     path, active = [best], torch.ones_like(best, dtype=torch.bool)
     gained = 0.0
     for _ in range(steps):
         rows = torch.nonzero(active).flatten()
-        proposals = _proposals(evaluation, moves[rows])
+        proposals = _proposals(evaluation, box, moves[rows])
         sizes = evaluation.lengths(proposals.flatten(0, 1)).reshape(len(rows), -1)
         size, which = sizes.max(dim=1)
         rises = size > best[rows]
@@ -119,20 +128,21 @@ def ascend(
         gained = float(best.max()) / leader - 1 if leader > 0 else float(best.max() > 0)
         if not bool(active.any()):
             break
-    return moves[int(best.argmax())], torch.stack(path), len(path) == steps + 1 and gained > tolerance
+    return moves, torch.stack(path), len(path) == steps + 1 and gained > tolerance
 
 
-def _proposals(evaluation: Evaluation, moves: torch.Tensor) -> torch.Tensor:
-    """Moves that follow the gradient at x + d in a share of the pixels: [B, m] -> [B, len(SHARES), m]."""
+def _proposals(evaluation: Evaluation, box: Lattice, moves: torch.Tensor) -> torch.Tensor:
+    """Where a step of `ascend` may go: [B, m] -> [B, P, m]."""
     gradients = evaluation.uphill(moves)
-    wanted = evaluation.lattice.furthest(gradients, moves)
+    wanted = box.furthest(gradients, moves)
     gain = (wanted - moves) * gradients
     rank = gain.argsort(dim=1, descending=True).argsort(dim=1)
     opposed = (gain > 0).sum(dim=1, keepdim=True)
-    proposals = [
+    turned = [
         torch.where(rank < (share * opposed).ceil().clamp(min=1).minimum(opposed), wanted, moves) for share in SHARES
     ]
-    return torch.stack(proposals, dim=1)
+    stepped = [box.clamp(moves + 2**k * gradients.sign()) for k in range(int(box.highest.max()).bit_length())]
+    return torch.stack([*turned, *stepped], dim=1)
 
 
 def _directions(linear: Linear, key: int, starts: int) -> torch.Tensor:

@@ -1,0 +1,444 @@
+"""The lsb probe: the worst move against all moves of small maps, each part against another way, claims on digits."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import nn
+
+import equivengine as eqv
+from equivengine.contracts.probe import ProbeTask
+from equivengine_plugins.probes.lsb import Lsb, LsbParams
+from equivengine_plugins.probes.lsb.draws import KINDS, drawn, moments
+from equivengine_plugins.probes.lsb.evaluation import Evaluation
+from equivengine_plugins.probes.lsb.lattice import Lattice, nearest, truncated
+from equivengine_plugins.probes.lsb.linear import Linear
+from equivengine_plugins.probes.lsb.search import ITERATIONS, linear_maxima
+from equivengine_plugins.probes.lsb.yardstick import yardstick
+
+RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+SHAPE = (1, 2, 4)
+
+
+def gaussian(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def image(seed=0, shape=SHAPE):
+    """Levels [*shape] of which about a third lie at an end of the scale."""
+    levels = torch.randint(-60, 320, shape, generator=torch.Generator().manual_seed(seed))
+    return levels.clamp(0, 255).float() / 255
+
+
+class Map(nn.Module):
+    """f(x) = g(P (x - c)), with P [n, m] drawn once and c a fixed image."""
+
+    def __init__(self, n, c, g=lambda y: y, seed=0):
+        super().__init__()
+        self.P = nn.Parameter(gaussian(n, c.numel(), seed=seed))
+        self.register_buffer("c", c.flatten().clone())
+        self.g = g
+
+    def forward(self, x):
+        return self.g((x.flatten(1) - self.c) @ self.P.T)
+
+
+def task_of(module, x, params=None, precision="fp32", seed=0, **loaded):
+    encoder = eqv.Encoder(
+        eqv.LoadedModel(module, preprocessing=lambda raw: raw, input_shape=tuple(x.shape), **loaded), "map"
+    )
+    return ProbeTask(encoder, [x], params or LsbParams(), seed=seed, precision=precision)
+
+
+def parts_of(task):
+    """The parts that a measurement is made of: evaluation and linear model."""
+    lattice = Lattice.around(task.samples[0].flatten(), task.encoder.spec.input_range, task.params.levels)
+    evaluation = Evaluation(task, lattice)
+    return evaluation, Linear.of(task, evaluation)
+
+
+def all_images(x, levels):
+    """Every image within a budget of levels of x [*shape] and the scale: [B, *shape], float64."""
+    start = (x.flatten() * 255).round().long()
+    choices = [sorted({min(max(int(k) + step, 0), 255) for step in range(-levels, levels + 1)}) for k in start]
+    return torch.tensor(list(itertools.product(*choices)), dtype=torch.float64).reshape(-1, *x.shape) / 255
+
+
+def largest(task, levels=1):
+    """The true maximum of |f(x + d) - f(x)|, by trying everything."""
+    encoder, x = task.encoder.at_precision("fp64"), task.samples[0]
+    f = encoder(all_images(x, levels)) - encoder(x[None].double())
+    return float(torch.linalg.vector_norm(f, dim=1).max())
+
+
+def run_on(digits, images, index, params=None, precision="fp32", seed=0):
+    sample = images[index]
+    x = digits.preprocess(sample.load())
+    return Lsb().run(ProbeTask(digits, [x], params or LsbParams(), seed, precision, sample_digests=[sample.digest]))
+
+
+@pytest.fixture(scope="module")
+def result(digits, images):
+    return run_on(digits, images, 0)
+
+
+# -- the shipped model ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", [1, 3])
+def test_on_digits_every_free_check_passes(digits, images, index):
+    found = run_on(digits, images, index)
+    assert found.status == "ok", found.message
+    assert len(found.checks) == 8
+    assert not {name: check for name, check in found.checks.items() if not check.passed}
+
+
+def test_on_digits_the_worst_change_is_far_beyond_chance(result):
+    value = {name: scalar.value for name, scalar in result.summary.items()}
+    assert value["worst"] > 4 * max(value["uniform_max"], value["signs_max"], value["truncation_max"])
+    assert value["worst"] >= value["singular"] > value["uniform"] > value["pixel"] > 100 * value["noise"]
+    assert value["linear_search"] < value["bound"]
+    for kind in ("uniform", "signs", "truncation", "pixel"):
+        assert value[f"linearity_{kind}"] == pytest.approx(1, abs=0.02)
+
+
+def test_what_is_reported_is_what_the_saved_images_give(result, digits, images):
+    """From the stored 8-bit images alone, by plain float64 evaluation and the dense Jacobian."""
+    double = digits.at_precision("fp64")
+    levels, worst = (result.arrays[name].data for name in ("levels", "worst_levels"))
+    assert levels.dtype == worst.dtype == np.uint8
+    x, moved = (torch.from_numpy(k).double() / 255 for k in (levels, worst))
+    assert torch.equal(x.float(), digits.preprocess(images[0].load()))
+    assert np.abs(worst.astype(int) - levels).max() == 1
+    with torch.no_grad():
+        apart = float(torch.linalg.vector_norm(double(moved[None]) - double(x[None])))
+    assert result.summary["worst"].value == pytest.approx(apart, rel=1e-4)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        J = torch.func.jacrev(lambda z: double(z[None])[0])(x).flatten(1)
+    predicted = float(torch.linalg.vector_norm(J @ (moved - x).flatten()))
+    assert result.summary["linear_worst"].value == pytest.approx(predicted, rel=1e-4)
+    norms = torch.linalg.vector_norm(J, dim=0).reshape(levels.shape) / 255
+    assert np.allclose(result.arrays["sensitivity"].data, norms, rtol=1e-4)
+    s = float(torch.linalg.matrix_norm(J, 2))
+    assert result.summary["bound"].value == pytest.approx(s * 32 / 255, rel=1e-5)
+    at = tuple(result.arrays["pixel_index"].data)
+    assert result.summary["linear_pixel"].value == pytest.approx(float(norms[at]), rel=1e-4)
+
+
+def test_precisions_agree_within_the_noise_floor(result, digits, images):
+    double = run_on(digits, images, 0, precision="fp64")
+    noise = result.summary["noise"].value
+    assert 0 < double.summary["noise"].value < 1e-6 * noise
+    for kind in KINDS:
+        assert np.abs(result.arrays[kind].data - double.arrays[kind].data).max() < 10 * noise
+    assert result.summary["worst"].value == pytest.approx(double.summary["worst"].value, rel=1e-3)
+
+
+def test_leading_triplets_find_nearly_as_much_and_say_that_they_are_leading(result, digits, images):
+    leading = run_on(digits, images, 0, LsbParams(method="randomized"))
+    assert leading.summary["s_1"].value == pytest.approx(result.summary["s_1"].value, rel=1e-3)
+    assert leading.summary["worst"].value == pytest.approx(result.summary["worst"].value, rel=0.02)
+    whole, part = result.arrays["sensitivity"].data, leading.arrays["sensitivity_leading"].data
+    assert (part <= whole * (1 + 1e-3)).all()
+    assert "sensitivity" not in leading.arrays
+    assert "8 singular triplets" in leading.provenance["linear_model"]
+    assert "leading triplets" in leading.summary["pixel"].description
+    assert not [name for name in leading.checks if name.startswith("mean_square")]
+
+
+def test_one_step_is_not_enough_and_says_so(digits, images):
+    found = run_on(digits, images, 2, LsbParams(steps=1, tolerance=1e-4))
+    assert found.status == "not_converged"
+    assert "raise steps" in found.message
+    assert (np.diff(found.arrays["worst_path"].data, axis=0) >= 0).all()
+
+
+def test_the_same_seed_gives_the_same_result(digits, images):
+    few = LsbParams(draws=8, steps=2)
+    a, b, c = (run_on(digits, images, 3, few, seed=seed) for seed in (0, 0, 1))
+    for name in a.arrays:
+        assert np.array_equal(a.arrays[name].data, b.arrays[name].data), name
+    for kind in KINDS:
+        assert not np.array_equal(a.arrays[kind].data, c.arrays[kind].data)
+
+
+def test_more_levels_move_the_embedding_further_and_stay_on_the_scale(digits, images):
+    one, two = (run_on(digits, images, 0, LsbParams(levels=k, draws=8)) for k in (1, 2))
+    assert two.summary["worst"].value > 1.5 * one.summary["worst"].value
+    assert two.checks["in_range"].passed
+    move = two.arrays["worst_levels"].data.astype(int) - two.arrays["levels"].data
+    assert np.abs(move).max() == 2
+    assert np.array_equal(one.arrays["truncation"].data, two.arrays["truncation"].data)  # knows of no budget
+
+
+# -- the worst move, known by trying everything -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+@pytest.mark.parametrize("seed", range(4))
+def test_over_a_linear_encoder_the_worst_of_all_moves_is_found(precision, seed):
+    x = image(seed)
+    given = task_of(Map(3, x, seed=seed), x, LsbParams(draws=4), precision)
+    found = Lsb().run(given)
+    assert found.summary["worst"].value == pytest.approx(largest(given), rel=1e-5)
+    assert found.summary["linear_search"].value == pytest.approx(found.summary["worst"].value, rel=1e-5)
+    for kind in ("uniform", "signs", "truncation", "singular", "pixel", "worst"):
+        assert found.summary[f"linearity_{kind}"].value == pytest.approx(1, rel=1e-4)
+    c = torch.linalg.vector_norm(given.encoder.module.P.double(), dim=0)
+    assert found.summary["pixel"].value == pytest.approx(float(c.max()) / 255, rel=1e-4)
+    assert found.checks["nothing_worse"].passed
+    assert found.checks["linear_bound"].passed
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_over_a_bent_encoder_the_worst_of_all_moves_is_found(seed):
+    """f is far from linear over one level: the worst move of J is not that of f."""
+    x = image(seed + 10)
+    bent = lambda y: torch.cat([torch.sin(80 * y[:, :2]), (80 * y[:, 2:3] + 1).square()], 1)  # noqa: E731
+    given = task_of(Map(3, x, bent, seed=seed), x)
+    found = Lsb().run(given)
+    assert abs(found.summary["linearity_worst"].value - 1) > 0.1
+    assert found.summary["worst"].value == pytest.approx(largest(given), rel=1e-3)
+
+
+def test_a_worst_move_that_is_shorter_than_allowed_is_found():
+    """f goes round a circle once on the way to a corner of the box: the point furthest from f(x) lies half-way."""
+    x = torch.full(SHAPE, 100 / 255)
+    module = Map(1, x)
+    turn = 2 * torch.pi / (8 / 255 * float(module.P.detach().abs().sum()))
+    module.g = lambda y: torch.cat([torch.cos(turn * y), torch.sin(turn * y)], 1)
+    found = Lsb().run(task_of(module, x, LsbParams(levels=8)))
+    assert found.summary["singular"].value < 1e-3
+    assert found.summary["worst"].value == pytest.approx(2, rel=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 4), levels=st.integers(1, 8))
+def test_maxima_of_the_linear_model_are_fixed_points_and_one_is_the_largest(seed, n, levels):
+    x = image(seed)
+    given_task = task_of(Map(n, x, seed=seed), x, LsbParams(levels=levels), "fp64")
+    evaluation, linear = parts_of(given_task)
+    box = evaluation.lattice
+    maxima, iterations = linear_maxima(linear, box, gaussian(40, x.numel(), seed=seed).double())
+    assert iterations < ITERATIONS
+    assert torch.equal(box.furthest(linear.pull(linear.push(maxima)), maxima), maxima)
+    corners = torch.tensor(list(itertools.product(*zip(box.lowest.tolist(), box.highest.tolist(), strict=True))))
+    assert float(linear.lengths(maxima).max()) == pytest.approx(float(linear.lengths(corners).max()), rel=1e-9)
+
+
+# -- the parts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("range_", RANGES)
+def test_levels_are_recognised_and_read_back_exactly(range_):
+    lattice = Lattice.around(torch.zeros(3), range_, 1)
+    assert torch.equal(nearest(lattice.table, range_), torch.arange(256))
+    assert torch.equal(truncated(lattice.table, (0.0, 1.0) if range_ == RANGES[0] else range_), torch.arange(256)) or (
+        range_ != RANGES[0]  # elsewhere scaling to [0, 1] is itself rounded
+    )
+    assert lattice.step == pytest.approx((range_[1] - range_[0]) / 255)
+    assert torch.equal(nearest(torch.tensor([range_[0] - 1, range_[1] + 1]), range_), torch.tensor([0, 255]))
+
+
+def test_truncation_is_what_torchvision_does_when_it_saves():
+    from torchvision.transforms.functional import to_pil_image
+
+    x = torch.arange(256).repeat(8).reshape(1, 8, 256) / 255
+    noisy = x + 1e-7 * gaussian(1, 8, 256)
+    saved = torch.from_numpy(np.array(to_pil_image(noisy))).long()
+    assert torch.equal(truncated(noisy[0], (0.0, 1.0)), saved)
+    lowered = float((saved < (x[0] * 255).round()).double().mean())
+    assert 0.3 < lowered < 0.5
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 1000), levels=st.integers(1, 8), data=st.data())
+def test_moves_stay_on_the_scale_and_within_the_budget(seed, levels, data):
+    ends = data.draw(st.lists(st.sampled_from([0, 1, 3, 100, 250, 254, 255]), min_size=2, max_size=6))
+    x = torch.tensor(ends) / 255
+    lattice = Lattice.around(x, (0.0, 1.0), levels)
+    assert torch.equal(lattice.x, x)
+    wild = (20 * gaussian(16, len(ends), seed=seed)).round()
+    for moves in (lattice.clamp(wild), lattice.furthest(wild, lattice.clamp(0 * wild))):
+        points = lattice.points(moves)
+        assert float(points.min()) >= 0
+        assert float(points.max()) <= 1
+        assert int(moves.abs().max()) <= levels
+        assert torch.equal(nearest(points, (0.0, 1.0)) - nearest(x, (0.0, 1.0)), moves.long())
+    ahead = (lattice.furthest(wild, torch.zeros_like(wild, dtype=torch.int16)) * wild).sum(1)
+    assert bool((ahead >= (lattice.clamp(3 * gaussian(16, len(ends), seed=seed + 1)) * wild).sum(1)).all())
+    narrow = lattice.within(1)
+    assert torch.equal(narrow.clamp(wild), Lattice.around(x, (0.0, 1.0), 1).clamp(wild))
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_draws_depend_on_their_number_alone_and_have_the_moments_stated(kind, levels):
+    x = image(3, (1, 4, 4))
+    given = task_of(Map(2, x), x, LsbParams(levels=levels, draws=4))
+    evaluation, _ = parts_of(given)
+    moves = drawn(given, evaluation, kind, 0, 3000)
+    assert torch.equal(moves[7:20], drawn(given, evaluation, kind, 7, 13))
+    assert torch.equal(moves, evaluation.lattice.clamp(moves))
+    if kind == "truncation":
+        assert int(moves.max()) == 0
+        assert 0.2 < float((moves == -1).double().mean()) < 0.5
+        return
+    assert set(moves.abs().unique().tolist()) <= ({0, levels} if kind == "signs" else set(range(levels + 1)))
+    mean, variance = moments(evaluation, kind, levels)
+    error = (variance / 3000).sqrt()
+    assert bool(((moves.double().mean(0) - mean).abs() <= 5 * error + 1e-12).all())
+    assert torch.allclose(moves.double().var(0), variance, rtol=0.15, atol=1e-12)
+
+
+def test_the_mean_square_is_that_of_all_moves_together():
+    x = image(1, (1, 2, 3))
+    given = task_of(Map(2, x), x, precision="fp64")
+    evaluation, linear = parts_of(given)
+    outcomes = [[max(-int(k), min(255 - int(k), step)) for step in (-1, 0, 1)] for k in evaluation.lattice.start]
+    everything = torch.tensor(list(itertools.product(*outcomes)))
+    truth = float(linear.lengths(everything).square().mean())
+    assert linear.mean_square(*moments(evaluation, "uniform", 1)) == pytest.approx(truth, rel=1e-12)
+
+
+def test_images_off_the_lattice_or_out_of_range_would_be_noticed():
+    x = torch.full(SHAPE, 254 / 255)
+    given = task_of(Map(2, x), x)
+    evaluation, _ = parts_of(given)
+    moves = torch.ones(1, x.numel(), dtype=torch.int16)
+    evaluation.differences(moves)
+    assert (evaluation.visited.beyond, evaluation.visited.off_lattice) == (0, 0)
+    evaluation.differences(-2 * moves)
+    assert evaluation.visited.beyond == 1
+    evaluation._look_at(evaluation.lattice.x[None] - 0.4 / 255)
+    assert evaluation.visited.off_lattice == pytest.approx(0.4, abs=1e-4)
+
+
+def test_an_input_between_levels_is_rounded_first_and_says_how_far_that_moved_it():
+    x = image(2)
+    off = (x + 0.3 / 255 * gaussian(*SHAPE).sign()).clamp(0, 1)
+    module = Map(2, x)
+    clean, found = (Lsb().run(task_of(module, start, LsbParams(draws=4))) for start in (x, off))
+    assert np.array_equal(clean.arrays["levels"].data, found.arrays["levels"].data)
+    assert found.summary["worst"].value == clean.summary["worst"].value
+    assert clean.summary["rounding"].value == 0
+    moved = float(torch.linalg.vector_norm(module((off - x)[None] + x)))
+    assert found.summary["rounding"].value == pytest.approx(moved, rel=1e-3)
+    assert found.summary["rounding_levels"].value == pytest.approx(0.3, abs=1e-3)
+    assert "rounded first" in found.message
+    assert clean.message == ""
+
+
+@pytest.mark.parametrize("range_", RANGES)
+def test_a_level_is_a_255th_of_the_input_range(range_):
+    low, high = range_
+    x = image(4) * (high - low) + low
+    module = Map(3, x)
+    found = Lsb().run(task_of(module, x, LsbParams(draws=4), input_range=range_))
+    step = (high - low) / 255
+    c = torch.linalg.vector_norm(module.P, dim=0)
+    assert found.summary["pixel"].value == pytest.approx(float(c.max()) * step, rel=1e-3)
+    assert found.summary["rounding_levels"].value < 1e-4
+    assert found.message == ""
+    failed = {name for name, check in found.checks.items() if not check.passed}
+    assert not failed
+
+
+def test_classes_are_compared_where_there_is_a_classifier():
+    x = torch.full(SHAPE, 0.5).mul(255).round() / 255
+    module = Map(1, x, lambda y: torch.cat([y + 1e-4, -y], 1))
+    classify = lambda embeddings: embeddings  # noqa: E731
+    changed = Lsb().run(task_of(module, x, classify=classify)).summary
+    assert changed["class_changed_worst"].value in (0, 1)
+    assert 0 < changed["class_changed_uniform"].value < 1
+    assert changed["class_changed_uniform"].n == 64
+    far = Map(1, x, lambda y: torch.cat([y + 10, -y], 1))
+    stays = Lsb().run(task_of(far, x, classify=classify)).summary
+    assert {stays[f"class_changed_{kind}"].value for kind in (*KINDS, "singular", "pixel", "worst")} == {0.0}
+    assert not [name for name in Lsb().run(task_of(far, x)).summary if name.startswith("class")]
+
+
+def test_the_yardstick_is_the_median_distance_from_references_or_the_embedding_itself():
+    f = torch.tensor([3.0, 4.0])
+    assert yardstick(f).length == 5
+    assert yardstick(f).n is None
+    others = f + torch.tensor([[1.0, 0.0], [0.0, 2.0], [-4.0, 0.0], [0.0, 3.0]])
+    held = yardstick(f, others)
+    assert (held.length, held.n) == (2.5, 4)
+    assert yardstick(f, others[:0]) == yardstick(f)
+
+
+# -- what can go wrong ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 4, 4), (1, 1, 4, 4)])
+def test_inputs_that_are_no_images_are_refused(shape):
+    with pytest.raises(eqv.UsageError, match="no images"):
+        Lsb().run(task_of(Map(2, torch.zeros(shape)), torch.zeros(shape)))
+
+
+def test_an_image_at_which_nothing_moves_is_refused():
+    x = image(0)
+    with pytest.raises(eqv.NumericsError, match="exactly zero"):
+        Lsb().run(task_of(Map(2, x, lambda y: (y.square() - 1).relu()), x))
+
+
+def test_a_black_image_is_measured_though_truncation_leaves_it_as_it_is():
+    x = torch.zeros(SHAPE)
+    found = Lsb().run(task_of(Map(2, x), x, LsbParams(draws=4)))
+    assert found.summary["truncation"].value == 0
+    assert found.summary["linearity_truncation"].value == 1
+    assert found.summary["saturated"].value == 1
+    assert not found.nan_scalars()
+    assert found.arrays["worst_levels"].data.max() == 1
+    assert len(Lsb().figures(found.arrays)) == 2
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"levels": 0},
+        {"levels": 9},
+        {"levels": 1.5},
+        {"draws": 1},
+        {"noise": 0},
+        {"noise": 0.01},
+        {"pixels": 0},
+        {"method": "dense"},
+        {"starts": 0},
+        {"steps": 0},
+        {"tolerance": 0},
+        {"tolerance": float("nan")},
+        {"unknown": 1},
+    ],
+)
+def test_bad_parameters_are_refused(bad):
+    with pytest.raises(ValidationError):
+        LsbParams(**bad)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_figures_are_drawn_from_arrays_and_leave_nothing_open(channels):
+    from matplotlib import pyplot as plt
+
+    x = image(0, (channels, 4, 5))
+    found = Lsb().run(task_of(Map(3, x), x, LsbParams(draws=4, levels=2)))
+    figures = Lsb().figures(found.arrays)
+    assert len(figures) == 2
+    for figure in figures.values():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        assert buffer.getbuffer()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert all(axes.get_xlabel() or axes.get_ylabel() for axes in figure.axes)
+    histogram = next(iter(figures.values())).axes[0]
+    assert len(histogram.lines) == 4
+    assert sum(patch.get_height() for patch in histogram.patches) == 8
+    assert len(Lsb().figures({k: v for k, v in found.arrays.items() if k != "sensitivity"})) == 1
+    assert plt.get_fignums() == []
