@@ -21,6 +21,7 @@ _EXPORTS = {
     "open_run": "equivengine.store.run",
     "JacobianOperator": "equivengine.jacobian",
     "linalg": "equivengine.linalg",
+    "matching": "equivengine.matching",
     "ops": "equivengine.ops",
     "pictures": "equivengine.pictures",
     # what a plugin author implements
@@ -59,6 +60,7 @@ __all__ = ["API_VERSION", "__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from equivengine import linalg as linalg
+    from equivengine import matching as matching
     from equivengine import ops as ops
     from equivengine import pictures as pictures
     from equivengine.contracts.dataset import Dataset as Dataset

@@ -1,0 +1,142 @@
+"""What is solved: find z with f(z) = target, for a batch of pairs at once, with every evaluation counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from equivengine.errors import NumericsError, UsageError
+from equivengine.jacobian import JacobianOperator
+from equivengine.jacobian.function import applied, at_precision, explained
+from equivengine.ops.precision import DTYPES, ieee_float32
+
+#: Inputs that are evaluated in one pass.
+TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was spent on each of B pairs.
+
+    Attributes:
+        forwards: Forward passes, [B].
+        products: Products with J or J^T of one direction, [B].
+    """
+
+    forwards: torch.Tensor
+    products: torch.Tensor
+
+    @property
+    def equivalents(self) -> torch.Tensor:
+        """Forward-pass equivalents, [B]: a product counts as one forward pass.
+
+        That is what a product costs when many directions share a pass; one direction alone, as in gradient descent,
+        takes 1.3 to 2 passes, so comparisons by this number favour gradient descent.
+        """
+        return self.forwards + self.products
+
+
+class Problem:
+    """f(z) - target for B pairs, in the run's precision; points and residuals are float64.
+
+    Args:
+        f: An encoder, or any callable [B, *input_shape] -> [B, n].
+        origin: Originals [B, *input_shape].
+        target: Target embeddings [B, n].
+        precision: ``"fp32"`` or ``"fp64"``: arithmetic of f. Points are rounded to its dtype before f sees them.
+
+    Raises:
+        UsageError: If shapes, dtypes or the precision make no sense.
+        NumericsError: If a target is not finite.
+    """
+
+    def __init__(
+        self,
+        f: Callable[[torch.Tensor], torch.Tensor],
+        origin: torch.Tensor,
+        target: torch.Tensor,
+        precision: str = "fp32",
+    ) -> None:
+        if precision not in ("fp32", "fp64"):
+            raise UsageError("unknown precision for matching", expected="fp32 or fp64", got=repr(precision))
+        if origin.dim() < 2 or not origin.is_floating_point() or len(origin) == 0:
+            raise UsageError(
+                "originals must be a batch of inputs",
+                expected="a floating-point tensor [B, *input_shape], B >= 1",
+                got=f"{list(origin.shape)}, {origin.dtype}",
+            )
+        if target.dim() != 2 or len(target) != len(origin) or not target.is_floating_point():
+            raise UsageError(
+                "there must be one target embedding for each original",
+                expected=f"a floating-point tensor [{len(origin)}, n]",
+                got=f"{list(target.shape)}, {target.dtype}",
+            )
+        if not bool(torch.isfinite(target).all()):
+            raise NumericsError("a target embedding holds NaN or infinity", hint="look at the target image")
+        self.shape = origin.shape[1:]
+        self.dtype = DTYPES[precision]
+        self.precision = precision
+        self.target = target.detach().to(device=origin.device, dtype=torch.float64)
+        self.origin = origin.detach().to(self.dtype).flatten(1).to(torch.float64)
+        self.forwards = torch.zeros(len(origin), dtype=torch.int64)
+        self.products = torch.zeros(len(origin), dtype=torch.int64)
+        self._f = f
+        self._evaluate = at_precision(f, precision)
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    @property
+    def n(self) -> int:
+        """Length of an embedding."""
+        return self.target.shape[1]
+
+    @property
+    def m(self) -> int:
+        """Number of coordinates of one input."""
+        return self.origin.shape[1]
+
+    def cost(self) -> Cost:
+        """What was spent so far."""
+        return Cost(self.forwards.clone(), self.products.clone())
+
+    def rounded(self, z: torch.Tensor) -> torch.Tensor:
+        """Points as f sees them."""
+        return z.to(self.dtype).to(torch.float64)
+
+    def residual(self, z: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """f(z) - target, float64.
+
+        Args:
+            z: Points [k, m].
+            which: Index of the pair that each belongs to, [k].
+
+        Raises:
+            UsageError: If embeddings and targets differ in length.
+            ModelError: If f cannot be evaluated.
+        """
+        values = []
+        for part in z.split(TOGETHER):
+            with torch.no_grad(), ieee_float32(), explained("forward"):
+                values.append(applied(self._evaluate, True, self._inputs(part)))
+        value = torch.cat(values).to(torch.float64)
+        if value.shape[1] != self.n:
+            raise UsageError(
+                "targets do not fit the embeddings", expected=f"[B, {value.shape[1]}]", got=[len(z), self.n]
+            )
+        self.forwards += torch.bincount(which.cpu(), minlength=len(self))
+        return value - self.target[which]
+
+    def jacobian(self, z: torch.Tensor, which: torch.Tensor, *, reverse: bool = False) -> JacobianOperator:
+        """The Jacobians at points z [k, m] of the pairs ``which`` [k]. It costs each a forward pass."""
+        self.forwards += torch.bincount(which.cpu(), minlength=len(self))
+        return JacobianOperator(self._f, self._inputs(z), precision=self.precision, batched=True, reverse=reverse)
+
+    def spent(self, which: torch.Tensor, products: int) -> None:
+        """Note ``products`` products with the Jacobian of each pair of ``which`` [k]."""
+        self.products += products * torch.bincount(which.cpu(), minlength=len(self))
+
+    def _inputs(self, z: torch.Tensor) -> torch.Tensor:
+        return z.to(self.dtype).reshape(-1, *self.shape).clone()

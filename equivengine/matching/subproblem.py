@@ -1,0 +1,113 @@
+"""The step that all second-order solvers share: box-constrained, regularised linear least squares.
+
+    minimise  1/2 |d - a|^2 + 1 / (2 w) |J d + r|^2    subject to  lower <= d <= upper
+
+with J [n, m], n << m. Its dual has n unknowns y and no constraints: d(y) = clip(a - J^T y), and y minimises the convex,
+piecewise quadratic
+
+    phi(y) = w/2 |y|^2 - r . y - min over d of (1/2 |d - a|^2 + y . J d),    grad phi = w y - r - J d(y).
+
+A Newton step on phi solves (w I + J F J^T) p = -grad phi, F picking the coordinates of d(y) that touch no bound: the
+semismooth Newton method (Qi and Sun, 1993; for this dual, Li, Sun and Toh, SIAM J. Optim. 28, 2018), which ends after
+finitely many steps. Along p the value of phi needs J^T y and J^T p alone, so searching a step length costs no product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from equivengine.matching.linear import LinearModel
+
+#: Newton steps; each ends sooner once the tolerance is met.
+MOST_NEWTON = 60
+HALVINGS = 30
+#: Sufficient decrease (Armijo), and the relative roundoff of phi.
+DECREASE, ROUNDOFF = 1e-4, 1e-13
+
+
+@dataclass(frozen=True)
+class Step:
+    """A solution for each of k points.
+
+    Attributes:
+        d: The step, [k, m]; within its bounds.
+        y: Dual variables, [k, n]: (J d + r) / weight at the solution.
+        gap: |grad phi| over |r|, [k]: how far from solved.
+        newton: Newton steps that the slowest took.
+    """
+
+    d: torch.Tensor
+    y: torch.Tensor
+    gap: torch.Tensor
+    newton: int
+
+
+def box_least_squares(
+    model: LinearModel,
+    residual: torch.Tensor,
+    anchor: torch.Tensor,
+    weight: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+    *,
+    tolerance: float = 1e-10,
+    start: torch.Tensor | None = None,
+    most: int = MOST_NEWTON,
+) -> Step:
+    """Solve the problem of this module for k points at once.
+
+    Args:
+        model: J at each point.
+        residual: r, [k, n].
+        anchor: a, [k, m].
+        weight: w > 0, [k].
+        lower, upper: Bounds of d, [k, m].
+        tolerance: Stop where |grad phi| <= tolerance |r|.
+        start: Dual variables to begin with, [k, n]; zero when None.
+        most: Newton steps at most.
+
+    Returns:
+        The step. ``gap`` says where ``most`` steps were too few.
+    """
+    y = torch.zeros_like(residual) if start is None else start
+    pulled = torch.zeros_like(anchor) if start is None else model.adjoint(y)
+    size = torch.linalg.vector_norm(residual, dim=1).clamp_min(torch.finfo(residual.dtype).tiny)
+
+    def phi(y: torch.Tensor, pulled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        d = torch.clamp(anchor - pulled, lower, upper)
+        inner = 0.5 * (d - anchor).square().sum(dim=1) + (pulled * d).sum(dim=1)
+        return 0.5 * weight * y.square().sum(dim=1) - (residual * y).sum(dim=1) - inner, d
+
+    value, d = phi(y, pulled)
+    slope = weight[:, None] * y - residual - model.forward(d)
+    gap = torch.linalg.vector_norm(slope, dim=1) / size
+    made = 0
+    for _ in range(most):
+        open_ = gap > tolerance
+        if not bool(open_.any()):
+            break
+        made += 1
+        inside = anchor - pulled
+        free = ((inside > lower) & (inside < upper)).to(residual.dtype)
+        # As exact as the goal needs; far from it, Newton steps are inexact anyway.
+        p, along = model.solve(free, weight, -slope, max(0.1 * tolerance, 1e-12) if model.exact else 0.3)
+        p, along = p * open_[:, None], along * open_[:, None]
+        descent = (slope * p).sum(dim=1)
+        t = torch.ones_like(value)
+        for _ in range(HALVINGS):
+            moved, _ = phi(y + t[:, None] * p, pulled + t[:, None] * along)
+            bad = moved > value + DECREASE * t * descent + ROUNDOFF * value.abs()
+            if not bool(bad.any()):
+                break
+            t = torch.where(bad, t / 2, t)
+        y, pulled = y + t[:, None] * p, pulled + t[:, None] * along
+        value, d = phi(y, pulled)
+        slope = weight[:, None] * y - residual - model.forward(d)
+        before, gap = gap, torch.linalg.vector_norm(slope, dim=1) / size
+        if model.exact and bool((gap[open_] >= before[open_]).all()) and float(gap.max()) < 1e-6:
+            break  # roundoff
+    return Step(d, y, gap, made)
