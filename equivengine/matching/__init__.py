@@ -1,8 +1,10 @@
 """Inputs that share an embedding: solvers of f(z) = target within a region of inputs, many pairs at a time."""
 
+from equivengine.matching.gradient_descent import gradient_descent
 from equivengine.matching.levenberg_marquardt import levenberg_marquardt
 from equivengine.matching.problem import Cost
 from equivengine.matching.region import Region
 from equivengine.matching.result import Matching, Stop, Trace
+from equivengine.matching.smallest_l2 import smallest_l2
 
-__all__ = ["Cost", "Matching", "Region", "Stop", "Trace", "levenberg_marquardt"]
+__all__ = ["Cost", "Matching", "Region", "Stop", "Trace", "gradient_descent", "levenberg_marquardt", "smallest_l2"]

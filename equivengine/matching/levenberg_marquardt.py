@@ -7,8 +7,9 @@ from typing import Literal
 
 import torch
 
-from equivengine.errors import NumericsError, UsageError
+from equivengine.errors import UsageError
 from equivengine.linalg.directions import sign_directions
+from equivengine.matching.goals import finite_start, goals
 from equivengine.matching.linear import Dense, LinearModel, choose, linearise
 from equivengine.matching.problem import Problem
 from equivengine.matching.region import Region
@@ -122,12 +123,8 @@ def levenberg_marquardt(
 
         keep = torch.ones(len(which), dtype=torch.bool, device=device)
         for place, pair in enumerate(which.tolist()):
-            reason = _finished(
-                *(float(t[pair]) for t in (apart, goal, floor)),
-                int(failures[pair]),
-                int(jacobians[pair]),
-                max_jacobians,
-            )
+            numbers = (float(each[pair]) for each in (apart, goal, floor))
+            reason = _finished(*numbers, failures=int(failures[pair]), left=max_jacobians - int(jacobians[pair]))
             # With the last Jacobian a failed step may still be tried shorter, at no more than a forward pass each.
             if reason is not None and not (reason == "allowance" and not bool(better[place])):
                 stop[pair], keep[place] = reason, False
@@ -151,36 +148,6 @@ def levenberg_marquardt(
     )
 
 
-def goals(distance: float | torch.Tensor, problem: Problem) -> torch.Tensor:
-    """The distance to stop at for each pair, [B], float64.
-
-    Raises:
-        UsageError: If one is negative or NaN, or if their number is wrong.
-    """
-    given = torch.as_tensor(distance, dtype=torch.float64, device=problem.origin.device)
-    if given.dim() > 1 or (given.dim() == 1 and len(given) != len(problem)):
-        raise UsageError("one distance, or one for each pair", expected=f"[{len(problem)}]", got=list(given.shape))
-    if not bool((given >= 0).all()):
-        raise UsageError("a distance to stop at must not be negative", got=given.min().item())
-    return given.expand(len(problem))
-
-
-def finite_start(apart: torch.Tensor) -> None:
-    """Refuse starts whose embeddings are not finite.
-
-    Raises:
-        NumericsError: Naming the first.
-    """
-    bad = torch.nonzero(~torch.isfinite(apart)).flatten()
-    if len(bad):
-        raise NumericsError(
-            "the embedding of a start holds NaN or infinity",
-            expected="finite embeddings",
-            got=f"{len(bad)} of {len(apart)} starts, the first at place {int(bad[0])}",
-            hint="look at these inputs, or leave them out",
-        )
-
-
 def mean_square(model: LinearModel, problem: Problem, which: torch.Tensor) -> torch.Tensor:
     """|J|_F^2 / n, [k]: exact of a formed J, otherwise from a few products with random cotangents."""
     if isinstance(model, Dense):
@@ -192,9 +159,9 @@ def mean_square(model: LinearModel, problem: Problem, which: torch.Tensor) -> to
     return total / SAMPLES
 
 
-def _finished(apart: float, goal: float, floor: float, failures: int, jacobians: int, most: int) -> Stop | None:
+def _finished(apart: float, goal: float, floor: float, *, failures: int, left: int) -> Stop | None:
     if apart <= goal:
         return "reached"
     if failures >= GIVE_UP:
         return "roundoff" if apart <= floor else "stalled"
-    return "allowance" if jacobians >= most else None
+    return None if left > 0 else "allowance"

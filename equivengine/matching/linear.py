@@ -34,14 +34,15 @@ class LinearModel(Protocol):
         """J^T y: [k, n] -> [k, m]."""
 
     def solve(
-        self, free: torch.Tensor, weight: torch.Tensor, rhs: torch.Tensor, tolerance: float
+        self, free: torch.Tensor, weight: torch.Tensor, rhs: torch.Tensor, active: torch.Tensor, tolerance: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """p with (weight I + J F J^T) p = rhs, F = diag(free), and J^T p.
+        """Solve (weight I + J F J^T) p = rhs with F = diag(free); returns p and J^T p.
 
         Args:
             free: Zeros and ones, [k, m].
             weight: Positive, [k].
             rhs: [k, n].
+            active: Which points to solve for, [k], bool; the others get 0.
             tolerance: Relative residual at which an inexact solver may stop.
         """
 
@@ -96,16 +97,19 @@ class Dense:
         return (self.J.mT @ y[..., None])[..., 0]
 
     def solve(
-        self, free: torch.Tensor, weight: torch.Tensor, rhs: torch.Tensor, tolerance: float
+        self, free: torch.Tensor, weight: torch.Tensor, rhs: torch.Tensor, active: torch.Tensor, tolerance: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """By Cholesky; exact whatever ``tolerance`` is."""
-        gram = (self.J * free[:, None, :]) @ self.J.mT
+        J = self.J if bool(active.all()) else self.J[active]
+        gram = (J * free[active][:, None, :]) @ J.mT
         diagonal = gram.diagonal(dim1=1, dim2=2)
         # J F J^T is singular where embeddings are normalised; its roundoff must not make it indefinite.
-        diagonal += weight[:, None] + 1e-15 * diagonal.sum(dim=1, keepdim=True)
+        diagonal += weight[active][:, None] + 1e-15 * diagonal.sum(dim=1, keepdim=True)
         factor, _ = torch.linalg.cholesky_ex(gram)
-        p = torch.cholesky_solve(rhs[..., None], factor)[..., 0]
-        return p, self.adjoint(p)
+        found = torch.cholesky_solve(rhs[active][..., None], factor)
+        p, pulled = torch.zeros_like(rhs), torch.zeros_like(free)
+        p[active], pulled[active] = found[..., 0], (J.mT @ found)[..., 0]
+        return p, pulled
 
 
 class Products:
@@ -143,12 +147,12 @@ class Products:
         return finite(self._operator.vjp(y[None])[0]).flatten(1).to(torch.float64)
 
     def solve(
-        self, free: torch.Tensor, weight: torch.Tensor, rhs: torch.Tensor, tolerance: float
+        self, free: torch.Tensor, weight: torch.Tensor, rhs: torch.Tensor, active: torch.Tensor, tolerance: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """By conjugate gradients on the dual, from zero."""
         p = torch.zeros_like(rhs)
         adjoint = torch.zeros(len(rhs), self._problem.m, dtype=rhs.dtype, device=rhs.device)
-        left, direction = rhs, rhs
+        left = direction = rhs * active[:, None]
         square = left.square().sum(dim=1)
         goal = tolerance**2 * square
         for _ in range(min(MOST_CG, rhs.shape[1])):

@@ -131,8 +131,21 @@ class Problem:
 
     def jacobian(self, z: torch.Tensor, which: torch.Tensor, *, reverse: bool = False) -> JacobianOperator:
         """The Jacobians at points z [k, m] of the pairs ``which`` [k]. It costs each a forward pass."""
-        self.forwards += torch.bincount(which.cpu(), minlength=len(self))
+        self.passed(which)
         return JacobianOperator(self._f, self._inputs(z), precision=self.precision, batched=True, reverse=reverse)
+
+    def check_length(self, value: torch.Tensor) -> None:
+        """Hold embeddings [k, n] to the length of the targets.
+
+        Raises:
+            UsageError: If they differ.
+        """
+        if value.shape[1] != self.n:
+            raise UsageError("targets have another length than embeddings", expected=value.shape[1], got=self.n)
+
+    def passed(self, which: torch.Tensor) -> None:
+        """Note a forward pass of each pair of ``which`` [k]."""
+        self.forwards += torch.bincount(which.cpu(), minlength=len(self))
 
     def spent(self, which: torch.Tensor, products: int) -> None:
         """Note ``products`` products with the Jacobian of each pair of ``which`` [k]."""

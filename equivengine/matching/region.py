@@ -80,7 +80,8 @@ def project(
     Args:
         points: [B, m].
         centre: c, [B, m] or [m].
-        lower, upper: Bounds, like ``centre``.
+        lower: Smallest values, like ``centre``.
+        upper: Largest values.
         radius: Of the balls; ``None`` for boxes alone.
     """
     inside = torch.clamp(points, lower, upper)

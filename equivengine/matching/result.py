@@ -108,6 +108,13 @@ class Recorder:
         row[4, which] = (problem.forwards + problem.products)[which.cpu()].to(row)
         self._rows.append(row)
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def last_cosine(self, which: torch.Tensor) -> torch.Tensor:
+        """Cosine of the pairs ``which`` [k] at the step noted last."""
+        return self._rows[-1][1, which]
+
     def trace(self) -> Trace:
         """All steps."""
         return Trace(*torch.stack(self._rows, dim=1).cpu())

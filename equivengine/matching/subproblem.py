@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: Newton steps; each ends sooner once the tolerance is met.
 MOST_NEWTON = 60
 HALVINGS = 30
+#: Relative residual of a Newton step that is solved by conjugate gradients.
+INEXACT = 0.3
 #: Sufficient decrease (Armijo), and the relative roundoff of phi.
 DECREASE, ROUNDOFF = 1e-4, 1e-13
 
@@ -65,7 +67,8 @@ def box_least_squares(
         residual: r, [k, n].
         anchor: a, [k, m].
         weight: w > 0, [k].
-        lower, upper: Bounds of d, [k, m].
+        lower: Smallest values of d, [k, m].
+        upper: Largest values.
         tolerance: Stop where |grad phi| <= tolerance |r|.
         start: Dual variables to begin with, [k, n]; zero when None.
         most: Newton steps at most.
@@ -93,9 +96,7 @@ def box_least_squares(
         made += 1
         inside = anchor - pulled
         free = ((inside > lower) & (inside < upper)).to(residual.dtype)
-        # As exact as the goal needs; far from it, Newton steps are inexact anyway.
-        p, along = model.solve(free, weight, -slope, max(0.1 * tolerance, 1e-12) if model.exact else 0.3)
-        p, along = p * open_[:, None], along * open_[:, None]
+        p, along = model.solve(free, weight, -slope, open_, INEXACT)
         descent = (slope * p).sum(dim=1)
         t = torch.ones_like(value)
         for _ in range(HALVINGS):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from equivengine.matching.problem import Problem
 
 #: Relative residual of the subproblem: without formed Jacobians each digit costs products.
-EXACT, INEXACT = 1e-10, 0.05
+EXACT, INEXACT = 1e-8, 0.05
 #: Newton steps of a subproblem that is solved by products.
 FEW_NEWTON = 4
 #: Bisections of the multiplier of an L2 budget, over this range of its logarithm (base 10).
