@@ -6,5 +6,16 @@ from equivengine.matching.problem import Cost
 from equivengine.matching.region import Region
 from equivengine.matching.result import Matching, Stop, Trace
 from equivengine.matching.smallest_l2 import smallest_l2
+from equivengine.matching.smallest_linf import smallest_linf
 
-__all__ = ["Cost", "Matching", "Region", "Stop", "Trace", "gradient_descent", "levenberg_marquardt", "smallest_l2"]
+__all__ = [
+    "Cost",
+    "Matching",
+    "Region",
+    "Stop",
+    "Trace",
+    "gradient_descent",
+    "levenberg_marquardt",
+    "smallest_l2",
+    "smallest_linf",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from equivengine.errors import UsageError
 from equivengine.linalg.directions import sign_directions
 from equivengine.matching.goals import finite_start, goals
-from equivengine.matching.linear import Dense, LinearModel, choose, linearise
+from equivengine.matching.linear import Dense, LinearModel, Mode, choose, linearise
 from equivengine.matching.problem import Problem
 from equivengine.matching.region import Region
 from equivengine.matching.result import Matching, Recorder, Stop, roundoff
@@ -70,46 +71,116 @@ def levenberg_marquardt(
     region = region or Region()
     if max_jacobians < 1:
         raise UsageError("max_jacobians must be at least 1", got=max_jacobians)
-    goal = goals(distance, problem)
-    device = problem.origin.device
-    lower, upper = region.bounds(problem.origin, problem.dtype)
+    bounds = region.bounds(problem.origin, problem.dtype)
     z = problem.origin if start is None else start.to(problem.origin).flatten(1)
-    z = problem.rounded(region.project(z, problem.origin, problem.dtype))
-    everything = torch.arange(len(problem), device=device)
-    residual = problem.residual(z, everything)
-    recorder = Recorder(problem)
-    recorder.note(z, residual, everything)
+    state = begin(problem, region.project(z, problem.origin, problem.dtype))
     mode = choose(problem, jacobian)
+    descend(problem, state, goals(distance, problem), bounds, mode, max_jacobians, region.l2)
+    return state.matching(problem, "lm", mode)
+
+
+@dataclass
+class State:
+    """Where each pair stands. What `descend` changes in place.
+
+    Attributes:
+        z: Points, [B, m].
+        residual: f(z) - target, [B, n].
+        apart: Its length, [B].
+        jacobians: Linearisations so far, [B].
+        stop: Why each pair stopped.
+        recorder: The course.
+    """
+
+    z: torch.Tensor
+    residual: torch.Tensor
+    apart: torch.Tensor
+    jacobians: torch.Tensor
+    stop: list[Stop]
+    recorder: Recorder
+
+    def matching(
+        self, problem: Problem, solver: str, mode: Mode, optimality: torch.Tensor | None = None, **details: object
+    ) -> Matching:
+        """The result of a solver that ends here."""
+        return Matching(
+            x=self.z.to(problem.dtype).reshape(-1, *problem.shape),
+            residual=self.residual,
+            distance=self.apart,
+            stop=tuple(self.stop),
+            trace=self.recorder.trace(),
+            cost=problem.cost(),
+            jacobians=self.jacobians,
+            optimality=torch.full_like(self.apart, torch.nan) if optimality is None else optimality,
+            solver=solver,
+            details={"jacobian": mode, "precision": problem.precision, **details},
+        )
+
+
+def begin(problem: Problem, z: torch.Tensor) -> State:
+    """The state at starting points z [B, m].
+
+    Raises:
+        NumericsError: If the embedding of one is not finite.
+    """
+    z = problem.rounded(z)
+    everything = torch.arange(len(problem), device=z.device)
+    residual = problem.residual(z, everything)
     apart = torch.linalg.vector_norm(residual, dim=1)
     finite_start(apart)
-    floor = roundoff(problem)
-    stop: list[Stop] = ["reached"] * len(problem)
-    jacobians = torch.zeros(len(problem), dtype=torch.int64)
-    failures = torch.zeros(len(problem), dtype=torch.int64, device=device)
+    recorder = Recorder(problem)
+    recorder.note(z, residual, everything)
+    return State(z, residual, apart, torch.zeros(len(problem), dtype=torch.int64), ["reached"] * len(problem), recorder)
 
-    open_ = apart > goal
-    which = torch.nonzero(open_).flatten()
-    damping = torch.zeros_like(apart)
-    scale = torch.zeros_like(apart)
-    if len(which):
-        model = linearise(problem, z[which], which, mode)
-        jacobians[which.cpu()] += 1
-        scale[which] = mean_square(model, problem, which)
-        damping[which] = FIRST_DAMPING * scale[which]
+
+def descend(
+    problem: Problem,
+    state: State,
+    goal: torch.Tensor,
+    bounds: tuple[torch.Tensor, torch.Tensor],
+    mode: Mode,
+    most: int,
+    l2: float | None = None,
+) -> None:
+    """Levenberg-Marquardt from where each pair stands, until its goal or ``most`` linearisations more.
+
+    Args:
+        problem: The problem.
+        state: Where pairs stand, within bounds; changed in place.
+        goal: Distance to stop at, [B].
+        bounds: Smallest and largest value of every coordinate, [B, m] each.
+        mode: How J is had.
+        most: Linearisations of each pair at most.
+        l2: Largest L2 distance from the original.
+    """
+    device = state.z.device
+    floor = roundoff(problem)
+    allowed = state.jacobians + most
+    which = torch.nonzero(state.apart > goal).flatten()
+    for pair in range(len(problem)):
+        state.stop[pair] = "reached"
+    if not len(which):
+        return
+    model = linearise(problem, state.z[which], which, mode)
+    state.jacobians[which.cpu()] += 1
+    scale, damping = torch.zeros_like(state.apart), torch.zeros_like(state.apart)
+    failures = torch.zeros(len(problem), dtype=torch.int64, device=device)
+    scale[which] = mean_square(model, problem, which)
+    damping[which] = FIRST_DAMPING * scale[which]
     while len(which):
+        z, before = state.z[which], state.apart[which]
         trial = attempt(
             problem,
             model,
             which,
-            z[which],
-            residual[which],
-            z[which],
+            z,
+            state.residual[which],
+            z,
             damping[which],
-            (lower[which], upper[which]),
+            (bounds[0][which], bounds[1][which]),
             lambda _, r: torch.linalg.vector_norm(r, dim=1),
-            region.l2,
+            l2,
         )
-        before = apart[which]
         better = trial.merit < before
         foretold = torch.linalg.vector_norm(trial.predicted, dim=1)
         gain = (before.square() - trial.merit.square()) / (before.square() - foretold.square()).clamp_min(1e-300)
@@ -118,34 +189,28 @@ def levenberg_marquardt(
         damping[which] = torch.maximum(damping[which], LEAST_DAMPING * scale[which])
         failures[which] = torch.where(better, 0, failures[which] + 1)
         moved = which[better]
-        z[moved], residual[moved], apart[moved] = trial.z[better], trial.residual[better], trial.merit[better]
-        recorder.note(z[which], residual[which], which)
+        state.z[moved], state.residual[moved] = trial.z[better], trial.residual[better]
+        state.apart[moved] = trial.merit[better]
+        state.recorder.note(state.z[which], state.residual[which], which)
 
-        keep = torch.ones(len(which), dtype=torch.bool, device=device)
-        for place, pair in enumerate(which.tolist()):
-            numbers = (float(each[pair]) for each in (apart, goal, floor))
-            reason = _finished(*numbers, failures=int(failures[pair]), left=max_jacobians - int(jacobians[pair]))
-            # With the last Jacobian a failed step may still be tried shorter, at no more than a forward pass each.
-            if reason is not None and not (reason == "allowance" and not bool(better[place])):
-                stop[pair], keep[place] = reason, False
+        reached, given_up = state.apart[which] <= goal[which], failures[which] >= GIVE_UP
+        # With the last Jacobian a failed step may still be tried shorter, at no more than forward passes.
+        spent = better & (state.jacobians >= allowed).to(device)[which]
+        for place in torch.nonzero(reached | given_up | spent).flatten().tolist():
+            pair = int(which[place])
+            if bool(reached[place]):
+                state.stop[pair] = "reached"
+            elif bool(given_up[place]):
+                state.stop[pair] = "roundoff" if float(state.apart[pair]) <= float(floor[pair]) else "stalled"
+            else:
+                state.stop[pair] = "allowance"
+        keep = ~(reached | given_up | spent)
         again = torch.nonzero(keep & better).flatten()
-        jacobians[which[again].cpu()] += 1
-        model.refresh(again, z[which[again]], which[again])
+        state.jacobians[which[again].cpu()] += 1
+        model.refresh(again, state.z[which[again]], which[again])
         if not bool(keep.all()):
             model = model.take(torch.nonzero(keep).flatten())
             which = which[keep]
-    return Matching(
-        x=z.to(problem.dtype).reshape(-1, *problem.shape),
-        residual=residual,
-        distance=apart,
-        stop=tuple(stop),
-        trace=recorder.trace(),
-        cost=problem.cost(),
-        jacobians=jacobians,
-        optimality=torch.full_like(apart, torch.nan),
-        solver="lm",
-        details={"jacobian": mode, "precision": precision},
-    )
 
 
 def mean_square(model: LinearModel, problem: Problem, which: torch.Tensor) -> torch.Tensor:
@@ -157,11 +222,3 @@ def mean_square(model: LinearModel, problem: Problem, which: torch.Tensor) -> to
         signs = sign_directions(draw, 0, len(which), problem.n, device=problem.origin.device)
         total += model.adjoint(signs).square().sum(dim=1) / signs.square().sum(dim=1)
     return total / SAMPLES
-
-
-def _finished(apart: float, goal: float, floor: float, *, failures: int, left: int) -> Stop | None:
-    if apart <= goal:
-        return "reached"
-    if failures >= GIVE_UP:
-        return "roundoff" if apart <= floor else "stalled"
-    return None if left > 0 else "allowance"

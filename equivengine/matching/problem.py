@@ -102,6 +102,11 @@ class Problem:
         """What was spent so far."""
         return Cost(self.forwards.clone(), self.products.clone())
 
+    def add(self, cost: Cost) -> None:
+        """Count what another solver has spent on the same pairs."""
+        self.forwards += cost.forwards
+        self.products += cost.products
+
     def rounded(self, z: torch.Tensor) -> torch.Tensor:
         """Points as f sees them."""
         return z.to(self.dtype).to(torch.float64)

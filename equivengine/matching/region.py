@@ -61,7 +61,7 @@ class Region:
         lower, upper = torch.full_like(origin, self.low), torch.full_like(origin, self.high)
         if self.linf is not None:
             lower, upper = lower.clamp_min(origin - self.linf), upper.clamp_max(origin + self.linf)
-        return -_rounded_down(-lower, dtype), _rounded_down(upper, dtype)
+        return inward(lower, upper, dtype)
 
     def project(self, points: torch.Tensor, origin: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """The nearest points (L2) of the region: [B, m] -> [B, m], float64."""
@@ -97,6 +97,11 @@ def project(
         fits = torch.linalg.vector_norm(reached - centre, dim=-1, keepdim=True) <= radius
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
     return torch.where(length <= radius, inside, torch.clamp(centre + low * (points - centre), lower, upper))
+
+
+def inward(lower: torch.Tensor, upper: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bounds rounded to numbers of ``dtype`` that lie between them."""
+    return -_rounded_down(-lower, dtype), _rounded_down(upper, dtype)
 
 
 def _rounded_down(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
