@@ -1,6 +1,7 @@
 """Inputs that share an embedding: solvers of f(z) = target within a region of inputs, many pairs at a time."""
 
 from equivengine.matching.gradient_descent import gradient_descent
+from equivengine.matching.lattice import to_lattice
 from equivengine.matching.levenberg_marquardt import levenberg_marquardt
 from equivengine.matching.problem import Cost
 from equivengine.matching.region import Region
@@ -18,4 +19,5 @@ __all__ = [
     "levenberg_marquardt",
     "smallest_l2",
     "smallest_linf",
+    "to_lattice",
 ]
