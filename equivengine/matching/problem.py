@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from equivengine.errors import NumericsError, UsageError
+from equivengine.errors import ModelError, NumericsError, UsageError
 from equivengine.jacobian import JacobianOperator
-from equivengine.jacobian.function import applied, at_precision, explained
+from equivengine.jacobian.function import applied, at_precision
 from equivengine.ops.precision import DTYPES, ieee_float32
 
 #: Inputs that are evaluated in one pass.
@@ -124,14 +124,14 @@ class Problem:
         """
         values = []
         for part in z.split(TOGETHER):
-            with torch.no_grad(), ieee_float32(), explained("forward"):
-                values.append(applied(self._evaluate, True, self._inputs(part)))
+            try:
+                with torch.no_grad(), ieee_float32():
+                    values.append(applied(self._evaluate, True, self._inputs(part)))
+            except RuntimeError as error:
+                raise ModelError("f cannot be evaluated", got=f"{type(error).__name__}: {error}") from error
         value = torch.cat(values).to(torch.float64)
-        if value.shape[1] != self.n:
-            raise UsageError(
-                "targets do not fit the embeddings", expected=f"[B, {value.shape[1]}]", got=[len(z), self.n]
-            )
-        self.forwards += torch.bincount(which.cpu(), minlength=len(self))
+        self.check_length(value)
+        self.passed(which)
         return value - self.target[which]
 
     def jacobian(self, z: torch.Tensor, which: torch.Tensor, *, reverse: bool = False) -> JacobianOperator:

@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     from equivengine.matching.linear import LinearModel
 
 #: Newton steps; each ends sooner once the tolerance is met.
-MOST_NEWTON = 60
+MOST_NEWTON = 100
+#: Bisections of a step length.
 HALVINGS = 30
 #: Relative residual of a Newton step that is solved by conjugate gradients.
 INEXACT = 0.3
-#: Sufficient decrease (Armijo), and the relative roundoff of phi.
-DECREASE, ROUNDOFF = 1e-4, 1e-13
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,11 @@ def box_least_squares(
     pulled = torch.zeros_like(anchor) if start is None else model.adjoint(y)
     size = torch.linalg.vector_norm(residual, dim=1).clamp_min(torch.finfo(residual.dtype).tiny)
 
-    def phi(y: torch.Tensor, pulled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def slope_at(y: torch.Tensor, pulled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         d = torch.clamp(anchor - pulled, lower, upper)
-        inner = 0.5 * (d - anchor).square().sum(dim=1) + (pulled * d).sum(dim=1)
-        return 0.5 * weight * y.square().sum(dim=1) - (residual * y).sum(dim=1) - inner, d
+        return d, weight[:, None] * y - residual - model.forward(d)
 
-    value, d = phi(y, pulled)
-    slope = weight[:, None] * y - residual - model.forward(d)
+    d, slope = slope_at(y, pulled)
     gap = torch.linalg.vector_norm(slope, dim=1) / size
     made = 0
     for _ in range(most):
@@ -97,18 +94,45 @@ def box_least_squares(
         inside = anchor - pulled
         free = ((inside > lower) & (inside < upper)).to(residual.dtype)
         p, along = model.solve(free, weight, -slope, open_, INEXACT)
-        descent = (slope * p).sum(dim=1)
-        t = torch.ones_like(value)
-        for _ in range(HALVINGS):
-            moved, _ = phi(y + t[:, None] * p, pulled + t[:, None] * along)
-            bad = moved > value + DECREASE * t * descent + ROUNDOFF * value.abs()
-            if not bool(bad.any()):
-                break
-            t = torch.where(bad, t / 2, t)
+        t = _length(p, along, y, pulled, residual, anchor, weight, lower, upper)
         y, pulled = y + t[:, None] * p, pulled + t[:, None] * along
-        value, d = phi(y, pulled)
-        slope = weight[:, None] * y - residual - model.forward(d)
+        d, slope = slope_at(y, pulled)
         before, gap = gap, torch.linalg.vector_norm(slope, dim=1) / size
         if model.exact and bool((gap[open_] >= before[open_]).all()) and float(gap.max()) < 1e-6:
             break  # roundoff
     return Step(d, y, gap, made)
+
+
+def _length(
+    p: torch.Tensor,
+    along: torch.Tensor,
+    y: torch.Tensor,
+    pulled: torch.Tensor,
+    residual: torch.Tensor,
+    anchor: torch.Tensor,
+    weight: torch.Tensor,
+    lower: torch.Tensor,
+    upper: torch.Tensor,
+) -> torch.Tensor:
+    """The t in [0, 1] that minimises phi(y + t p), [k].
+
+    phi'(t) = w p . (y + t p) - r . p - d(t) . J^T p rises with t, so where phi'(1) > 0 bisection finds its root. Merely
+    sufficient decrease would not do: with few free coordinates Newton steps are far too long, and progress is slow.
+    """
+    linear = weight * (p * y).sum(dim=1) - (residual * p).sum(dim=1)
+    bend = weight * p.square().sum(dim=1)
+
+    def rise(t: torch.Tensor) -> torch.Tensor:
+        d = torch.clamp(anchor - pulled - t[:, None] * along, lower, upper)
+        return linear + t * bend - (d * along).sum(dim=1)
+
+    one = torch.ones_like(weight)
+    beyond = rise(one) > 0
+    if not bool(beyond.any()):
+        return one
+    low, high = torch.zeros_like(weight), one
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        up = rise(middle) > 0
+        low, high = torch.where(up, low, middle), torch.where(up, middle, high)
+    return torch.where(beyond, (low + high) / 2, one)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Relative residual of the subproblem: without formed Jacobians each digit costs products.
 EXACT, INEXACT = 1e-8, 0.05
 #: Newton steps of a subproblem that is solved by products.
-FEW_NEWTON = 4
+FEW_NEWTON = 10
 #: Bisections of the multiplier of an L2 budget, over this range of its logarithm (base 10).
 BISECTIONS, DECADES = 24, (-6.0, 8.0)
 
