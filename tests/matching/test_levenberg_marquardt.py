@@ -136,10 +136,10 @@ def test_digits_of_another_class_are_matched_in_the_box_to_a_millionth_of_the_me
 def test_nan_derivatives_are_one_clear_error():
     class Root(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.sqrt(x[:, :3].clamp_min(2) - 2) + x[:, :3]  # the slope of a root is infinite at 0
+            return torch.sqrt(0 * x[:, :3]) + x[:, :3]  # 0 times the infinite slope of a root
 
     with pytest.raises(eqv.NumericsError, match="NaN or infinity"):
-        solve(Root(), inputs(1, 5, 0), torch.ones(1, 5), distance=1e-3, jacobian="dense")
+        solve(Root(), inputs(1, 5, 0), torch.ones(1, 3), distance=1e-3, jacobian="dense")
 
 
 @pytest.mark.parametrize(
