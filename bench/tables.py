@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -230,6 +231,39 @@ def _orthonormalise(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def matching(document: dict[str, Any]) -> str:
+    """One table for each model: a row for each way."""
+    found = []
+    for case in document["results"]:
+        count = len(case["pairs"])
+        found.append(f"**{case['model']}, {count} random pair{'s' * (count > 1)}**\n")
+        head = ["way", "relative distance, median", "worst", "L2, median", "forward passes to 3e-2", "1e-2", "1e-3"]
+        found.append(table([*head, "Jacobians", "seconds"], [_matching(*way) for way in case["ways"].items()]))
+    return "\n".join(found)
+
+
+def _matching(name: str, row: dict[str, Any]) -> list[str]:
+    def reached(level: str) -> str:
+        """Median over pairs, those that never came so near counted as beyond all others."""
+        values = sorted(float("inf") if value is None else value for value in row["to"][level])
+        arrived = sum(value != float("inf") for value in values)
+        if not arrived:
+            return f"- (0 of {len(values)})"
+        middle = statistics.median(values)
+        text = f"{middle:.0f}" if middle != float("inf") else "more"
+        return text if arrived == len(values) else f"{text} ({arrived} of {len(values)})"
+
+    return [
+        name,
+        f"{statistics.median(row['relative']):.0e}",
+        f"{max(row['relative']):.0e}",
+        f"{statistics.median(row['l2']):.2f}",
+        *(reached(level) for level in ("0.03", "0.01", "0.001")),
+        f"{statistics.median(row['jacobians']):.0f}" if "jacobians" in row else "-",
+        f"{row['seconds']:.0f}",
+    ]
+
+
 TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {
     "operators": operators,
     "memory": memory,
@@ -238,6 +272,7 @@ TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {
     "svd": svd,
     "orthonormalise": orthonormalise,
     "honesty": honesty,
+    "matching": matching,
 }
 
 

@@ -50,12 +50,12 @@ class Region:
         Raises:
             UsageError: If an original lies outside the box.
         """
-        outside = torch.maximum(self.low - origin, origin - self.high).amax()
-        if float(outside) > 0:
+        outside = origin[(origin < self.low) | (origin > self.high)]
+        if len(outside):
             raise UsageError(
                 "an original lies outside the box",
                 expected=f"values in [{self.low:g}, {self.high:g}]",
-                got=f"one that is {float(outside):.3g} beyond it",
+                got=f"{len(outside)} values beyond it, {float(outside[0]):g} for one",
                 hint="give the model's own input range, or leave the box out",
             )
         lower, upper = torch.full_like(origin, self.low), torch.full_like(origin, self.high)

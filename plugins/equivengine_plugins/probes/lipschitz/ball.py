@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,21 +48,10 @@ class Ball:
 
     def project(self, points: torch.Tensor) -> torch.Tensor:
         """The nearest points (L2) of the set: [B, m] -> [B, m], float64."""
+        low, high = self.box or (-math.inf, math.inf)
+        region = eqv.matching.Region(low, high, **{self.norm: self.radius})
         points = points.to(torch.float64)
-        if self.norm == "linf":
-            points = self.centre + (points - self.centre).clamp(-self.radius, self.radius)
-            return points if self.box is None else points.clamp(*self.box)
-        if self.box is None:
-            return self._shrunk(points)
-        # Nearest point of ball and box: clamp((p + k x) / (1 + k)) with the smallest k >= 0 that lies in the ball
-        # (conditions of optimality of a quadratic programme); its distance from x falls as w = 1 / (1 + k) does.
-        low, high = torch.zeros(len(points), 1).to(points), torch.ones(len(points), 1).to(points)
-        inside = self.distance(points.clamp(*self.box)) <= self.radius
-        for _ in range(60):
-            middle = (low + high) / 2
-            fits = self.distance(self._towards(points, middle))[:, None] <= self.radius
-            low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
-        return torch.where(inside[:, None], points.clamp(*self.box), self._towards(points, low))
+        return region.project(points, self.centre.expand_as(points), torch.float64)
 
     def random(self, key: int, count: int) -> torch.Tensor:
         """Random points of the set, number 0 on of the stream ``key``: [count, m], float64; uniform without a box.
@@ -94,12 +84,3 @@ class Ball:
             depth = min(room / longest, depth / 2)
         share = min(1.0, h / depth)
         return point + share * (anchor - point)
-
-    def _shrunk(self, points: torch.Tensor) -> torch.Tensor:
-        offsets = points - self.centre
-        length = torch.linalg.vector_norm(offsets, dim=-1, keepdim=True)
-        return torch.where(length > self.radius, self.centre + offsets * (self.radius / length), points)
-
-    def _towards(self, points: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        assert self.box is not None
-        return (self.centre + weight * (points - self.centre)).clamp(*self.box)
