@@ -205,6 +205,8 @@ def descend(
             else:
                 state.stop[pair] = "allowance"
         keep = ~(reached | given_up | spent)
+        if not bool(keep.any()):
+            break
         again = torch.nonzero(keep & better).flatten()
         state.jacobians[which[again].cpu()] += 1
         model.refresh(again, state.z[which[again]], which[again])

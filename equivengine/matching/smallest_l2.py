@@ -91,6 +91,8 @@ def smallest_l2(
     while len(which):
         better = search.step(model, which)
         keep = search.judge(which, better, max_jacobians)
+        if not bool(keep.any()):
+            break
         again = torch.nonzero(keep & better).flatten()
         model.refresh(again, search.z[which[again]], which[again])
         search.jacobians[which[again].cpu()] += 1

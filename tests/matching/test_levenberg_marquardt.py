@@ -171,3 +171,15 @@ def test_targets_and_starts_that_are_not_finite_are_refused():
         solve(f, x, target * torch.nan, distance=1e-3)
     with pytest.raises(eqv.NumericsError, match="start"):
         solve(lambda z: z[:, :6] / (z.sum(1, keepdim=True) > 1e6), x, target, distance=1e-3)
+
+
+def test_the_last_pair_may_end_while_the_model_is_one_that_takes_no_empty_batch():
+    class Reshapes(Bent):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.reshape(len(x), 4, -1).flatten(1))
+
+    f = Reshapes(6, 40)
+    x, target = pairs(f, 2, 40)
+    for max_jacobians in (1, 60):
+        found = solve(f, x, target, distance=1e-4, jacobian="products", max_jacobians=max_jacobians)
+        assert found.stop == (("allowance",) if max_jacobians == 1 else ("reached",)) * 2

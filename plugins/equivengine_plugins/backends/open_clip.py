@@ -65,6 +65,8 @@ class OpenClipBackend(eqv.Backend):
             if source.path is not None:
                 recorded["checkpoint_dtypes"] = _fill(clip, source)
         clip = clip.float().eval().requires_grad_(False)
+        # What training multiplied cosines by, before the softmax.
+        scale = float(clip.logit_scale.exp().flatten()[0]) if hasattr(clip, "logit_scale") else None
         visual = clip.visual
         del clip.visual  # what is left embeds text; float64 copies and digests are of the image tower alone
         if getattr(visual, "output_tokens", False):  # CoCa's tower hands its tokens to a caption decoder
@@ -86,6 +88,7 @@ class OpenClipBackend(eqv.Backend):
                 "text_parameters": sum(p.numel() for p in clip.parameters()),
                 "activations": activations,
                 "text_normalized": False,
+                "logit_scale": scale,
             },
         )
 
