@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from equivengine_plugins.probes.transfer.pairs import Pairs
+
+Solver = Literal["lm", "minimal"]
+#: Linearisations of a pair, at most. Pairs that converge take about ten by ``lm``; the others seldom do later.
+MAX_JACOBIANS = {"lm": 30, "minimal": 120}
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ def match_pairs(
     target: torch.Tensor,
     *,
     distance: float,
-    max_jacobians: int,
-    together: int,
+    solver: Solver = "lm",
+    max_jacobians: int | None = None,
+    together: int = 16,
 ) -> Matched:
     """Match the originals of pairs within the encoder's input range.
 
@@ -56,7 +61,8 @@ def match_pairs(
         pairs: Which images.
         target: Embeddings of the targets, [P, n].
         distance: How near is near enough, embedding units.
-        max_jacobians: Linearisations for each pair, at most.
+        solver: ``"lm"`` for any match, ``"minimal"`` for the smallest L2 change that can be found.
+        max_jacobians: Linearisations for each pair, at most; `MAX_JACOBIANS` of the solver when None.
         together: Pairs in one batch.
 
     Raises:
@@ -67,16 +73,17 @@ def match_pairs(
 
     originals = torch.stack([task.samples[place] for place in pairs.original])
     low, high = task.encoder.spec.input_range
+    solve_with = {"lm": eqv.matching.levenberg_marquardt, "minimal": eqv.matching.smallest_l2}[solver]
 
     def solve(rows: slice) -> eqv.matching.Matching:
-        return eqv.matching.levenberg_marquardt(
+        return solve_with(
             task.encoder,
             originals[rows],
             target[rows],
             distance=distance,
             region=eqv.matching.Region(low, high),
             precision=task.precision,
-            max_jacobians=max_jacobians,
+            max_jacobians=max_jacobians or MAX_JACOBIANS[solver],
         )
 
     parts: list[tuple[slice, eqv.matching.Matching | eqv.NumericsError]] = []

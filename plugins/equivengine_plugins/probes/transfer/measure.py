@@ -97,6 +97,7 @@ def measure(task: eqv.ProbeTask[TransferParams]) -> Measured:
         pairs,
         embedded["target"],
         distance=params.tolerance * held.median,
+        solver=params.solver,
         max_jacobians=params.max_jacobians,
         together=params.together,
     )

@@ -21,7 +21,12 @@ class TransferParams(eqv.Params):
     tolerance: float = Field(
         1e-3, gt=0, lt=1, description="Matched means so near to the target; over the median distance of references."
     )
-    max_jacobians: int = Field(60, ge=1, le=10_000, description="Linearisations for each pair; count, at most.")
+    solver: Literal["lm", "minimal"] = Field(
+        "lm", description='"lm": any match near the original; "minimal": the smallest L2 change found, many times dearer.'
+    )
+    max_jacobians: int | None = Field(
+        None, ge=1, le=10_000, description="Linearisations for each pair; count, at most; null: 30, 120 for minimal."
+    )
     together: int = Field(16, ge=1, le=1000, description="Pairs that are matched in one batch; count.")
     references: int = Field(
         200, ge=2, le=100_000, description="Images that heads are made from and distances held against; count."

@@ -29,7 +29,7 @@ def make_result(task: eqv.ProbeTask[TransferParams], measured: Measured) -> eqv.
         status=status,
         message=message,
         provenance={
-            "solver": "lm",
+            "solver": task.params.solver,
             "stop": dict(sorted(reasons.items())),
             "eligible_pairs": measured.pairs.eligible,
             "only_different_labels": measured.pairs.other_class,
