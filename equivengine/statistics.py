@@ -1,4 +1,4 @@
-"""Intervals for what is estimated: percentile bootstrap (Efron and Tibshirani, 1993, chapter 13), Wilson's for shares."""
+"""Intervals for what is estimated: percentile bootstrap (Efron and Tibshirani, 1993, chapter 13); Wilson's of a share."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Components:
 
     @property
     def effective(self) -> float:
-        """exp of the entropy of the ratios (Roy and Vetterli, EUSIPCO 2007, for variances)."""
+        """Exp of the entropy of the ratios (Roy and Vetterli, EUSIPCO 2007, for variances)."""
         import numpy as np
 
         p = self.ratio[self.ratio > 0]

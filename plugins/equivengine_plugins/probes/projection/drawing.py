@@ -52,8 +52,8 @@ def _scatter(axes: Axes, arrays: Mapping[str, Any]) -> None:
     for label, colour in colours.items():
         mine, others = labels == label, behind_labels == label
         name = label or "no label"
-        axes.scatter(*behind[others, :2].T, s=10, color=colour, alpha=0.55, linewidths=0)
-        axes.scatter(*points[mine, :2].T, s=42, marker="s", color=colour, edgecolors="black", linewidths=0.8)
+        _dots(axes, behind[others, :2], s=10, color=colour, alpha=0.55, linewidths=0)
+        _dots(axes, points[mine, :2], s=42, marker="s", color=colour, edgecolors="black", linewidths=0.8)
         axes.scatter([], [], s=20, color=colour, label=name)
     axes.scatter([], [], s=42, marker="s", color="white", edgecolors="black", label=f"images, n = {len(points)}")
     if len(behind):
@@ -61,13 +61,16 @@ def _scatter(axes: Axes, arrays: Mapping[str, Any]) -> None:
     if "pair_matched" in arrays:
         ends = _data(arrays, "pair_matched")
         originals, targets = (points[_data(arrays, f"pair_{end}").astype(int)] for end in ("original", "target"))
-        axes.scatter(
-            *targets[:, :2].T, s=150, marker="o", facecolors="none", edgecolors=ARROW, linewidths=1.0, label="target"
+        _dots(
+            axes, targets[:, :2], s=150, marker="o", facecolors="none", edgecolors=ARROW, linewidths=1.0, label="target"
         )
-        axes.scatter(*ends[:, :2].T, s=45, marker="x", color=ARROW, linewidths=1.4, label=f"matched, n = {len(ends)}")
+        _dots(axes, ends[:, :2], s=45, marker="x", color=ARROW, linewidths=1.4, label=f"matched, n = {len(ends)}")
         for start, end in zip(originals, ends, strict=True):
             axes.annotate(
-                "", xy=end[:2], xytext=start[:2], arrowprops={"arrowstyle": "->", "color": ARROW, "lw": 0.9, "alpha": 0.7}
+                "",
+                xy=end[:2],
+                xytext=start[:2],
+                arrowprops={"arrowstyle": "->", "color": ARROW, "lw": 0.9, "alpha": 0.7},
             )
     share = _data(arrays, "explained")
     axes.set(
@@ -77,6 +80,11 @@ def _scatter(axes: Axes, arrays: Mapping[str, Any]) -> None:
     axes.set_aspect("equal", adjustable="datalim")
     axes.figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _dots(axes: Axes, points: np.ndarray, **style: Any) -> None:
+    """Points [N, 2]."""
+    axes.scatter(points[:, 0], points[:, 1], **style)
 
 
 def _colours(labels: list[str]) -> dict[str, Any]:
@@ -89,7 +97,7 @@ def _colours(labels: list[str]) -> dict[str, Any]:
         table = colormaps["tab10" if len(known) <= 10 else "tab20"]
         chosen = {label: table(place) for place, label in enumerate(known)}
     else:
-        chosen = {label: GREY for label in known}
+        chosen = dict.fromkeys(known, GREY)
     if "" in labels:
         chosen[""] = GREY
     return chosen

@@ -26,7 +26,8 @@ class ProjectionParams(eqv.Params):
         1e-3, gt=0, lt=1, description="Matched means so near to the target; over the median distance of references."
     )
     solver: Literal["lm", "minimal"] = Field(
-        "lm", description='"lm": any match near the original; "minimal": the smallest L2 change found, many times dearer.'
+        "lm",
+        description='"lm": any match near the original; "minimal": the smallest L2 change found, many times dearer.',
     )
     max_jacobians: int | None = Field(
         None, ge=1, le=10_000, description="Linearisations for each pair; count, at most; null: 30, 120 for minimal."

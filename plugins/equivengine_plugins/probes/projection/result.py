@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import equivengine as eqv
 from equivengine.statistics import bootstrap, wilson
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from equivengine_plugins.probes.projection.measure import MatchedPairs, Measured
     from equivengine_plugins.probes.projection.parameters import ProjectionParams
 
@@ -39,9 +42,8 @@ def _kept(task: eqv.ProbeTask[ProjectionParams], measured: Measured) -> int:
     return min(task.params.components, len(measured.components.variance))
 
 
-def _labels(labels: object, size: int) -> list[str]:
-    given = list(labels)  # type: ignore[call-overload]
-    return [label or "" for label in given] if len(given) == size else [""] * size
+def _labels(labels: Sequence[str | None], size: int) -> list[str]:
+    return [label or "" for label in labels] if len(labels) == size else [""] * size
 
 
 def _component_arrays(task: eqv.ProbeTask[ProjectionParams], measured: Measured) -> dict[str, eqv.Array]:
@@ -127,7 +129,7 @@ _DISTANCES = {
 }
 
 
-def _distances(measured: Measured, found: MatchedPairs) -> dict[str, object]:
+def _distances(measured: Measured, found: MatchedPairs) -> dict[str, np.ndarray]:
     """Relative distances in the whole embedding space, each [P]."""
     import torch
 
@@ -156,7 +158,11 @@ def _summary(task: eqv.ProbeTask[ProjectionParams], measured: Measured) -> dict[
     summary["rank"] = eqv.Scalar(len(parts.variance), "1", "components above roundoff", n=n, group=group)
     group = "components"
     summary["degenerate"] = eqv.Scalar(
-        parts.degenerate.sum(), "1", "of arbitrary direction (gap within one standard error)", n=len(parts.ratio), group=group
+        parts.degenerate.sum(),
+        "1",
+        "of arbitrary direction (gap within one standard error)",
+        n=len(parts.ratio),
+        group=group,
     )
     if measured.found is None:
         return summary
@@ -199,10 +205,14 @@ def _checks(measured: Measured) -> dict[str, eqv.Check]:
             abs(float(z.square().sum()) / total - 1), 1e-9, "variances add up to that of the embeddings, relative"
         ),
         "uncorrelated": eqv.Check.at_most(
-            float(off.abs().max()) / float(parts.variance[0]), 1e-10, "coordinates are uncorrelated, over the first variance"
+            float(off.abs().max()) / float(parts.variance[0]),
+            1e-10,
+            "coordinates are uncorrelated, over the first variance",
         ),
         "centred": eqv.Check.at_most(
-            float(z.mean(dim=0).abs().max()) / float(parts.variance[0]) ** 0.5, 1e-10, "coordinates have mean 0, over sd"
+            float(z.mean(dim=0).abs().max()) / float(parts.variance[0]) ** 0.5,
+            1e-10,
+            "coordinates have mean 0, over sd",
         ),
     }
 
@@ -221,7 +231,9 @@ def _status(task: eqv.ProbeTask[ProjectionParams], measured: Measured) -> tuple[
         if failed:
             faults.append(f"{failed} of {total} pairs failed ({'; '.join(found.matched.errors)})")
         if total < task.params.pairs:
-            notes.append(f"the set has {found.pairs.eligible} such pairs: all are taken, {task.params.pairs} were asked for")
+            notes.append(
+                f"the set has {found.pairs.eligible} such pairs: all are taken, {task.params.pairs} were asked for"
+            )
     loose = [str(place + 1) for place in range(kept) if parts.degenerate[place]]
     if loose:
         notes.append(

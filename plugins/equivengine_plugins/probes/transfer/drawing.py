@@ -123,7 +123,9 @@ def _rates(axes: Axes, arrays: Mapping[str, Any], heads: list[str], titles: list
             below.append(share - low)
             above.append(high - share)
         places = np.arange(len(heads)) + (number - (len(bars) - 1) / 2) * width
-        axes.bar(places, shares, width * 0.92, yerr=[below, above], color=colour, label=label, ecolor="#333333", capsize=2)
+        axes.bar(
+            places, shares, width * 0.92, yerr=[below, above], color=colour, label=label, ecolor="#333333", capsize=2
+        )
     axes.set_xticks(range(len(heads)), [_short(title, 26) for title in titles], rotation=20, ha="right")
     axes.set(ylim=(0, 1.02), ylabel=f"share of pairs, n = {count}; 95% intervals", xlabel="head")
     axes.figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=3)

@@ -22,7 +22,9 @@ def share(hits: np.ndarray, description: str, group: str) -> eqv.Scalar | None:
 
 def agrees(predicted: np.ndarray, variants: tuple[str, ...], one: str, other: str) -> np.ndarray:
     """On which pairs the predictions [..., P, V] for two variants are the same: [..., P] bool."""
-    return predicted[..., variants.index(one)] == predicted[..., variants.index(other)]
+    import numpy as np
+
+    return np.asarray(predicted[..., variants.index(one)] == predicted[..., variants.index(other)])
 
 
 def total_variation(probabilities: np.ndarray, variants: tuple[str, ...], one: str, other: str) -> np.ndarray:

@@ -152,7 +152,8 @@ def _agreement(rows: _Rows, measured: Measured, files: bool) -> None:
         if variant == "png" and not files:
             continue
         same = np.stack([agrees(a.predicted, measured.variants, variant, "target") for a in measured.answers])
-        everyone, name = same.all(axis=0), "agreement" if variant == "matched" else "agreement_png"
+        everyone = np.asarray(same.all(axis=0))
+        name = "agreement" if variant == "matched" else "agreement_png"
         rows.share(name, everyone, text, group)
         rows.share(f"{name}_converged", everyone[measured.matched.reached], f"{text}; of converged pairs", group)
 
@@ -216,7 +217,10 @@ def _status(task: eqv.ProbeTask[TransferParams], measured: Measured) -> tuple[Li
             f"{params.pairs} were asked for"
         )
     if measured.missing:
-        notes.append("not asked: " + "; ".join(measured.missing.values()))
+        names: dict[str, list[str]] = {}
+        for name, reason in measured.missing.items():
+            names.setdefault(reason, []).append(name)
+        notes += [f"without head {', '.join(heads)}: {reason}" for reason, heads in names.items()]
     if "png" not in measured.variants:
         notes.append("inputs are no images, so no PNG was written")
     return ("not_converged" if faults else "ok"), "; ".join([*faults, *notes])
@@ -228,4 +232,8 @@ def _pictures(task: eqv.ProbeTask[TransferParams], measured: Measured) -> dict[s
         return {}
     low, high = task.encoder.spec.input_range
     columns = [(measured.inputs[name][:shown] - low) / (high - low) for name in ("original", "target", "matched")]
-    return {"pairs": grid(columns, f"first {shown} of {len(measured.pairs)} pairs; left to right: original, target, matched")}
+    return {
+        "pairs": grid(
+            columns, f"first {shown} of {len(measured.pairs)} pairs; left to right: original, target, matched"
+        )
+    }

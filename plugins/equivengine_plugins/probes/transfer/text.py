@@ -30,9 +30,9 @@ def text_head(task: eqv.ProbeTask[TransferParams], names: Sequence[str], tempera
     encoder, params = task.encoder, task.params
     if encoder.loaded.embed_text is None:
         raise eqv.UsageError(
-            f"{encoder.spec.uri!r} has no text tower, so that prompts mean nothing to it",
+            f"{encoder.spec.uri!r} has no text tower",
             expected="a model with a text tower, such as open_clip:ViT-B-32/laion2b_s34b_b79k",
-            got="prompts" if params.prompts is not None else "no text tower",
+            got="prompts" if params.prompts is not None else "head text",
             hint="leave prompts and head text out, or use such a model",
         )
     classes = params.prompts or tuple(names) or tuple(map(str, encoder.loaded.class_names or ()))

@@ -50,7 +50,7 @@ def trained_head(name: str, population: Population, temperature: float, source: 
     """
     if len(population.classes) < 2:
         raise eqv.UsageError(
-            f"head {name!r} needs labelled references of at least two classes that are in no pair",
+            "heads that are made from images need labelled references, of two classes and in no pair",
             expected="labels of at least two classes",
             got=f"{len(population.labels)} such references, labels: {', '.join(population.classes) or 'none'}",
             hint="name a labelled image set with --targets, or raise references",
@@ -78,7 +78,7 @@ def _mean(population: Population) -> Head:
     variance = float((z - means[population.index]).square().sum()) / freedom if freedom > 0 else 0.0
     if not variance > 0:
         raise eqv.UsageError(
-            "head 'mean' needs a class with two different references, for the variance within classes",
+            "class means need a class with two different references, for the variance within classes",
             got=f"{len(z)} references of {len(means)} classes",
             hint="raise references, or name a larger labelled set with --targets",
         )
