@@ -1,4 +1,4 @@
-"""Intervals for what is estimated: percentile bootstrap (Efron and Tibshirani, 1993, chapter 13); Wilson's of a share."""
+"""Intervals for what is estimated: percentile bootstrap (Efron and Tibshirani, 1993, ch. 13); Wilson's of a share."""
 
 from __future__ import annotations
 

@@ -12,6 +12,9 @@ import equivengine as eqv
 if TYPE_CHECKING:
     import numpy as np
 
+#: 95% quantile of Rayleigh's distribution of scale 1: sqrt(2 log 20).
+RAYLEIGH_95 = 2.4477
+
 
 @dataclass(frozen=True)
 class Components:
@@ -41,17 +44,18 @@ class Components:
 
     @property
     def degenerate(self) -> np.ndarray:
-        """Whose direction is not determined: variance within one standard error of a neighbour's, [r] bool.
+        """Whose direction is not determined: two equal variances might well lie as far apart as it and a neighbour.
 
         Any rotation within such a group fits these images about as well (North, Bell, Cahalan and Moeng, Mon. Weather
-        Rev. 110, 1982, who have the error from theory). The last one has no lower neighbour but variance zero.
+        Rev. 110, 1982). A sample splits two equal variances by a gap with Rayleigh's distribution, of scale
+        sqrt(e_1^2 + e_2^2) where e are their standard errors: half the difference and the covariance of two axes are
+        normal with equal variance. Gaps up to its 95% quantile count. [r] bool.
         """
         import numpy as np
 
-        gap = -np.diff(self.variance, append=0.0)
-        below = gap <= self.variance_error
-        above = np.concatenate([[False], gap[:-1] <= self.variance_error[1:]])
-        return np.asarray(below | above)
+        gap, error = -np.diff(self.variance), self.variance_error
+        close = gap <= RAYLEIGH_95 * np.hypot(error[:-1], error[1:])
+        return np.asarray(np.append(close, False) | np.append(False, close))
 
     @property
     def participation(self) -> float:

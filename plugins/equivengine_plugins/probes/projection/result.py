@@ -61,7 +61,7 @@ def _component_arrays(task: eqv.ProbeTask[ProjectionParams], measured: Measured)
             parts.variance_error, ("rank",), f"{UNIT}^2", "its standard error over resampled images"
         ),
         "degenerate": eqv.Array(
-            parts.degenerate, ("rank",), "1", "variance within one standard error of a neighbour's: direction arbitrary"
+            parts.degenerate, ("rank",), "1", "variance not distinct from a neighbour's: direction arbitrary"
         ),
         "components": eqv.Array(
             parts.vectors[:kept].cpu().numpy(), ("component", "embedding"), "1", "components, unit vectors"
@@ -160,7 +160,7 @@ def _summary(task: eqv.ProbeTask[ProjectionParams], measured: Measured) -> dict[
     summary["degenerate"] = eqv.Scalar(
         parts.degenerate.sum(),
         "1",
-        "of arbitrary direction (gap within one standard error)",
+        "of arbitrary direction: variance not distinct from a neighbour's",
         n=len(parts.ratio),
         group=group,
     )
@@ -238,7 +238,7 @@ def _status(task: eqv.ProbeTask[ProjectionParams], measured: Measured) -> tuple[
     if loose:
         notes.append(
             f"the direction of component {', '.join(loose)} is not determined by {parts.size} images: its variance is "
-            "within one standard error of a neighbour's"
+            "not distinct from a neighbour's"
         )
     if kept < task.params.components:
         notes.append(f"{parts.size} images have {kept} components, {task.params.components} were asked for")
