@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ LEVELS = (3e-2, 1e-2, 3e-3, 2e-3, 1e-3)
 RATES = (1e-3, 1e-2, 5e-2)
 WAYS = ("lm", "lm, no box", "gd", "smallest_l2", "smallest_linf", "lattice")
 #: Steps of gradient descent between two lines of progress.
-PART = 2500
+PART = 1000
 
 
 class Pairs:
@@ -93,47 +94,57 @@ def timed(run: Any) -> tuple[Any, float]:
     return found, time.perf_counter() - start
 
 
-def descent(pairs: Pairs, rate: float, cap: int, level: float) -> dict[str, Any]:
-    """Clamped gradient descent, in parts, so that progress shows; a pair leaves once it has arrived."""
-    count = len(pairs.x)
-    found: dict[str, Any] = {key: {f"{at:g}": [None] * count for at in LEVELS} for key in ("to", "l2_at")} | {
-        "relative": [0.0] * count,
-        "equivalents": [0.0] * count,
-        "l2": [0.0] * count,
-    }
-    left = list(range(count))
-    z, steps, seconds = pairs.x.clone(), 0, 0.0
+def descent(pairs: Pairs, rates: Sequence[float], cap: int, level: float) -> dict[str, dict[str, Any]]:
+    """Clamped gradient descent at several rates in one batch, in parts, so that progress shows; who has arrived leaves.
+
+    ``seconds`` of each row is its share of the batch's.
+    """
+    count, every = len(pairs.x), len(pairs.x) * len(rates)
+    x, target = pairs.x.repeat(len(rates), 1, 1, 1), pairs.target.repeat(len(rates), 1)
+    rate = torch.tensor(rates).repeat_interleave(count)
+    to = {key: {f"{at:g}": [None] * every for at in LEVELS} for key in ("to", "l2_at")}
+    last: dict[str, list[float]] = {key: [0.0] * every for key in ("relative", "equivalents", "l2")}
+    left = list(range(every))
+    z, steps, seconds = x.clone(), 0, 0.0
     while left and steps < cap:
         many = min(PART, cap - steps)
         began = time.perf_counter()
         part = eqv.matching.gradient_descent(
             pairs.encoder,
-            pairs.x[left],
-            pairs.target[left],
+            x[left],
+            target[left],
             start=z[left],
             distance=level * pairs.median,
-            rate=rate,
+            rate=rate[left],
             steps=many,
             region=eqv.matching.Region(*pairs.encoder.spec.input_range),
         )
         seconds += time.perf_counter() - began
+        for at in LEVELS:
+            first = {"to": part.trace.cost_to(at * pairs.median), "l2_at": part.trace.l2_at(at * pairs.median)}
+            for key, values in first.items():
+                for place, pair in enumerate(left):
+                    value = float(values[place])
+                    if to[key][f"{at:g}"][pair] is None and value == value:
+                        to[key][f"{at:g}"][pair] = value + (2 * steps if key == "to" else 0)
         for place, pair in enumerate(left):
-            for key, first in (("to", part.trace.cost_to), ("l2_at", part.trace.l2_at)):
-                for at in LEVELS:
-                    value = float(first(at * pairs.median)[place])
-                    if found[key][f"{at:g}"][pair] is None and value == value:
-                        found[key][f"{at:g}"][pair] = value + (2 * steps if key == "to" else 0)
-            found["relative"][pair] = float(part.distance[place]) / pairs.median
-            found["equivalents"][pair] = 2.0 * steps + float(part.cost.equivalents[place])
-            found["l2"][pair] = float(torch.linalg.vector_norm(part.x[place].double() - pairs.x[pair].double()))
+            last["relative"][pair] = float(part.distance[place]) / pairs.median
+            last["equivalents"][pair] = 2.0 * steps + float(part.cost.equivalents[place])
+            last["l2"][pair] = float(torch.linalg.vector_norm(part.x[place].double() - x[pair].double()))
         z[left] = part.x
         steps += many
         left = [pair for place, pair in enumerate(left) if part.stop[place] == "allowance"]
-        worst = np.median(found["relative"])
+        middle = ", ".join(f"{np.median(last['relative'][k * count : (k + 1) * count]):.1e}" for k in range(len(rates)))
         print(
-            f"  gd, rate {rate:g}: {steps} steps, {len(left)} of {count} on their way, median {worst:.1e}", flush=True
+            f"  gd: {steps} steps, {len(left)} of {every} on their way, medians {middle}; {seconds:.0f} s", flush=True
         )
-    return {**found, "rate": rate, "cap": cap, "seconds": seconds}
+    found = {}
+    for k, one in enumerate(rates):
+        mine = slice(k * count, (k + 1) * count)
+        rows = {key: {at: values[mine] for at, values in levels.items()} for key, levels in to.items()}
+        rows |= {key: values[mine] for key, values in last.items()}  # type: ignore[misc]
+        found[f"gd, rate {one:g}"] = {**rows, "rate": one, "cap": cap, "seconds": seconds / len(rates)}
+    return found
 
 
 def say(name: str, row: dict[str, Any]) -> None:
@@ -182,8 +193,8 @@ def digits(options: argparse.Namespace) -> dict[str, Any]:
         rows["lattice"]["rounded"] = [each / median for each in found.details["rounded"]]  # type: ignore[union-attr]
         print(f"  by rounding alone: median {np.median(rows['lattice']['rounded']):.1e}")
     if "gd" in options.only:
-        for rate in RATES:
-            rows[f"gd, rate {rate:g}"] = descent(pairs, rate, options.cap, 1e-3)
+        rows |= descent(pairs, options.rates, options.cap, 1e-3)
+        for rate in options.rates:
             say(f"gd, rate {rate:g}", rows[f"gd, rate {rate:g}"])
     return {"model": "digits", "seed": options.seed, "pairs": pairs.ids, "median": median, "ways": rows}
 
@@ -202,9 +213,8 @@ def vit_s16(options: argparse.Namespace) -> dict[str, Any]:
             rows[f"lm, {way}"] = described(pairs, found, seconds)
             say(f"lm, {way}", rows[f"lm, {way}"])
     if "gd" in options.only:
-        cap = options.cap
+        rows |= descent(pairs, options.rates, options.cap, 1e-2)
         for rate in options.rates:
-            rows[f"gd, rate {rate:g}"] = descent(pairs, rate, cap, 1e-2)
             say(f"gd, rate {rate:g}", rows[f"gd, rate {rate:g}"])
     return {
         "model": "timm:vit_small_patch16_224, random weights",
@@ -223,7 +233,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cap", type=int, default=25_000, help="steps of gradient descent")
-    parser.add_argument("--rates", type=float, nargs="+", default=[1e-2], help="of gradient descent on vit_s16")
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="of gradient descent")
     parser.add_argument("--out", type=Path, help="folder for the JSON file")
     parser.add_argument("--label", help="part of the file's name")
     options = parser.parse_args()

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from equivengine.errors import UsageError
-from equivengine.linalg.directions import sign_directions
-from equivengine.matching.goals import finite_start, goals
-from equivengine.matching.linear import Dense, LinearModel, Mode, choose, linearise
+from equivengine.matching.descend import State, begin, descend
+from equivengine.matching.goals import goals
+from equivengine.matching.linear import Mode, choose
 from equivengine.matching.problem import Problem
 from equivengine.matching.region import Region
-from equivengine.matching.result import Matching, Recorder, Stop, roundoff
-from equivengine.matching.trial import attempt
+from equivengine.matching.result import Matching
+from equivengine.matching.smallest_l2 import smallest_l2
 
-#: The first damping, over |J|_F^2 / n. Ten times the mean squared singular value: short first steps find nearer
-#: matches, and get stuck less often.
-FIRST_DAMPING = 10.0
-#: Damping is multiplied where a step fails, barely succeeds, succeeds, and is foretold well (ratio of actual to
-#: predicted decrease of the squared distance beyond `WELL`, `FAIR`).
-FAILED, POOR, FAIR_FACTOR, GOOD = 4.0, 2.0, 0.3, 0.09
-WELL, FAIR = 0.75, 0.25
-#: Failed steps in a row after which a pair is given up: damping has then grown by 4^14, and steps are roundoff.
-GIVE_UP = 14
-#: The smallest damping, over |J|_F^2 / n: a step then is Gauss-Newton's, but for the kernel of J^T.
-LEAST_DAMPING = 1e-13
-#: Random cotangents from which |J|_F is estimated where J is not formed.
-SAMPLES = 4
+#: Linearisations that are kept back for the last steps after a continuation.
+LAST = 10
+#: How near a continuation brings a pair before these steps, over its distance at the start.
+NEAR = 1e-2
 
 
 def levenberg_marquardt(
@@ -48,7 +38,8 @@ def levenberg_marquardt(
 
     Each step minimises |J d + r|^2 + damping |d|^2 subject to the bounds of the region (`subproblem`), is corrected for
     curvature, and is taken if the distance falls (Levenberg, 1944; Marquardt, 1963). All pairs share passes; each
-    has its own damping. The optimum is local: another start may come nearer.
+    has its own damping. A pair that gets stuck begins again at its original, by the continuation of `smallest_l2`;
+    ``details["continued"]`` names it. The optimum is local: another start may come nearer.
 
     Args:
         f: An encoder, or any callable [B, *input_shape] -> [B, n].
@@ -75,152 +66,60 @@ def levenberg_marquardt(
     z = problem.origin if start is None else start.to(problem.origin).flatten(1)
     state = begin(problem, region.project(z, problem.origin, problem.dtype))
     mode = choose(problem, jacobian)
-    descend(problem, state, goals(distance, problem), bounds, mode, max_jacobians, region.l2)
-    return state.matching(problem, "lm", mode)
+    goal = goals(distance, problem)
+    descend(problem, state, goal, bounds, mode, max_jacobians, region.l2, patient=start is not None)
+    continued: list[int] = []
+    if start is None:
+        left = max_jacobians - state.jacobians
+        stuck = torch.tensor([why == "stalled" for why in state.stop]) & (left > 0)
+        which = torch.nonzero(stuck & (left > 2 * LAST)).flatten()
+        if len(which):
+            continued = which.tolist()
+            _continue(problem, state, which, f, x, target, goal, region, mode, int(left[which].min()) - LAST)
+        if bool(stuck.any()):
+            aside = torch.where(stuck.to(goal.device), goal, torch.inf)
+            most = int((max_jacobians - state.jacobians)[stuck].min())
+            before = list(state.stop)
+            descend(problem, state, aside, bounds, mode, max(most, 1), region.l2)
+            state.stop = [
+                new if mine else old for new, old, mine in zip(state.stop, before, stuck.tolist(), strict=True)
+            ]
+    return state.matching(problem, "lm", mode, continued=continued)
 
 
-@dataclass
-class State:
-    """Where each pair stands. What `descend` changes in place.
-
-    Attributes:
-        z: Points, [B, m].
-        residual: f(z) - target, [B, n].
-        apart: Its length, [B].
-        jacobians: Linearisations so far, [B].
-        stop: Why each pair stopped.
-        recorder: The course.
-    """
-
-    z: torch.Tensor
-    residual: torch.Tensor
-    apart: torch.Tensor
-    jacobians: torch.Tensor
-    stop: list[Stop]
-    recorder: Recorder
-
-    def matching(
-        self, problem: Problem, solver: str, mode: Mode, optimality: torch.Tensor | None = None, **details: object
-    ) -> Matching:
-        """The result of a solver that ends here."""
-        return Matching(
-            x=self.z.to(problem.dtype).reshape(-1, *problem.shape),
-            residual=self.residual,
-            distance=self.apart,
-            stop=tuple(self.stop),
-            trace=self.recorder.trace(),
-            cost=problem.cost(),
-            jacobians=self.jacobians,
-            optimality=torch.full_like(self.apart, torch.nan) if optimality is None else optimality,
-            solver=solver,
-            details={"jacobian": mode, "precision": problem.precision, **details},
-        )
-
-
-def begin(problem: Problem, z: torch.Tensor) -> State:
-    """The state at starting points z [B, m].
-
-    Raises:
-        NumericsError: If the embedding of one is not finite.
-    """
-    z = problem.rounded(z)
-    everything = torch.arange(len(problem), device=z.device)
-    residual = problem.residual(z, everything)
-    apart = torch.linalg.vector_norm(residual, dim=1)
-    finite_start(apart)
-    recorder = Recorder(problem)
-    recorder.note(z, residual, everything)
-    return State(z, residual, apart, torch.zeros(len(problem), dtype=torch.int64), ["reached"] * len(problem), recorder)
-
-
-def descend(
+def _continue(
     problem: Problem,
     state: State,
+    which: torch.Tensor,
+    f: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    target: torch.Tensor,
     goal: torch.Tensor,
-    bounds: tuple[torch.Tensor, torch.Tensor],
+    region: Region,
     mode: Mode,
     most: int,
-    l2: float | None = None,
 ) -> None:
-    """Levenberg-Marquardt from where each pair stands, until its goal or ``most`` linearisations more.
-
-    Args:
-        problem: The problem.
-        state: Where pairs stand, within bounds; changed in place.
-        goal: Distance to stop at, [B].
-        bounds: Smallest and largest value of every coordinate, [B, m] each.
-        mode: How J is had.
-        most: Linearisations of each pair at most.
-        l2: Largest L2 distance from the original.
-    """
+    """Bring pairs ``which`` near their targets by `smallest_l2`, from their originals; keeps what is nearer."""
     device = state.z.device
-    floor = roundoff(problem)
-    allowed = state.jacobians + most
-    which = torch.nonzero(state.apart > goal).flatten()
-    for pair in range(len(problem)):
-        state.stop[pair] = "reached"
-    if not len(which):
-        return
-    model = linearise(problem, state.z[which], which, mode)
-    state.jacobians[which.cpu()] += 1
-    scale, damping = torch.zeros_like(state.apart), torch.zeros_like(state.apart)
-    failures = torch.zeros(len(problem), dtype=torch.int64, device=device)
-    scale[which] = mean_square(model, problem, which)
-    damping[which] = FIRST_DAMPING * scale[which]
-    while len(which):
-        z, before = state.z[which], state.apart[which]
-        trial = attempt(
-            problem,
-            model,
-            which,
-            z,
-            state.residual[which],
-            z,
-            damping[which],
-            (bounds[0][which], bounds[1][which]),
-            lambda _, r: torch.linalg.vector_norm(r, dim=1),
-            l2,
-        )
-        better = trial.merit < before
-        foretold = torch.linalg.vector_norm(trial.predicted, dim=1)
-        gain = (before.square() - trial.merit.square()) / (before.square() - foretold.square()).clamp_min(1e-300)
-        factor = torch.where(gain > WELL, GOOD, torch.where(gain > FAIR, FAIR_FACTOR, POOR))
-        damping[which] *= torch.where(better, factor, FAILED)
-        damping[which] = torch.maximum(damping[which], LEAST_DAMPING * scale[which])
-        failures[which] = torch.where(better, 0, failures[which] + 1)
-        moved = which[better]
-        state.z[moved], state.residual[moved] = trial.z[better], trial.residual[better]
-        state.apart[moved] = trial.merit[better]
-        state.recorder.note(state.z[which], state.residual[which], which)
-
-        reached, given_up = state.apart[which] <= goal[which], failures[which] >= GIVE_UP
-        # With the last Jacobian a failed step may still be tried shorter, at no more than forward passes.
-        spent = better & (state.jacobians >= allowed).to(device)[which]
-        for place in torch.nonzero(reached | given_up | spent).flatten().tolist():
-            pair = int(which[place])
-            if bool(reached[place]):
-                state.stop[pair] = "reached"
-            elif bool(given_up[place]):
-                state.stop[pair] = "roundoff" if float(state.apart[pair]) <= float(floor[pair]) else "stalled"
-            else:
-                state.stop[pair] = "allowance"
-        keep = ~(reached | given_up | spent)
-        if not bool(keep.any()):
-            break
-        again = torch.nonzero(keep & better).flatten()
-        state.jacobians[which[again].cpu()] += 1
-        model.refresh(again, state.z[which[again]], which[again])
-        if not bool(keep.all()):
-            model = model.take(torch.nonzero(keep).flatten())
-            which = which[keep]
-
-
-def mean_square(model: LinearModel, problem: Problem, which: torch.Tensor) -> torch.Tensor:
-    """|J|_F^2 / n, [k]: exact of a formed J, otherwise from a few products with random cotangents."""
-    if isinstance(model, Dense):
-        return model.J.square().sum(dim=(1, 2)) / problem.n
-    total = torch.zeros(len(which), dtype=torch.float64, device=problem.origin.device)
-    for draw in range(SAMPLES):
-        signs = sign_directions(draw, 0, len(which), problem.n, device=problem.origin.device)
-        total += model.adjoint(signs).square().sum(dim=1) / signs.square().sum(dim=1)
-    return total / SAMPLES
+    at = which.to(device)
+    first = state.recorder.first_distance()[at]
+    found = smallest_l2(
+        f,
+        x[at],
+        target[at],
+        distance=torch.maximum(goal[at], NEAR * first),
+        region=region,
+        precision=problem.precision,
+        max_jacobians=most,
+        jacobian=mode,
+        polish=False,
+    )
+    state.jacobians[which] += found.jacobians
+    problem.add(found.cost, which)
+    nearer = found.distance < state.apart[at]
+    if region.l2 is not None:
+        nearer &= torch.linalg.vector_norm((found.x - x[at]).flatten(1), dim=1) <= region.l2
+    won = at[nearer]
+    state.z[won] = found.x.flatten(1).to(state.z)[nearer]
+    state.residual[won], state.apart[won] = found.residual[nearer], found.distance[nearer]
+    state.recorder.note(state.z[at], state.residual[at], at)

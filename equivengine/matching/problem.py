@@ -102,10 +102,10 @@ class Problem:
         """What was spent so far."""
         return Cost(self.forwards.clone(), self.products.clone())
 
-    def add(self, cost: Cost) -> None:
-        """Count what another solver has spent on the same pairs."""
-        self.forwards += cost.forwards
-        self.products += cost.products
+    def add(self, cost: Cost, which: torch.Tensor | slice = slice(None)) -> None:
+        """Count what another solver has spent on the pairs ``which``, on all of them by default."""
+        self.forwards[which] += cost.forwards
+        self.products[which] += cost.products
 
     def rounded(self, z: torch.Tensor) -> torch.Tensor:
         """Points as f sees them."""

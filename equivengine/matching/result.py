@@ -111,6 +111,10 @@ class Recorder:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def first_distance(self) -> torch.Tensor:
+        """Distances at the start, [B]."""
+        return self._rows[0][0]
+
     def last_cosine(self, which: torch.Tensor) -> torch.Tensor:
         """Cosine of the pairs ``which`` [k] at the step noted last."""
         return self._rows[-1][1, which]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from equivengine.errors import UsageError
+from equivengine.matching.descend import mean_square
 from equivengine.matching.goals import finite_start, goals
-from equivengine.matching.levenberg_marquardt import mean_square
 from equivengine.matching.linear import Mode, choose, linearise
 from equivengine.matching.problem import Problem
 from equivengine.matching.region import Region
@@ -45,6 +45,7 @@ def smallest_l2(
     precision: str = "fp32",
     max_jacobians: int = 120,
     jacobian: Literal["auto", "dense", "products"] = "auto",
+    polish: bool = True,
 ) -> Matching:
     """Minimise |z - x| subject to |f(z) - target| <= distance and the bounds of a region.
 
@@ -64,6 +65,7 @@ def smallest_l2(
         precision: ``"fp32"`` or ``"fp64"``.
         max_jacobians: Points at which the model may be linearised, for each pair.
         jacobian: As for `levenberg_marquardt`.
+        polish: Bisect the weight once the goal is met; otherwise the first input that meets it is returned.
 
     Returns:
         The smallest change found that meets the goal; of pairs without one, the nearest embedding.
@@ -90,7 +92,7 @@ def smallest_l2(
         search.begin(model, which)
     while len(which):
         better = search.step(model, which)
-        keep = search.judge(which, better, max_jacobians)
+        keep = search.judge(which, better, max_jacobians, polish)
         if not bool(keep.any()):
             break
         again = torch.nonzero(keep & better).flatten()
@@ -99,7 +101,7 @@ def smallest_l2(
         if not bool(keep.all()):
             model = model.take(torch.nonzero(keep).flatten())
             which = which[keep]
-    return search.result(region, mode)
+    return search.result(region, mode, polish)
 
 
 def first_order(
@@ -199,10 +201,10 @@ class _Continuation:
         )
         self.damping[settled], self.failures[settled] = 0.0, 0
 
-    def judge(self, which: torch.Tensor, better: torch.Tensor, most: int) -> torch.Tensor:
+    def judge(self, which: torch.Tensor, better: torch.Tensor, most: int, polish: bool) -> torch.Tensor:
         """Which pairs go on, [k]; notes why the others stop."""
         met = torch.isfinite(self.best_length[which])
-        done = met & (self.misses[which] <= CLOSE * self.meets[which])
+        done = met & ((self.misses[which] <= CLOSE * self.meets[which]) | (not polish))
         tiny = ~met & (self.weight[which] < LEAST_WEIGHT * self.scale[which])
         spent = (self.jacobians.to(which.device)[which] >= most) & better
         floor = roundoff(self.problem)
@@ -216,14 +218,14 @@ class _Continuation:
                 self.stop[pair] = "roundoff" if float(self.apart[pair]) <= float(floor[pair]) else "stalled"
         return ~(done | tiny | spent)
 
-    def result(self, region: Region, mode: Mode) -> Matching:
-        """The best points, with their optimality residuals (which take one more Jacobian each)."""
+    def result(self, region: Region, mode: Mode, judged: bool) -> Matching:
+        """The best points, ``judged`` with their optimality residuals (which take one more Jacobian each)."""
         problem, met = self.problem, torch.isfinite(self.best_length)
         z = torch.where(met[:, None], self.best_z, self.z)
         residual = torch.where(met[:, None], self.best_residual, self.residual)
         optimality = torch.full_like(self.apart, torch.nan).masked_fill(self.best_length == 0, 0.0)
         which = torch.nonzero(met & (self.best_length > 0)).flatten()
-        if len(which):
+        if judged and len(which):
             model = linearise(problem, z[which], which, mode)
             self.jacobians[which.cpu()] += 1
             optimality[which] = first_order(model, z[which], problem.origin[which], *(b[which] for b in self.bounds))

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 
 from equivengine.errors import UsageError
+from equivengine.matching.descend import State, begin, descend
 from equivengine.matching.goals import goals
-from equivengine.matching.levenberg_marquardt import State, begin, descend
 from equivengine.matching.linear import LinearModel, linearise
 from equivengine.matching.problem import Problem
 from equivengine.matching.region import Region, inward

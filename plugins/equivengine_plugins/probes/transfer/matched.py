@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,7 +74,11 @@ def match_pairs(
 
     originals = torch.stack([task.samples[place] for place in pairs.original])
     low, high = task.encoder.spec.input_range
-    solve_with = {"lm": eqv.matching.levenberg_marquardt, "minimal": eqv.matching.smallest_l2}[solver]
+    solvers: dict[str, Callable[..., eqv.matching.Matching]] = {
+        "lm": eqv.matching.levenberg_marquardt,
+        "minimal": eqv.matching.smallest_l2,
+    }
+    solve_with = solvers[solver]
 
     def solve(rows: slice) -> eqv.matching.Matching:
         return solve_with(
