@@ -1,0 +1,81 @@
+"""Different inputs of one embedding: an original is changed until its embedding is that of a target.
+
+By Levenberg-Marquardt (the default), by the gradient descent of the paper (Eq. 3, 4), or by the smallest change that
+does it; the target is another image, or a text where the encoder has a text tower. What was found is judged by fresh
+evaluations, as float and as the PNG file that it becomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import equivengine as eqv
+from equivengine_plugins.probes.match.parameters import MatchParams
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EQUIVENGINE_API = (1, 0)
+
+
+class Match(eqv.Probe[MatchParams]):
+    """How near the embedding of an original can be brought to a target's, at what change of the image and what cost."""
+
+    name = "match"
+    version = "1"
+    summary = "changes an original until it has the embedding of a target: how near, how small a change, at what cost"
+    arity = "pair"
+    labelled = True
+    Params = MatchParams
+
+    @classmethod
+    def arity_of(cls, params: MatchParams) -> Literal["one", "pair"]:
+        """Originals alone where the target is a text."""
+        return "pair" if params.text is None else "one"
+
+    @classmethod
+    def batch_of(cls, params: MatchParams) -> int:
+        """``together``."""
+        return params.together
+
+    @classmethod
+    def references_of(cls, params: MatchParams) -> int:
+        """``references``."""
+        return params.references
+
+    def run(self, task: eqv.ProbeTask[MatchParams]) -> eqv.ProbeResult:
+        """Match one pair."""
+        return self.run_batch([task])[0]
+
+    def run_batch(self, tasks: Sequence[eqv.ProbeTask[MatchParams]]) -> Sequence[eqv.ProbeResult]:
+        """Match all pairs in one call of the solver; one by one where that fails, so that only the culprits fail."""
+        from equivengine_plugins.probes.match.together import match
+
+        try:
+            return match(tasks)
+        except (eqv.NumericsError, eqv.UsageError):
+            if len(tasks) == 1:
+                raise
+        return [self._alone(task) for task in tasks]
+
+    def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
+        """Images, course and cost of one pair, from the arrays of a result (or of a stored unit)."""
+        from equivengine_plugins.probes.match.drawing import draw
+
+        return draw(result)
+
+    @staticmethod
+    def _alone(task: eqv.ProbeTask[MatchParams]) -> eqv.ProbeResult:
+        from equivengine_plugins.probes.match.together import match
+
+        try:
+            return match([task])[0]
+        except eqv.EngineError as error:
+            return eqv.ProbeResult({}, {}, status="failed", message=str(error))
+
+
+@eqv.hookimpl
+def equivengine_register_probes() -> list[type[eqv.Probe[MatchParams]]]:
+    """Register `Match`."""
+    return [Match]
