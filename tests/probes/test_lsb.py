@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 
@@ -21,7 +22,8 @@ from equivengine_plugins.probes.lsb.evaluation import Evaluation
 from equivengine_plugins.probes.lsb.lattice import Lattice, nearest, truncated
 from equivengine_plugins.probes.lsb.linear import Linear
 from equivengine_plugins.probes.lsb.search import ITERATIONS, linear_maxima
-from equivengine_plugins.probes.lsb.yardstick import yardstick
+from equivengine_plugins.probes.lsb.yardstick import held_against
+from equivengine_plugins.probes.yardstick import measure
 
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
 SHAPE = (1, 2, 4)
@@ -365,14 +367,23 @@ def test_classes_are_compared_where_there_is_a_classifier():
     assert not [name for name in Lsb().run(task_of(far, x)).summary if name.startswith("class")]
 
 
-def test_the_yardstick_is_the_median_distance_from_references_or_the_embedding_itself():
-    f = torch.tensor([3.0, 4.0])
-    assert yardstick(f).length == 5
-    assert yardstick(f).n is None
-    others = f + torch.tensor([[1.0, 0.0], [0.0, 2.0], [-4.0, 0.0], [0.0, 3.0]])
-    held = yardstick(f, others)
-    assert (held.length, held.n) == (2.5, 4)
-    assert yardstick(f, others[:0]) == yardstick(f)
+def test_changes_are_held_against_reference_pairs_or_where_there_are_none_the_embedding_itself():
+    x = image(0)
+    alone = task_of(Map(2, x - 1), x)
+    references = torch.stack([image(seed) for seed in range(5)])
+    among = dataclasses.replace(alone, references=references, reference_labels=["a", "b", "a", "b", None])
+    held = held_against(among, alone.encoder(x[None])[0])
+    assert (held.length, held.n) == (measure(among).median, 4)
+    assert held.interval[0] <= held.length <= held.interval[1]
+    found = Lsb().run(among).summary
+    assert found["yardstick"].value == held.length
+    assert found["relative_worst"].value == pytest.approx(found["worst"].value / held.length)
+    assert "different classes" in found["relative_worst"].group
+    for few in (references[:0], references[:1], references[:1].expand(3, *SHAPE)):
+        found = Lsb().run(dataclasses.replace(alone, references=few, reference_digests=["same"] * len(few))).summary
+        assert found["yardstick"].value == pytest.approx(float(alone.encoder(x[None]).norm()), rel=1e-5)
+        assert found["yardstick"].interval is None
+    assert (Lsb.references_of(LsbParams()), Lsb.references_of(LsbParams(references=0))) == (64, 0)
 
 
 # -- what can go wrong ------------------------------------------------------------------------------------------------

@@ -26,7 +26,13 @@ class Lsb(eqv.Probe[LsbParams]):
     version = "1"
     summary = "change of the embedding when pixels move by one 8-bit level: random, truncated, one pixel, worst found"
     arity = "one"
+    labelled = True
     Params = LsbParams
+
+    @classmethod
+    def references_of(cls, params: LsbParams) -> int:
+        """``references``."""
+        return params.references
 
     def run(self, task: eqv.ProbeTask[LsbParams]) -> eqv.ProbeResult:
         """Measure one image."""

@@ -31,3 +31,6 @@ class LsbParams(eqv.Params):
     tolerance: float = Field(
         1e-3, gt=0, lt=1, description="That search ends where a step gains less than this, relative."
     )
+    references: int = Field(
+        64, ge=0, le=2000, description="Images whose distances changes are held against; count. 0: |f(x)| instead."
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import equivengine as eqv
 from equivengine.statistics import bootstrap
 from equivengine_plugins.probes.lsb.draws import KINDS, moments
-from equivengine_plugins.probes.lsb.yardstick import Yardstick, yardstick
+from equivengine_plugins.probes.lsb.yardstick import Held, held_against
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ OFF_LATTICE = 1e-4
 
 def make_result(task: eqv.ProbeTask[LsbParams], measured: Measured) -> eqv.ProbeResult:
     """The probe's result."""
-    summary = _summary(task, measured, yardstick(measured.evaluation.value))
+    summary = _summary(task, measured, held_against(task, measured.evaluation.value))
     status, message = _status(task, measured)
     worst, linear = measured.worst, measured.linear
     return eqv.ProbeResult(
@@ -57,7 +57,7 @@ def _texts(task: eqv.ProbeTask[LsbParams], measured: Measured) -> dict[str, str]
     }
 
 
-def _summary(task: eqv.ProbeTask[LsbParams], measured: Measured, held: Yardstick) -> dict[str, eqv.Scalar]:
+def _summary(task: eqv.ProbeTask[LsbParams], measured: Measured, held: Held) -> dict[str, eqv.Scalar]:
     import numpy as np
 
     texts, found = _texts(task, measured), measured.responses
@@ -84,7 +84,7 @@ def _summary(task: eqv.ProbeTask[LsbParams], measured: Measured, held: Yardstick
     group = f"over {held.name}"
     for kind in ("uniform", "truncation", "pixel", "worst") if held.length > 0 else ():
         add(f"relative_{kind}", found[kind].measured / held.length, "1", texts[kind], group)
-    summary["yardstick"] = eqv.Scalar(held.length, UNIT, held.name, n=held.n, group=group)
+    summary["yardstick"] = eqv.Scalar(held.length, UNIT, held.name, held.interval, held.n, group)
     worst = float(found["worst"].measured[0])
     group = "over the median of random"
     middle = np.median(found["uniform"].measured)

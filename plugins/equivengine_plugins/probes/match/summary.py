@@ -28,7 +28,7 @@ def summary_of(measured: Measured, row: int) -> dict[str, eqv.Scalar]:
     for name, variant in measured.variants.items():
         add(f"distance_{name}", variant.distance[row], "embedding", variant.words, group)
     add("distance_fp64", measured.again.distance[row], "embedding", "matched, evaluated again in fp64", group)
-    group = f"over the {yardstick.name}"
+    group = "relative distance: the same over the yardstick"
     for name, variant in measured.variants.items():
         add(f"relative_{name}", variant.distance[row] / yardstick.median, "1", variant.words, group)
     add("tolerance", measured.params.relative, "1", "tolerance: where the solver stops", group)
