@@ -86,7 +86,7 @@ def _course(figure: Figure, arrays: Mapping[str, Any]) -> None:
     )
     for axes, (values, label, scale) in zip(figure.subplots(1, 3), panels, strict=True):
         axes.plot(step, values, color=MAIN, linewidth=1.3, marker="." if len(step) <= 60 else None, markersize=4)
-        axes.set(xlabel=f"step, n = {len(step) - 1}", ylabel=label, yscale=scale if values.max() > 0 else "linear")
+        axes.set(xlabel=f"step, n = {len(step) - 1}", ylabel=label, yscale=scale if (values > 0).any() else "linear")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.spines[["top", "right"]].set_visible(False)
 

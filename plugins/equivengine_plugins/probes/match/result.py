@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import equivengine as eqv
 from equivengine_plugins.probes.match.measured import Measured as Measured
 from equivengine_plugins.probes.match.status import status_of
-from equivengine_plugins.probes.match.summary import summary_of, unit_image
+from equivengine_plugins.probes.match.summary import steps_of, summary_of, unit_image
 from equivengine_plugins.probes.match.variants import is_image
 
 if TYPE_CHECKING:
@@ -26,14 +27,14 @@ def make_result(measured: Measured, row: int) -> eqv.ProbeResult:
     provenance: dict[str, object] = {
         "solver": found.solver,
         "stop": found.stop[row],
-        "details": dict(found.details),
+        "details": _of_pair(found.details, row, len(pairs)),
         "goal": measured.solved.goal,
         "box": [region.low, region.high] if measured.params.bounded else None,
         "solved_together": len(pairs),
         "seconds": measured.seconds,
     }
     if lattice is not None:
-        provenance["lattice"] = {"stop": lattice.stop[row], "details": dict(lattice.details)}
+        provenance["lattice"] = {"stop": lattice.stop[row], "details": _of_pair(lattice.details, row, len(pairs))}
     if pairs.text_norm is not None:
         provenance["text"] = {
             "prompt": measured.params.text,
@@ -50,6 +51,14 @@ def make_result(measured: Measured, row: int) -> eqv.ProbeResult:
         provenance=provenance,
         pictures=_pictures(measured, row),
     )
+
+
+def _of_pair(details: Mapping[str, object], row: int, count: int) -> dict[str, object]:
+    """Facts of a solver, of those with one value for each pair the one of this pair."""
+    return {
+        name: value[row] if isinstance(value, list) and len(value) == count else value
+        for name, value in details.items()
+    }
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:
@@ -113,7 +122,7 @@ def _predicted(measured: Measured, row: int) -> dict[str, eqv.Array]:
 
 def _trace(measured: Measured, row: int) -> dict[str, eqv.Array]:
     trace = measured.solved.float_.trace
-    steps = int(trace.distance[:, row].isfinite().nonzero().max()) + 1
+    rows = steps_of(measured, row) + 1
     columns = (
         ("distance", trace.distance, "embedding", "|f(x) - f(target)|"),
         ("cosine", trace.cosine, "1", "cosine of f(x) and f(target)"),
@@ -122,7 +131,7 @@ def _trace(measured: Measured, row: int) -> dict[str, eqv.Array]:
         ("equivalents", trace.equivalents, "1", "forward equivalents spent so far"),
     )
     return {
-        f"trace_{name}": eqv.Array(_numpy(values[:steps, row]), ("step",), unit, f"{words}, after each step")
+        f"trace_{name}": eqv.Array(_numpy(values[:rows, row]), ("step",), unit, f"{words}, after each step")
         for name, values, unit, words in columns
     }
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from equivengine_plugins.probes.match.parameters import STEPS
+from equivengine_plugins.probes.match.summary import steps_of
 
 if TYPE_CHECKING:
     from equivengine_plugins.probes.match.measured import Measured
+
+#: Up to this many times the roundoff of the run, float64 is worth a try.
+NEAR = 100
 
 
 def status_of(measured: Measured, row: int) -> tuple[Literal["ok", "not_converged"], str]:
@@ -33,13 +38,11 @@ def _reason(measured: Measured, row: int) -> str:
         further = "pass --precision fp64, or " if measured.task.precision == "fp32" else ""
         return f"what is left is roundoff of {measured.task.precision}; {further}raise tolerance"
     if stop == "diverged":
-        return (
-            "the iteration grew without bound; lower rate"
-            if params.solver == "gd"
-            else "the iteration grew without bound"
-        )
+        last = float(found.trace.distance[steps_of(measured, row), row])
+        how = "the distance grew a thousandfold" if math.isfinite(last) else "the embedding is no longer finite"
+        return f"diverged, {how} by step {steps_of(measured, row)}; lower rate"
     if stop == "stalled":
-        return f"no step comes nearer, a local minimum; {_wider(measured)}"
+        return f"no step comes nearer, a local minimum; {_wider(measured, row)}"
     if params.solver == "gd":
         cosine = float(found.trace.cosine[:, row][found.trace.cosine[:, row].isfinite()][-1])
         unlike = params.cosine is not None and cosine <= params.cosine
@@ -47,10 +50,10 @@ def _reason(measured: Measured, row: int) -> str:
         return f"all {params.steps or STEPS} steps are spent{also}; raise steps or rate, or take solver=lm"
     count = int(found.jacobians[row])
     jacobians = "1 Jacobian is" if count == 1 else f"{count} Jacobians are"
-    return f"all {jacobians} spent; raise max_jacobians, or {_wider(measured)}"
+    return f"all {jacobians} spent; raise max_jacobians, or {_wider(measured, row)}"
 
 
-def _wider(measured: Measured) -> str:
+def _wider(measured: Measured, row: int) -> str:
     """What may be loosened."""
     params = measured.params
     ways = []
@@ -58,7 +61,7 @@ def _wider(measured: Measured) -> str:
         ways.append("raise " + " and ".join(name for name in ("l2", "linf") if getattr(params, name) is not None))
     if params.bounded:
         ways.append("set clamp=false" if params.solver == "gd" else "set box=false")
-    if measured.task.precision == "fp32":
+    if measured.task.precision == "fp32" and measured.solved.float_.distance[row] < NEAR * measured.roundoff[row]:
         ways.append("pass --precision fp64")
     return ", ".join([*ways, "or take another original"]) if ways else "take another original"
 
@@ -71,9 +74,5 @@ def _notes(measured: Measured, row: int) -> list[str]:
     if int(measured.solved.float_.cost.products[row]) == 0 and measured.solved.float_.stop[row] == "reached":
         notes.append("the original is within the tolerance already: nothing was done")
     if measured.pairs.text_norm is not None:
-        start = float(measured.pairs.start[row].norm())
-        notes.append(
-            f"the target is the text's embedding scaled from length {measured.pairs.text_norm:.4g} to "
-            f"{start:.4g}, that of f(original)"
-        )
+        notes.append("the target is the embedding of the text, scaled to the length of f(original)")
     return notes

@@ -38,6 +38,10 @@ def summary_of(measured: Measured, row: int) -> dict[str, eqv.Scalar]:
     summary |= _classes(measured, row)
     _add_changes(measured, row, summary)
     _add_cost(measured, row, summary)
+    if measured.pairs.text_norm is not None:
+        group = "text"
+        add("text_norm", measured.pairs.text_norm, "embedding", "length of its embedding, which was scaled", group)
+        add("text_scaled", measured.pairs.start[row].norm(), "embedding", "to |f(original)|", group)
     summary |= yardstick.summary()
     against = "fp32 against fp64" if measured.task.precision == "fp32" else "machine epsilon x |f(x)|"
     add("noise", measured.again.noise[row], "embedding", f"of an embedding, {against}", "noise floor")
@@ -60,35 +64,40 @@ def _classes(measured: Measured, row: int) -> dict[str, eqv.Scalar]:
 def _add_changes(measured: Measured, row: int, summary: dict[str, eqv.Scalar]) -> None:
     """Differences of pixels."""
     pairs, params = measured.pairs, measured.params
-    group = "difference from the original"
+    group = ""
 
     def add(name: str, value: float | torch.Tensor, unit: str, description: str) -> None:
         summary[name] = eqv.Scalar(float(value), unit, description, group=group)
 
     for name, variant in measured.matches.items():
-        add(f"mean_{name}", variant.mean[row], "pixel", f"mean absolute, {variant.words}")
-        add(f"l2_{name}", variant.l2[row], "pixel", f"L2, {variant.words}")
-        add(f"linf_{name}", variant.linf[row], "pixel", f"largest absolute, {variant.words}")
+        group = f"difference from the original, {variant.words}"
+        add(f"mean_{name}", variant.mean[row], "pixel", "mean absolute difference")
+        add(f"l2_{name}", variant.l2[row], "pixel", "L2")
+        if name == "matched" and measured.yardstick.pixel_l2 > 0:
+            add("l2_relative", variant.l2[row] / measured.yardstick.pixel_l2, "1", "L2 over that of reference pairs")
+        add(f"linf_{name}", variant.linf[row], "pixel", "L-infinity: largest absolute difference")
         if variant.psnr is not None and variant.ssim is not None:
-            add(f"psnr_{name}", variant.psnr[row], "dB", f"PSNR, {variant.words}")
-            add(f"ssim_{name}", variant.ssim[row], "1", f"SSIM, {variant.words}")
-    matched = measured.variants["matched"]
-    if measured.yardstick.pixel_l2 > 0:
-        add("l2_relative", matched.l2[row] / measured.yardstick.pixel_l2, "1", "L2, matched, over reference pairs'")
-    low, high = measured.task.encoder.spec.input_range
-    x = matched.x[row].double()
-    add("outside", ((x < low) | (x > high)).double().mean(), "1", "pixels out of the input range, matched, share")
-    optimality = float(measured.solved.float_.optimality[row])
-    if params.solver.startswith("minimal"):
-        add("optimality", optimality, "1", "first-order optimality residual of the smallest change")
+            add(f"psnr_{name}", variant.psnr[row], "dB", "PSNR")
+            add(f"ssim_{name}", variant.ssim[row], "1", "SSIM")
+        if name == "matched":
+            add("outside", _outside(measured, row), "1", "pixels out of the input range, share")
+            if params.solver.startswith("minimal"):
+                optimality = measured.solved.float_.optimality[row]
+                add("optimality", optimality, "1", "residual of first-order optimality: a local minimum at 0")
     if pairs.images is not None:
         group = "likeness to the target"
         moved = (pairs.images[row].double() - pairs.originals[row].double()).flatten()
         add("l2_target", moved.norm(), "pixel", "L2 between original and target")
-        start = measured.variants["start"]
-        for name, variant in (("start", start), ("matched", matched)):
+        for name in ("start", "matched"):
+            variant = measured.variants[name]
             if variant.ssim_target is not None:
                 add(f"ssim_target_{name}", variant.ssim_target[row], "1", f"SSIM to the target image, {variant.words}")
+
+
+def _outside(measured: Measured, row: int) -> torch.Tensor:
+    low, high = measured.task.encoder.spec.input_range
+    x = measured.variants["matched"].x[row].double()
+    return ((x < low) | (x > high)).double().mean()
 
 
 def _add_cost(measured: Measured, row: int, summary: dict[str, eqv.Scalar]) -> None:
@@ -113,8 +122,8 @@ def _add_cost(measured: Measured, row: int, summary: dict[str, eqv.Scalar]) -> N
 
 
 def steps_of(measured: Measured, row: int) -> int:
-    """Steps that the solver took."""
-    return int(measured.solved.float_.trace.distance[:, row].isfinite().nonzero().max())
+    """Steps that the solver took; the course has one row more, the start."""
+    return int(measured.solved.float_.trace.equivalents[:, row].isfinite().nonzero().max())
 
 
 def unit_image(measured: Measured, x: torch.Tensor) -> torch.Tensor:
