@@ -41,6 +41,9 @@ def _reason(measured: Measured, row: int) -> str:
         last = float(found.trace.distance[steps_of(measured, row), row])
         how = "the distance grew a thousandfold" if math.isfinite(last) else "the embedding is no longer finite"
         return f"diverged, {how} by step {steps_of(measured, row)}; lower rate"
+    change = float(measured.variants["float" if measured.solved.lattice is not None else "matched"].l2[row])
+    if float(found.distance[row]) <= measured.solved.goal and params.l2 is not None and change > params.l2:
+        return f"the smallest change found is {change:.4g} long, beyond the budget l2 of {params.l2:g}; raise l2"
     if stop == "stalled":
         return f"no step comes nearer, a local minimum; {_wider(measured, row)}"
     if params.solver == "gd":
