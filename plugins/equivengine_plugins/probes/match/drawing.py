@@ -82,7 +82,7 @@ def _course(figure: Figure, arrays: Mapping[str, Any]) -> None:
     panels = (
         (0.5 * distance**2, "loss $|f(x) - f(x_t)|^2 / 2$, embedding$^2$", "log"),
         (_data(arrays, "trace_cosine"), "cosine of $f(x)$ and $f(x_t)$", "linear"),
-        (_data(arrays, "trace_mean"), "mean difference from the original, pixel", "linear"),
+        (_data(arrays, "trace_mean"), "mean $|x - x_0|$, pixel", "linear"),
     )
     for axes, (values, label, scale) in zip(figure.subplots(1, 3), panels, strict=True):
         axes.plot(step, values, color=MAIN, linewidth=1.3, marker="." if len(step) <= 60 else None, markersize=4)

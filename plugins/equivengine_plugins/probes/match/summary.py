@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 #: Relative distances up to which the cost is reported.
 COST_LEVELS = {"3e2": 3e-2, "1e2": 1e-2, "1e3": 1e-3}
 
+#: What the optimality residual of a smallest change is; 0 at a minimum, which is local.
+OPTIMALITY = {
+    "minimal-l2": "first-order residual over the change; 0 at a local minimum",
+    "minimal-linf": "what the linear model would still save, share; 0 at a local minimum",
+}
+
 
 def summary_of(measured: Measured, row: int) -> dict[str, eqv.Scalar]:
     """Scalars of the pair at ``row``, in the order in which they are shown."""
@@ -83,7 +89,7 @@ def _add_changes(measured: Measured, row: int, summary: dict[str, eqv.Scalar]) -
             add("outside", _outside(measured, row), "1", "pixels out of the input range, share")
             if params.solver.startswith("minimal"):
                 optimality = measured.solved.float_.optimality[row]
-                add("optimality", optimality, "1", "residual of first-order optimality: a local minimum at 0")
+                add("optimality", optimality, "1", OPTIMALITY[params.solver])
     if pairs.images is not None:
         group = "likeness to the target"
         moved = (pairs.images[row].double() - pairs.originals[row].double()).flatten()
