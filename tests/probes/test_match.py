@@ -364,6 +364,72 @@ def test_a_smallest_change_beyond_the_budget_is_not_converged():
     assert "beyond the budget l2 of 0.05; raise l2" in found.message
 
 
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-2])
+def test_the_smallest_largest_change_of_a_linear_map_is_found(tolerance):
+    """No smaller one exists: by weak duality |d|_inf >= (u.r - goal |u|) / |P^T u|_1 for any u, maximised here."""
+    found = run(solver="minimal-linf", box=False, tolerance=tolerance)
+    assert found.status == "ok", found.message
+    P, n = LINEAR.module.P.detach().double(), values(found)
+    x, z = (torch.from_numpy(found.arrays[name].data).double().flatten() for name in ("original", "matched"))
+    r = P @ (image(1).double().flatten() - x)
+    goal = tolerance * n["yardstick"]
+
+    def bound(u):
+        return (u @ r - goal * u.norm()) / (P.T @ u).abs().sum()
+
+    u = (r - P @ (z - x)).clone().requires_grad_(True)
+    optimiser = torch.optim.LBFGS([u], max_iter=300, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimiser.zero_grad()
+        value = -bound(u)
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    best = float(bound(u.detach()))
+    assert n["linf_matched"] >= best * (1 - 1e-6)
+    assert n["linf_matched"] <= 1.05 * best
+    assert n["linf_matched"] < values(run(solver="minimal", box=False, tolerance=tolerance))["linf_matched"]
+    assert not failed_checks(found)
+
+
+# -- 8-bit levels -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", [{}, {"solver": "gd", "rate": 0.02, "tolerance": 1e-2}, {"linf": 0.4}])
+def test_with_quantize_the_match_lies_on_levels_and_its_file_holds_all_of_it(solver):
+    found = run(CLASSIFIER, quantize=True, **solver)
+    n = values(found)
+    assert not failed_checks(found)
+    levels = found.arrays["matched"].data.astype(float) * 255
+    assert np.abs(levels - levels.round()).max() < 1e-4
+    with Image.open(io.BytesIO(found.pictures["matched"].png())) as file:
+        assert np.array_equal(np.asarray(file).astype(np.float32) / np.float32(255), found.arrays["matched"].data[0])
+    assert n["distance_png"] == pytest.approx(n["distance_matched"], abs=3 * n["noise"])
+    assert n["distance_matched"] < 0.5 * n["distance_float_png"]  # than by rounding alone
+    assert found.arrays["matched_float"].data.shape == SHAPE
+    assert n["equivalents_lattice"] > 0
+    assert n["class_float_png"] in (0, 1)
+    assert len(Match().figures(found.arrays)) == 3
+
+
+def test_levels_that_miss_a_tolerance_are_no_success_where_one_was_asked_for():
+    asked = run(quantize=True, tolerance=1e-6)
+    assert asked.status == "not_converged"
+    assert "on 8-bit levels" in asked.message
+    assert f"{values(asked)['relative_matched']:.3g} of the yardstick" in asked.message
+    assert values(asked)["relative_float"] <= 2e-6
+    default = run(quantize=True)
+    assert default.status == "ok"
+    assert values(default)["distance_matched"] == values(asked)["distance_matched"]
+
+
+def test_without_a_box_the_match_on_levels_lies_in_the_range_all_the_same():
+    found = run(box=False, quantize=True, original=3, target=4)
+    assert 0 <= found.arrays["matched"].data.min() <= found.arrays["matched"].data.max() <= 1
+
+
 # -- text -------------------------------------------------------------------------------------------------------------
 
 
@@ -544,6 +610,8 @@ def test_figures_name_their_axes_and_how_many_stand_behind_them():
         {"solver": "gd", "box": False},
         {"solver": "gd", "max_jacobians": 5},
         {"solver": "gd", "jacobian": "dense"},
+        {"solver": "minimal-linf", "jacobian": "products"},
+        {"solver": "minimal-linf", "max_jacobians": 1},
         {"rate": 0.1},
         {"steps": 10},
         {"clamp": True},

@@ -85,6 +85,10 @@ class MatchParams(eqv.Params):
             given += ["clamp"] * self.clamp
             if given:
                 raise ValueError(f"solver=gd with {' and '.join(given)}: the other solvers know no such thing")
+        if self.solver == "minimal-linf" and self.jacobian == "products":
+            raise ValueError("jacobian=auto or dense with solver=minimal-linf: it writes J out")
+        if self.solver == "minimal-linf" and self.max_jacobians == 1:
+            raise ValueError("max_jacobians of at least 2 with solver=minimal-linf")
         return self
 
     @property

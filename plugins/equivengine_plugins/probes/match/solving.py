@@ -69,6 +69,7 @@ def solve(pairs: Pairs, yardstick: float) -> Solved:
         distance=goal,
         region=eqv.matching.Region(low, high, l2=params.l2, linf=params.linf),
         precision=task.precision,
+        jacobian=params.jacobian,
     )
     return Solved(goal, region, found, lattice)
 
@@ -91,5 +92,5 @@ def _call(params: MatchParams, f: eqv.Encoder, pairs: Pairs, given: dict[str, An
     if params.solver == "minimal-l2":
         return eqv.matching.smallest_l2(f, x, target, jacobian=params.jacobian, **given)
     if params.solver == "minimal-linf":
-        return eqv.matching.smallest_linf(f, x, target, jacobian=params.jacobian, **given)
+        return eqv.matching.smallest_linf(f, x, target, **given)  # which forms J always
     return eqv.matching.levenberg_marquardt(f, x, target, jacobian=params.jacobian, **given)

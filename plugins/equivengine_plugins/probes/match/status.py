@@ -20,14 +20,33 @@ def status_of(measured: Measured, row: int) -> tuple[Literal["ok", "not_converge
     params, found = measured.params, measured.solved.float_
     stop = found.stop[row]
     notes = _notes(measured, row)
+    fault = _lattice_fault(measured, row)
     if stop == "reached":
-        return "ok", "; ".join(notes)
+        return ("not_converged" if fault else "ok"), "; ".join([*fault, *notes])
     distance = float(found.distance[row])
     relative = distance / measured.yardstick.median
     if stop == "roundoff" and params.tolerance is None:
-        return "ok", "; ".join([f"matched to the roundoff of {measured.task.precision}", *notes])
+        note = f"matched to the roundoff of {measured.task.precision}"
+        return ("not_converged" if fault else "ok"), "; ".join([note, *fault, *notes])
     where = f"|f(matched) - f(target)| = {distance:.3g}, {relative:.3g} of the yardstick, tolerance {params.relative:g}"
-    return "not_converged", "; ".join([f"{where}: {_reason(measured, row)}", *notes])
+    return "not_converged", "; ".join([f"{where}: {_reason(measured, row)}", *fault, *notes])
+
+
+def _lattice_fault(measured: Measured, row: int) -> list[str]:
+    """What is to be said where the match on 8-bit levels breaks a budget, or misses a tolerance that was asked for."""
+    params, lattice = measured.params, measured.solved.lattice
+    if lattice is None:
+        return []
+    change, distance = float(measured.variants["matched"].l2[row]), float(lattice.distance[row])
+    if params.l2 is not None and change > params.l2 * (1 + 1e-6):
+        return [f"on 8-bit levels the change is {change:.4g} long, beyond the budget l2 of {params.l2:g}; raise l2"]
+    if params.tolerance is not None and distance > measured.solved.goal:
+        relative = distance / measured.yardstick.median
+        return [
+            f"on 8-bit levels |f(matched) - f(target)| = {distance:.3g}, {relative:.3g} of the yardstick, tolerance "
+            f"{params.relative:g}: no move by a level that was tried comes nearer; raise tolerance"
+        ]
+    return []
 
 
 def _reason(measured: Measured, row: int) -> str:
