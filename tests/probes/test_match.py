@@ -489,6 +489,19 @@ def test_pairs_of_a_batch_get_what_they_get_alone():
         assert one.status == alone.status == "ok"
 
 
+def test_the_same_task_gives_the_same_bits_and_seeds_change_nothing():
+    first, again, other = (
+        Match().run_batch(
+            [dataclasses.replace(task_of(curved(), original=k, target=k + 20), seed=seed) for k in (1, 2)]
+        )
+        for seed in (0, 0, 7)
+    )
+    for a, b, c in zip(first, again, other, strict=True):
+        for name, array in a.arrays.items():
+            assert np.array_equal(array.data, b.arrays[name].data, equal_nan=array.data.dtype.kind == "f")
+            assert np.array_equal(array.data, c.arrays[name].data, equal_nan=array.data.dtype.kind == "f")
+
+
 class Cusp(nn.Module):
     """Linear, but for a cusp at x_0 = 1/2 where the gradient is not finite though the value is."""
 
