@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import equivengine as eqv
@@ -124,7 +125,9 @@ def _add_cost(measured: Measured, row: int, summary: dict[str, eqv.Scalar]) -> N
     add("products", found.cost.products[row], "products with J or J^T")
     add("equivalents", found.cost.equivalents[row], "forward equivalents: passes and products")
     for name, level in COST_LEVELS.items():
-        spent = found.trace.cost_to(level * measured.yardstick.median)[row]
+        # A course that begins at another solver's match does not know what that one spent on the way.
+        known = float(found.trace.l2[0, row]) == 0
+        spent = found.trace.cost_to(level * measured.yardstick.median)[row] if known else math.nan
         add(f"equivalents_{name}", spent, f"forward equivalents to a relative distance of {level:g}")
     lattice = measured.solved.lattice
     if lattice is not None:
