@@ -134,8 +134,8 @@ class Probe(Generic[P]):
         """How many images each unit is to be held against (`ProbeTask.references`); 0 for none.
 
         They are drawn strictly at random, without replacement, from the whole target image set (from the image set
-        where none is named), as a function of the run's seed alone. A smaller set gives fewer. It must be a function
-        of ``params`` alone.
+        where none is named), as a function of the run's seed alone. A smaller set gives fewer; to a single target the
+        others are drawn from the image set. It must be a function of ``params`` alone.
         """
         return 0
 

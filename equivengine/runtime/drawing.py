@@ -34,7 +34,7 @@ class Draws:
         self._config = config
         self._bench = bench
         self._seen: dict[tuple[str, int], SampleRef] = {}
-        self._references: dict[tuple[str, int], tuple[SampleRef, ...]] = {}
+        self._references: dict[tuple[str, str, int], tuple[SampleRef, ...]] = {}
 
     def samples(self, arity: Arity, uri: str) -> list[tuple[SampleRef, ...]]:
         """The samples of each unit on an image set, with the labels that are known.
@@ -58,28 +58,43 @@ class Draws:
         """``count`` readable images drawn strictly at random, without replacement, from the whole target image set.
 
         They are a function of the run's seed and of what the set holds; a smaller count gives the first of a larger
-        one. Each is decoded once, to leave out those that cannot be read.
+        one. Each is decoded once, to leave out those that cannot be read. One target makes no population: where there
+        are no two in the target set, the others are drawn from the image set.
 
         Raises:
             DataError: If none can be read.
         """
         source = self._config.targets or uri
-        if count and (source, count) not in self._references:
-            found: list[SampleRef] = []
-            for index in _order(f"references/{self._config.seed}", len(self._bench.images(source))):
-                reference = self._look(source, index)
-                if not reference.digest.startswith(UNREADABLE) and self._decodes(reference):
-                    found.append(reference)
-                if len(found) == count:
-                    break
+        if not count:
+            return ()
+        key = (source, uri, count)
+        if key not in self._references:
+            found = self._readable(source, count, set())
+            if len(found) < min(2, count) and source != uri:
+                found += self._readable(uri, count - len(found), {reference.digest for reference in found})
             if not found:
                 raise DataError(
                     f"no image of {source!r} can be read",
                     expected=f"{count} reference images",
                     hint="name another set with --targets",
                 )
-            self._references[source, count] = tuple(found)
-        return self._references[source, count] if count else ()
+            self._references[key] = tuple(found)
+        return self._references[key]
+
+    def _readable(self, uri: str, count: int, known: set[str]) -> list[SampleRef]:
+        """Up to ``count`` images of a set in random order that can be read and have other content than is known."""
+        found: list[SampleRef] = []
+        for index in _order(f"references/{self._config.seed}", len(self._bench.images(uri))):
+            reference = self._look(uri, index)
+            if (
+                not reference.digest.startswith(UNREADABLE)
+                and reference.digest not in known
+                and self._decodes(reference)
+            ):
+                found.append(reference)
+            if len(found) == count:
+                break
+        return found
 
     # -- targets ------------------------------------------------------------------------------------------------------
 

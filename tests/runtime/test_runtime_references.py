@@ -52,6 +52,19 @@ def test_references_come_from_the_targets_where_a_set_is_named(referred):
     assert {reference.images for unit in referred().units for reference in unit.references} == {TEN}
 
 
+def test_a_single_target_is_joined_by_images_since_it_makes_no_population(referred):
+    one = "noise:1?size=8&mode=L&seed=4"
+    references = next(unit.references for unit in referred(targets=one).units)
+    assert [reference.images for reference in references] == [one, TEN, TEN, TEN]
+    assert [reference.index for reference in references[1:]] == drawn(referred())[:3]
+    assert [reference.images for reference in referred(1, targets=one).units[0].references] == [one]
+    first = f"{TEN}&seed=0"  # the same content as TEN under another address: its image is not taken twice
+    found = referred(99, targets=first.replace("noise:10", "noise:1")).units[0].references
+    assert len({reference.digest for reference in found}) == len(found) == 10
+    two = "noise:2?size=8&mode=L&seed=4"
+    assert {reference.images for reference in referred(targets=two).units[0].references} == {two}
+
+
 def test_each_image_set_has_references_of_its_own(referred):
     plan = referred(images=[TEN, OTHERS])
     for unit in plan.units:
