@@ -8,6 +8,7 @@ from equivengine.matching.region import Region
 from equivengine.matching.result import Matching, Stop, Trace
 from equivengine.matching.smallest_l2 import smallest_l2
 from equivengine.matching.smallest_linf import smallest_linf
+from equivengine.matching.walk import Walk, null_walk
 
 __all__ = [
     "Cost",
@@ -15,8 +16,10 @@ __all__ = [
     "Region",
     "Stop",
     "Trace",
+    "Walk",
     "gradient_descent",
     "levenberg_marquardt",
+    "null_walk",
     "smallest_l2",
     "smallest_linf",
     "to_lattice",
