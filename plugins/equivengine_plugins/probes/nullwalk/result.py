@@ -69,9 +69,10 @@ def _checks(measured: Measured) -> dict[str, eqv.Check]:
             "the walk's own |f(z) - f(x)| are those of fp64, within roundoff",
         ),
         "triangle": eqv.Check.at_most(
-            float(torch.linalg.vector_norm(measured.moved, dim=1).max()),
-            float(measured.lengths.sum()) * (1 + 1e-9),
-            "no point is further from the start than the walk is long",
+            float(torch.linalg.vector_norm(measured.moved, dim=1).max())
+            / max(float(measured.lengths.sum()), float(np.finfo(float).tiny)),
+            1 + 1e-9,
+            "no point is further from the start than the walk is long, ratio",
         ),
     }
     if measured.task.params.box:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import equivengine as eqv
-from equivengine_plugins.probes.path.summary import WITHIN, connected, kept, start_of, summary_of, within_title
+from equivengine_plugins.probes.path.summary import LINES, WITHIN, connected, kept, start_of, summary_of, within_title
 
 if TYPE_CHECKING:
     from equivengine_plugins.probes.path.measure import Measured
@@ -92,9 +92,9 @@ def _checks(measured: Measured) -> dict[str, eqv.Check]:
             3 * measured.noise + tiny,
             f"so it is along the {within_title(name)}",
         )
-    for name in ("line", "images"):
+    for name, title in LINES.items():
         checks[f"{name}_detour"] = eqv.Check.at_least(
-            measured.curves[name].detour, 1 - 1e-9, "no way is shorter than its chord"
+            measured.curves[name].detour, 1 - 1e-9, f"{title}: the embedding's way is no shorter than its chord"
         )
     return checks
 
