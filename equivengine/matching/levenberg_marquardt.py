@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -38,8 +39,9 @@ def levenberg_marquardt(
 
     Each step minimises |J d + r|^2 + damping |d|^2 subject to the bounds of the region (`subproblem`), is corrected for
     curvature, and is taken if the distance falls (Levenberg, 1944; Marquardt, 1963). All pairs share passes; each
-    has its own damping. A pair that gets stuck begins again at its original, by the continuation of `smallest_l2`;
-    ``details["continued"]`` names it. The optimum is local: another start may come nearer.
+    has its own damping. A pair that gets stuck begins again at its original, by the continuation of `smallest_l2`, or,
+    without a box, within the range of the originals; ``details["continued"]`` names it. The optimum is local: another
+    start may come nearer.
 
     Args:
         f: An encoder, or any callable [B, *input_shape] -> [B, n].
@@ -99,21 +101,37 @@ def _continue(
     mode: Mode,
     most: int,
 ) -> None:
-    """Bring pairs ``which`` near their targets by `smallest_l2`, from their originals; keeps what is nearer."""
+    """Bring pairs ``which`` near their targets on another way, from their originals; keeps what is nearer.
+
+    Within a box by `smallest_l2`, which bends less. Without one, within the range of the originals: far outside of it
+    models tend to saturate, and steps get lost there.
+    """
     device = state.z.device
     at = which.to(device)
-    first = state.recorder.first_distance()[at]
-    found = smallest_l2(
-        f,
-        x[at],
-        target[at],
-        distance=torch.maximum(goal[at], NEAR * first),
-        region=region,
-        precision=problem.precision,
-        max_jacobians=most,
-        jacobian=mode,
-        polish=False,
-    )
+    if math.isinf(region.low) or math.isinf(region.high):
+        own = Region(float(x.min()), float(x.max()), l2=region.l2, linf=region.linf)
+        found = levenberg_marquardt(
+            f,
+            x[at],
+            target[at],
+            distance=goal[at],
+            region=own,
+            precision=problem.precision,
+            max_jacobians=most,
+            jacobian=mode,
+        )
+    else:
+        found = smallest_l2(
+            f,
+            x[at],
+            target[at],
+            distance=torch.maximum(goal[at], NEAR * state.recorder.first_distance()[at]),
+            region=region,
+            precision=problem.precision,
+            max_jacobians=most,
+            jacobian=mode,
+            polish=False,
+        )
     state.jacobians[which] += found.jacobians
     problem.add(found.cost, which)
     nearer = found.distance < state.apart[at]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from equivengine.errors import UsageError
-from equivengine.matching.levenberg_marquardt import finite_start, mean_square
+from equivengine.matching.descend import mean_square
+from equivengine.matching.goals import finite_start
 from equivengine.matching.region import Region, project
 from equivengine.matching.subproblem import box_least_squares
 
