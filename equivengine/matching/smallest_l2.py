@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from equivengine.errors import UsageError
-from equivengine.matching.descend import mean_square
+from equivengine.matching.descend import begin, descend, mean_square
 from equivengine.matching.goals import finite_start, goals
 from equivengine.matching.linear import Mode, choose, linearise
 from equivengine.matching.problem import Problem
@@ -29,8 +29,12 @@ CLOSE, POLISHED = 1.1, 3e-4
 FIRST_DAMPING, GROWTH, DECAY, NO_DAMPING = 0.25, 4.0, 0.2, 1e-2
 #: Failed steps in a row after which a weight counts as settled.
 GIVE_UP = 12
-#: Weights this small, over |J|_F^2 / n, are roundoff's.
-LEAST_WEIGHT = 1e-12
+#: With all the length L that bounds leave, the best point at weight w has |f(z) - target| <= sqrt(w) L: a pair that is
+#: beyond its goal at this share of (goal / L)^2 is in a valley that leads to no match. Without bounds L is that many
+#: times the present length.
+LOST, FARTHER = 0.1, 10.0
+#: Linearisations left from which on a failed pair is tried from a match.
+ENOUGH = 30
 #: Relative residual of multipliers that are fitted by conjugate gradients.
 PRECISE = 1e-3
 
@@ -51,7 +55,8 @@ def smallest_l2(
 
     Continuation in a weight w: |z - x|^2 / 2 + |f(z) - target|^2 / (2 w) is minimised in the box for falling w, by
     damped Gauss-Newton steps that solve their box-constrained subproblems exactly and are corrected for curvature;
-    once the goal is met, w is bisected for the largest that meets it. The minimum is local.
+    once the goal is met, w is bisected for the largest that meets it. Where that leads to no match, it begins again at
+    the one that Levenberg-Marquardt finds. The minimum is local.
 
     ``optimality`` of the result is the first-order residual (Karush, Kuhn and Tucker) of the smallest change with the
     embedding that was reached: |z - clip(x - J^T y)| / |z - x| at the multipliers y that fit best; 0 at a minimum.
@@ -86,21 +91,9 @@ def smallest_l2(
         )
     search = _Continuation(problem, goal, region.bounds(problem.origin, problem.dtype))
     mode = choose(problem, jacobian)
-    which = torch.nonzero(search.apart > goal).flatten()
-    if len(which):
-        model = linearise(problem, search.z[which], which, mode)
-        search.begin(model, which)
-    while len(which):
-        better = search.step(model, which)
-        keep = search.judge(which, better, max_jacobians, polish)
-        if not bool(keep.any()):
-            break
-        again = torch.nonzero(keep & better).flatten()
-        model.refresh(again, search.z[which[again]], which[again])
-        search.jacobians[which[again].cpu()] += 1
-        if not bool(keep.all()):
-            model = model.take(torch.nonzero(keep).flatten())
-            which = which[keep]
+    search.run(torch.nonzero(search.apart > goal).flatten(), mode, max_jacobians, polish)
+    if polish:
+        search.begin_from_matches(mode, max_jacobians)
     return search.result(region, mode, polish)
 
 
@@ -140,11 +133,49 @@ class _Continuation:
         self.best_weight = torch.zeros_like(self.apart)
         self.best_length = torch.full_like(self.apart, torch.inf).masked_fill(self.apart <= goal, 0.0)
 
-    def begin(self, model: LinearModel, which: torch.Tensor) -> None:
-        """Scale the first weights by the Jacobians of the originals."""
+    def run(self, which: torch.Tensor, mode: Mode, most: int, polish: bool) -> None:
+        """Go on with the pairs ``which`` [k] until each is done; those without a weight get their first."""
+        if not len(which):
+            return
+        model = linearise(self.problem, self.z[which], which, mode)
         self.jacobians[which.cpu()] += 1
         self.scale[which] = mean_square(model, self.problem, which)
-        self.weight[which] = FIRST_WEIGHT * self.scale[which]
+        first = self.weight[which] == 0
+        self.weight[which] = torch.where(first, FIRST_WEIGHT * self.scale[which], self.weight[which])
+        while len(which):
+            better = self.step(model, which)
+            keep = self.judge(which, better, most, polish)
+            if not bool(keep.any()):
+                break
+            again = torch.nonzero(keep & better).flatten()
+            model.refresh(again, self.z[which[again]], which[again])
+            self.jacobians[which[again].cpu()] += 1
+            if not bool(keep.all()):
+                model = model.take(torch.nonzero(keep).flatten())
+                which = which[keep]
+
+    def begin_from_matches(self, mode: Mode, most: int) -> None:
+        """Shrink the changes that Levenberg-Marquardt finds, of pairs whose continuation came to no match."""
+        left = most - self.jacobians
+        lost = torch.isinf(self.best_length).cpu() & (left > ENOUGH)
+        if not bool(lost.any()):
+            return
+        aside = torch.where(lost.to(self.goal.device), self.goal, torch.inf)
+        state = begin(self.problem, self.problem.origin)
+        descend(self.problem, state, aside, self.bounds, mode, int(left[lost].min()) - ENOUGH // 2)
+        self.jacobians += state.jacobians
+        which = torch.nonzero(lost.to(self.goal.device) & (state.apart <= self.goal)).flatten()
+        self.z[which], self.residual[which], self.apart[which] = (
+            each[which] for each in (state.z, state.residual, state.apart)
+        )
+        self.recorder.note(self.z[which], self.residual[which], which)
+        # Both terms of the objective are equal there: a weight that holds the match while the change shrinks.
+        length = torch.linalg.vector_norm(self.z[which] - self.problem.origin[which], dim=1)
+        self.weight[which] = (self.goal[which] / length).square()
+        self.damping[which], self.failures[which] = 0.0, 0
+        self.meets[which], self.misses[which] = 0.0, torch.inf
+        self._remember(which)
+        self.run(which, mode, most, polish=True)
 
     def step(self, model: LinearModel, which: torch.Tensor) -> torch.Tensor:
         """One step of each pair of ``which`` [k]. Returns where it lowered the objective, [k]."""
@@ -205,7 +236,11 @@ class _Continuation:
         """Which pairs go on, [k]; notes why the others stop."""
         met = torch.isfinite(self.best_length[which])
         done = met & ((self.misses[which] <= CLOSE * self.meets[which]) | (not polish))
-        tiny = ~met & (self.weight[which] < LEAST_WEIGHT * self.scale[which])
+        origin = self.problem.origin[which]
+        reach = torch.maximum(self.bounds[1][which] - origin, origin - self.bounds[0][which])
+        length = torch.linalg.vector_norm(self.z[which] - origin, dim=1)
+        longest = torch.linalg.vector_norm(reach, dim=1).minimum(FARTHER * length)
+        tiny = ~met & (self.weight[which] < LOST * (self.goal[which] / longest).square())
         spent = (self.jacobians.to(which.device)[which] >= most) & better
         floor = roundoff(self.problem)
         for place in torch.nonzero(done | tiny | spent).flatten().tolist():
