@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import equivengine as eqv
+from equivengine_plugins.probes.isolation import isolated
 from equivengine_plugins.probes.match.parameters import MatchParams
 
 if TYPE_CHECKING:
@@ -52,27 +53,13 @@ class Match(eqv.Probe[MatchParams]):
         """Match all pairs in one call of the solver; one by one where that fails, so that only the culprits fail."""
         from equivengine_plugins.probes.match.together import match
 
-        try:
-            return match(tasks)
-        except (eqv.NumericsError, eqv.UsageError):
-            if len(tasks) == 1:
-                raise
-        return [self._alone(task) for task in tasks]
+        return isolated(match, tasks)
 
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Images, course and cost of one pair, from the arrays of a result (or of a stored unit)."""
         from equivengine_plugins.probes.match.drawing import draw
 
         return draw(result)
-
-    @staticmethod
-    def _alone(task: eqv.ProbeTask[MatchParams]) -> eqv.ProbeResult:
-        from equivengine_plugins.probes.match.together import match
-
-        try:
-            return match([task])[0]
-        except eqv.EngineError as error:
-            return eqv.ProbeResult({}, {}, status="failed", message=str(error))
 
 
 @eqv.hookimpl

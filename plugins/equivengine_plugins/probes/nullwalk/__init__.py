@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import equivengine as eqv
+from equivengine_plugins.probes.isolation import isolated
 from equivengine_plugins.probes.nullwalk.parameters import NullWalkParams
 
 if TYPE_CHECKING:
@@ -51,27 +52,13 @@ class NullWalk(eqv.Probe[NullWalkParams]):
         """Walk from all inputs at once; one by one where that fails, so that only the culprits fail."""
         from equivengine_plugins.probes.nullwalk.measure import measure
 
-        try:
-            return measure(tasks)
-        except (eqv.NumericsError, eqv.UsageError):
-            if len(tasks) == 1:
-                raise
-        return [self._alone(task) for task in tasks]
+        return isolated(measure, tasks)
 
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Distance and drift over steps, and a strip of images, from the arrays of a result (or of a stored unit)."""
         from equivengine_plugins.probes.nullwalk.drawing import draw
 
         return draw(result)
-
-    @staticmethod
-    def _alone(task: eqv.ProbeTask[NullWalkParams]) -> eqv.ProbeResult:
-        from equivengine_plugins.probes.nullwalk.measure import measure
-
-        try:
-            return measure([task])[0]
-        except eqv.EngineError as error:
-            return eqv.ProbeResult({}, {}, status="failed", message=str(error))
 
 
 @eqv.hookimpl

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
+from equivengine_plugins.probes.isolation import isolated
 from equivengine_plugins.probes.path.parameters import PathParams
 
 if TYPE_CHECKING:
@@ -47,27 +48,13 @@ class Path(eqv.Probe[PathParams]):
         """Match all pairs in shared calls; one by one where that fails, so that only the culprits fail."""
         from equivengine_plugins.probes.path.measure import measure
 
-        try:
-            return measure(tasks)
-        except (eqv.NumericsError, eqv.UsageError):
-            if len(tasks) == 1:
-                raise
-        return [self._alone(task) for task in tasks]
+        return isolated(measure, tasks)
 
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Cosines, angles and images along the paths, from the arrays of a result (or of a stored unit)."""
         from equivengine_plugins.probes.path.drawing import draw
 
         return draw(result)
-
-    @staticmethod
-    def _alone(task: eqv.ProbeTask[PathParams]) -> eqv.ProbeResult:
-        from equivengine_plugins.probes.path.measure import measure
-
-        try:
-            return measure([task])[0]
-        except eqv.EngineError as error:
-            return eqv.ProbeResult({}, {}, status="failed", message=str(error))
 
 
 @eqv.hookimpl
