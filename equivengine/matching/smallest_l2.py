@@ -29,10 +29,8 @@ CLOSE, POLISHED = 1.1, 3e-4
 FIRST_DAMPING, GROWTH, DECAY, NO_DAMPING = 0.25, 4.0, 0.2, 1e-2
 #: Failed steps in a row after which a weight counts as settled.
 GIVE_UP = 12
-#: With all the length L that bounds leave, the best point at weight w has |f(z) - target| <= sqrt(w) L: a pair that is
-#: beyond its goal at this share of (goal / L)^2 is in a valley that leads to no match. Without bounds L is that many
-#: times the present length.
-LOST, FARTHER = 0.1, 10.0
+#: Weights this small, over |J|_F^2 / n, are roundoff's. Some pairs find their way out of a valley only far down.
+LEAST_WEIGHT = 1e-12
 #: Linearisations left from which on a failed pair is tried from a match.
 ENOUGH = 30
 #: Relative residual of multipliers that are fitted by conjugate gradients.
@@ -236,11 +234,7 @@ class _Continuation:
         """Which pairs go on, [k]; notes why the others stop."""
         met = torch.isfinite(self.best_length[which])
         done = met & ((self.misses[which] <= CLOSE * self.meets[which]) | (not polish))
-        origin = self.problem.origin[which]
-        reach = torch.maximum(self.bounds[1][which] - origin, origin - self.bounds[0][which])
-        length = torch.linalg.vector_norm(self.z[which] - origin, dim=1)
-        longest = torch.linalg.vector_norm(reach, dim=1).minimum(FARTHER * length)
-        tiny = ~met & (self.weight[which] < LOST * (self.goal[which] / longest).square())
+        tiny = ~met & (self.weight[which] < LEAST_WEIGHT * self.scale[which])
         spent = (self.jacobians.to(which.device)[which] >= most) & better
         floor = roundoff(self.problem)
         for place in torch.nonzero(done | tiny | spent).flatten().tolist():
