@@ -42,6 +42,7 @@ if [[ $dry == --dry ]]; then
     operators tiny 120 --model tiny --K 2 --rounds 1
     step 'full jacobian' 60 "$python" bench/full_jacobian.py --out "$out" --model tiny --rows 4
     step svd 60 "$python" bench/svd.py --out "$out" --model tiny --only 'ours, exact' 'ours, randomized'
+    step matching 60 "$python" bench/matching.py --out "$out" --only lm --pairs 2
     step orthonormalise 60 "$python" bench/orthonormalise.py --out "$out" --k 8 --rounds 1 --m 4096
     step kernels 60 "$python" bench/kernels.py --out "$out" --model vit_s16 --K 2 --rounds 1 --precision fp32 bf16
 else
@@ -59,6 +60,7 @@ else
     operators vit_s16 60 --model vit_s16 --K 16 64 256
     step svd 90 "$python" bench/svd.py --out "$out" --model vit_b16 clip_h14 --only 'ours, whole spectrum' \
         'ours, exact' 'ours, randomized' 'ours, randomized, mixed' 'ours, auto' 'jacrev + linalg.svd' 'jacrev + svd_lowrank'
+    step matching 60 "$python" bench/matching.py --out "$out" --only lm 'lm, no box'
     step orthonormalise 45 "$python" bench/orthonormalise.py --out "$out"
     step kernels 90 "$python" bench/kernels.py --out "$out" --K 64 --rounds 5 --budget 0.005
     step 'main job' 60 "$python" bench/main_job.py --out "$out" --rounds 1 -- --device cuda

@@ -42,7 +42,7 @@ class Pairs:
         labels = [images[k].label for k in range(len(images))]
         with torch.no_grad():
             embedded = torch.cat([encoder(part) for part in inputs.split(32)]).double()
-        other = torch.tensor([[a is None or a != b for b in labels] for a in labels]).triu(1)
+        other = torch.tensor([[a is None or a != b for b in labels] for a in labels]).triu(1).to(embedded.device)
         self.median = float(torch.cdist(embedded, embedded)[other].median())
         random = np.random.Generator(np.random.Philox(seed))
         drawn: list[tuple[int, int]] = []
@@ -101,7 +101,7 @@ def descent(pairs: Pairs, rates: Sequence[float], cap: int, level: float) -> dic
     """
     count, every = len(pairs.x), len(pairs.x) * len(rates)
     x, target = pairs.x.repeat(len(rates), 1, 1, 1), pairs.target.repeat(len(rates), 1)
-    rate = torch.tensor(rates).repeat_interleave(count)
+    rate = torch.tensor(rates, device=x.device).repeat_interleave(count)
     to = {key: {f"{at:g}": [None] * every for at in LEVELS} for key in ("to", "l2_at")}
     last: dict[str, list[float]] = {key: [0.0] * every for key in ("relative", "equivalents", "l2")}
     left = list(range(every))
@@ -163,7 +163,9 @@ def say(name: str, row: dict[str, Any]) -> None:
 
 def digits(options: argparse.Namespace) -> dict[str, Any]:
     """All ways on the shipped model."""
-    pairs = Pairs(eqv.load_encoder("digits", device="cpu"), eqv.load_images("digits"), options.pairs, options.seed)
+    pairs = Pairs(
+        eqv.load_encoder("digits", device=options.device), eqv.load_images("digits"), options.pairs, options.seed
+    )
     solve, median = eqv.matching, pairs.median
     given = (pairs.encoder, pairs.x, pairs.target)
     rows: dict[str, Any] = {}
@@ -201,7 +203,7 @@ def digits(options: argparse.Namespace) -> dict[str, Any]:
 
 def vit_s16(options: argparse.Namespace) -> dict[str, Any]:
     """One pair of photographs on ViT-S/16 with random weights: lm to 1e-3 against gd to 1e-2."""
-    encoder = eqv.load_encoder("timm:vit_small_patch16_224?weights=random&seed=0", device="cpu")
+    encoder = eqv.load_encoder("timm:vit_small_patch16_224?weights=random&seed=0", device=options.device)
     pairs = Pairs(encoder, eqv.load_images("samples"), 1, options.seed)
     given = (encoder, pairs.x, pairs.target)
     rows: dict[str, Any] = {}
@@ -234,10 +236,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cap", type=int, default=25_000, help="steps of gradient descent")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="of gradient descent")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="folder for the JSON file")
     parser.add_argument("--label", help="part of the file's name")
     options = parser.parse_args()
-    document = machine.document("matching", torch.device("cpu"))
+    document = machine.document("matching", torch.device(options.device))
     document["results"].append((digits if options.model == "digits" else vit_s16)(options))
     if options.out:
         parts = [options.model, *([options.label] if options.label else []), document["name"]]

@@ -16,7 +16,7 @@ import torch
 
 from equivengine.errors import UsageError
 from equivengine.jacobian.function import applied, at_precision, explained
-from equivengine.matching.levenberg_marquardt import goals
+from equivengine.matching.goals import goals
 from equivengine.matching.linear import DENSE_BYTES, Mode, linearise
 from equivengine.matching.problem import Cost, Problem
 from equivengine.matching.region import Region
