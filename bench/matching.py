@@ -185,7 +185,7 @@ def digits(options: argparse.Namespace) -> dict[str, Any]:
             lambda: solve.levenberg_marquardt(*given, distance=1e-6 * median, region=free, max_jacobians=200),
         )
     if "smallest_l2" in options.only:
-        for level in (3e-2, 1e-2, 3e-3, 2e-3):
+        for level in options.levels:
             run(f"smallest_l2 at {level:g}", lambda level=level: solve.smallest_l2(*given, distance=level * median))
     if "smallest_linf" in options.only:
         run("smallest_linf at 0.01", lambda: solve.smallest_linf(*given, distance=1e-2 * median))
@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cap", type=int, default=25_000, help="steps of gradient descent")
+    parser.add_argument("--levels", type=float, nargs="+", default=[3e-2, 1e-2, 3e-3, 2e-3], help="of smallest_l2")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="of gradient descent")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="folder for the JSON file")

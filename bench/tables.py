@@ -238,7 +238,7 @@ def matching(document: dict[str, Any]) -> str:
         count = len(case["pairs"])
         found.append(f"**{case['model']}, {count} random pair{'s' * (count > 1)}**\n")
         head = ["way", "relative distance, median", "worst", "L2, median", "forward passes to 3e-2", "1e-2", "1e-3"]
-        found.append(table([*head, "Jacobians", "seconds"], [_matching(*way) for way in case["ways"].items()]))
+        found.append(table([*head, "Jacobians"], [_matching(*way) for way in case["ways"].items()]))
     return "\n".join(found)
 
 
@@ -260,7 +260,6 @@ def _matching(name: str, row: dict[str, Any]) -> list[str]:
         f"{statistics.median(row['l2']):.2f}",
         *(reached(level) for level in ("0.03", "0.01", "0.001")),
         f"{statistics.median(row['jacobians']):.0f}" if "jacobians" in row else "-",
-        f"{row['seconds']:.0f}",
     ]
 
 
