@@ -148,11 +148,16 @@ def _passes(rows: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     source, factor, G = _safely_scaled(rows, out)
     kept, deferred = torch.arange(k), torch.ones(k, dtype=torch.bool)
-    length = factor.diagonal() * G.diagonal().sqrt()
+    lengths = length = factor.diagonal() * G.diagonal().sqrt()
     for _ in range(_MAX_PASSES):
         # What the rows before it left of each row's length. Only of a deferred row no later one has a part.
         left = factor[kept, torch.arange(len(kept))] * G.diagonal().sqrt()
-        independent = ~deferred | (left > dependent * length)
+        # A row that was deferred once more may have parts in later rows from the pass between: then it stays, for L to
+        # have them.
+        parts = factor.abs() * G.diagonal().sqrt()
+        parts[kept, torch.arange(len(kept))] = 0
+        held = (parts > dependent * lengths[:, None]).any(dim=0)
+        independent = ~deferred | held | (left > dependent * length)
         if not independent.all():
             source, G = source[independent.to(source.device)], G[independent][:, independent]
             factor, kept = factor[:, independent], kept[independent]
