@@ -119,7 +119,7 @@ def test_every_matrix_gets_what_is_promised(J, method, seed, data):
 
 @pytest.mark.parametrize("seed", [1, 14, 18])
 def test_values_hold_where_rows_of_roundoff_pass_for_independent_ones(seed: int):
-    """On these, a row was deferred, taken up and deferred again, and what later rows had of it was lost: 1011 for 1000."""
+    """A row was deferred, taken up and deferred again, and what later rows had of it was lost: 1011 for 1000."""
     values = torch.tensor([1000.0] * 13 + [1.0, 1.0, 0.1] + [0.0] * 8, dtype=torch.float64)
     found = svd(matrix(24, 24, values, seed), 1, method="auto", seed=505)
     assert float(found.S[0]) == pytest.approx(1000, rel=1e-12)
