@@ -12,6 +12,12 @@ matching = eqv.matching
 pytestmark = pytest.mark.cuda
 
 
+@pytest.fixture(autouse=True)
+def _device() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
 def _on_gpu() -> tuple[Bent, torch.Tensor, torch.Tensor]:
     f = Bent(6, 40)
     x, target = pairs(f, 3, 40)
