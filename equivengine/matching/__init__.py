@@ -5,12 +5,13 @@ from equivengine.matching.lattice import to_lattice
 from equivengine.matching.levenberg_marquardt import levenberg_marquardt
 from equivengine.matching.problem import Cost
 from equivengine.matching.region import Region
-from equivengine.matching.result import Matching, Stop, Trace
+from equivengine.matching.result import ROUNDOFFS, Matching, Stop, Trace
 from equivengine.matching.smallest_l2 import smallest_l2
 from equivengine.matching.smallest_linf import smallest_linf
 from equivengine.matching.walk import Walk, null_walk
 
 __all__ = [
+    "ROUNDOFFS",
     "Cost",
     "Matching",
     "Region",

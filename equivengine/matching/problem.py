@@ -134,10 +134,10 @@ class Problem:
         self.passed(which)
         return value - self.target[which]
 
-    def jacobian(self, z: torch.Tensor, which: torch.Tensor, *, reverse: bool = False) -> JacobianOperator:
+    def jacobian(self, z: torch.Tensor, which: torch.Tensor) -> JacobianOperator:
         """The Jacobians at points z [k, m] of the pairs ``which`` [k]. It costs each a forward pass."""
         self.passed(which)
-        return JacobianOperator(self._f, self._inputs(z), precision=self.precision, batched=True, reverse=reverse)
+        return JacobianOperator(self._f, self._inputs(z), precision=self.precision, batched=True)
 
     def check_length(self, value: torch.Tensor) -> None:
         """Hold embeddings [k, n] to the length of the targets.

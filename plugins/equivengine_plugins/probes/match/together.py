@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from equivengine_plugins.probes.match.parameters import MatchParams
 
-#: Distances up to this many roundoffs of the target embedding are roundoff; as in `equivengine.matching`.
-ROUNDOFFS = 32
-
 
 def match(tasks: Sequence[eqv.ProbeTask[MatchParams]]) -> list[eqv.ProbeResult]:
     """Match the pairs of tasks with equal parameters, seeds and references in one call of the solver.
@@ -45,7 +42,7 @@ def match(tasks: Sequence[eqv.ProbeTask[MatchParams]]) -> list[eqv.ProbeResult]:
     yardstick = measure_yardstick(tasks[0])
     pairs = Pairs.of(tasks)
     eps = torch.finfo(torch.float32 if tasks[0].precision == "fp32" else torch.float64).eps
-    roundoff = ROUNDOFFS * eps * torch.linalg.vector_norm(pairs.embeddings, dim=1)
+    roundoff = eqv.matching.ROUNDOFFS * eps * torch.linalg.vector_norm(pairs.embeddings, dim=1)
     apart = torch.linalg.vector_norm(pairs.start - pairs.embeddings, dim=1)
     different = (apart > roundoff).tolist()
     results = [

@@ -20,8 +20,6 @@ from equivengine_plugins.probes.yardstick import measure as measure_yardstick
 if TYPE_CHECKING:
     from equivengine_plugins.probes.path.parameters import PathParams
 
-#: Distances up to this many roundoffs of an embedding are roundoff; as in `equivengine.matching`.
-ROUNDOFFS = 32
 #: Pairs of random subspaces that angles are held against.
 DRAWS = 20
 
@@ -157,7 +155,7 @@ def _noise(task: eqv.ProbeTask[PathParams], inputs: torch.Tensor) -> float:
 def _differ(task: eqv.ProbeTask[PathParams], f_original: torch.Tensor, f_target: torch.Tensor) -> None:
     eps = torch.finfo(torch.float32 if task.precision == "fp32" else torch.float64).eps
     apart = torch.linalg.vector_norm(f_original - f_target, dim=1)
-    floor = ROUNDOFFS * eps * torch.linalg.vector_norm(f_target, dim=1)
+    floor = eqv.matching.ROUNDOFFS * eps * torch.linalg.vector_norm(f_target, dim=1)
     if bool((apart <= floor).any()):
         raise eqv.UsageError(
             "original and target have one embedding already: no path leads from one class to another",
