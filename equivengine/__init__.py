@@ -44,6 +44,7 @@ _EXPORTS = {
     "Executor": "equivengine.contracts.executor",
     "Unit": "equivengine.contracts.unit",
     "UnitOutcome": "equivengine.contracts.unit",
+    "settings": "equivengine.contracts.unit",
     "URI": "equivengine.contracts.uri",
     # what may be raised
     "EngineError": "equivengine.errors",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from equivengine.contracts.result import Scalar as Scalar
     from equivengine.contracts.unit import Unit as Unit
     from equivengine.contracts.unit import UnitOutcome as UnitOutcome
+    from equivengine.contracts.unit import settings as settings
     from equivengine.contracts.uri import URI as URI
     from equivengine.errors import DataError as DataError
     from equivengine.errors import EngineError as EngineError

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from equivengine.contracts.encoder import Encoder
+    from equivengine.contracts.unit import Unit
     from equivengine.jacobian import JacobianOperator
 
 Arity = Literal["one", "pair", "set"]
@@ -157,5 +158,25 @@ class Probe(Generic[P]):
         return [self.run(task) for task in tasks]
 
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
-        """Figures for a report, by title. The default draws none; the report then plots stored arrays itself."""
+        """Figures of one unit for a report, by title.
+
+        The default draws none; the report then plots stored arrays itself.
+
+        Args:
+            result: Arrays of a result or of a stored unit, by name.
+        """
+        return {}
+
+    def overview(self, results: Sequence[tuple[Unit, Mapping[str, Any]]]) -> Mapping[str, Figure]:
+        """Figures over many units for a report, by title: distributions, courses on common axes.
+
+        Called at report time, before `figures` is called for single units, with the published units of this probe on
+        one model: those of all parameters together, so that settings can be drawn side by side (`equivengine.settings`
+        words what sets them apart). There may be thousands, and arrays are read from disk on each access: read what is
+        drawn, from at most some dozens of units for each setting, and say in the figure how many of how many they are.
+        The default draws none.
+
+        Args:
+            results: Unit and its arrays by name, in the order of the plan.
+        """
         return {}

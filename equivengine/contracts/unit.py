@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -122,6 +122,30 @@ class Unit:
 
 #: Units that share one call of a probe: they differ in their samples alone.
 Batch = tuple[Unit, ...]
+
+
+def settings(units: Sequence[Unit]) -> list[str]:
+    """What sets the parameters of each unit apart from those of the others: ``"rate=0.01, steps=100"``.
+
+    Args:
+        units: Of one probe.
+
+    Returns:
+        One text for each unit, equal for equal parameters; empty throughout where there is nothing to tell apart.
+        Values are as ``--set`` takes them; a parameter that is unset (null) is named only where nothing else would be.
+    """
+    params = {text: json.loads(text) for text in dict.fromkeys(unit.params for unit in units)}
+    names = dict.fromkeys(name for values in params.values() for name in values)
+    apart = [name for name in names if len({canonical_json(values.get(name)) for values in params.values()}) > 1]
+    words = {}
+    for text, values in params.items():
+        chosen = [name for name in apart if values.get(name) is not None] or apart
+        words[text] = ", ".join(f"{name}={_as_set(values.get(name))}" for name in chosen)
+    return [words[unit.params] for unit in units]
+
+
+def _as_set(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
