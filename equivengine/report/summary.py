@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from equivengine.contracts.result import Check, Scalar
+from equivengine.contracts.unit import Unit, settings
 from equivengine.statistics import bootstrap
 from equivengine.store.png import find_folder
 from equivengine.store.run import Run, UnitRecord
@@ -70,6 +72,8 @@ class Section:
         checks: Consistency checks.
         warnings: What a reader must know first.
         params: The probe's parameters.
+        setting: What sets them apart from the probe's other parameters on this model, as in "rate=0.01"; empty where
+            there are no others.
         facts: Device, precision, seed, extension in a few words.
     """
 
@@ -84,6 +88,12 @@ class Section:
     warnings: list[str] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    setting: str = ""
+
+    @property
+    def name(self) -> str:
+        """The probe, with what sets its parameters apart where it has several: ``"match, rate=0.01"``."""
+        return f"{self.probe}, {self.setting}" if self.setting else self.probe
 
     @property
     def over_units(self) -> bool:
@@ -129,10 +139,19 @@ def summarise(run: Run) -> list[Section]:
     for record in run.units():
         unit = record.unit
         groups.setdefault((unit.probe, unit.model, unit.params, unit.precision), []).append(record)
-    return [_section(records) for records in groups.values()]
+    return [_section(records, setting) for records, setting in zip(groups.values(), _settings(groups), strict=True)]
 
 
-def _section(records: list[UnitRecord]) -> Section:
+def _settings(groups: Mapping[tuple[str, str, str, str], list[UnitRecord]]) -> list[str]:
+    """For each group, what sets its parameters apart from those of the same probe on the same model."""
+    alike: dict[tuple[str, str], list[Unit]] = {}
+    for (probe, model, _, _), records in groups.items():
+        alike.setdefault((probe, model), []).append(records[0].unit)
+    words = {key: iter(settings(units)) for key, units in alike.items()}
+    return [next(words[probe, model]) for probe, model, _, _ in groups]
+
+
+def _section(records: list[UnitRecord], setting: str) -> Section:
     unit = records[0].unit
     names: dict[str, Scalar] = {}
     for record in records:
@@ -150,6 +169,7 @@ def _section(records: list[UnitRecord]) -> Section:
         warnings=_warnings(records),
         params=json.loads(unit.params),
         facts=_facts(records),
+        setting=setting,
     )
 
 

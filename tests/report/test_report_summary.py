@@ -52,6 +52,15 @@ def of(values, **provenance):
     return [(unit(k), ProbeResult({}, {"slope": scalar(v)}), provenance) for k, v in enumerate(values)]
 
 
+def test_sections_of_one_probe_are_told_apart_by_what_differs(sections):
+    result = ProbeResult({}, {"slope": scalar(1.0)})
+    rates = [unit(params=f'{{"rate":{rate},"steps":9}}') for rate in (0.1, 0.01)]
+    others = [unit(model="other", params=rates[0].params), unit(probe="spectrum", params=rates[0].params)]
+    found = sections(*((one, result, {}) for one in (*rates, *others)))
+    assert [section.setting for section in found] == ["rate=0.1", "rate=0.01", "", ""]
+    assert [section.name for section in found] == ["ldlc, rate=0.1", "ldlc, rate=0.01", "ldlc", "spectrum"]
+
+
 def test_one_unit_shows_its_own_interval_and_count(sections):
     (section,) = sections((unit(), ProbeResult({}, {"slope": scalar(2.0, interval=(1, 3), n=40, group="g")}), {}))
     (row,) = section.rows
