@@ -57,22 +57,6 @@ def literal(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style)
 
 
-def number(value: float) -> str:
-    """Four significant digits; powers of ten where zeros would pile up; "-" for what was not measured."""
-    if not math.isfinite(value):
-        return "-"
-    if value == 0:
-        return "0"
-    size = abs(value)
-    if value == int(value) and size < 1e7:
-        return f"{int(value):,}"
-    if size < 1e-3:
-        return f"{value:.3g}"
-    if size >= 1e6:
-        return f"{value:.3e}"
-    return f"{value:,.0f}" if size >= 1e4 else f"{value:.4g}"
-
-
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}

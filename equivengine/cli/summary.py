@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from equivengine.cli.output import console, literal, number
+from equivengine.cli.output import console, literal
 from equivengine.cli.text import command_line
+from equivengine.contracts.numbers import between, number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +81,7 @@ def _print_section(out: Console, section: Section) -> None:
     from rich.padding import Padding
     from rich.table import Table
 
-    out.print(literal(f"{section.probe} · {section.model} · {_count(section.units, section.noun)}", "bold"))
+    out.print(literal(f"{section.name} · {section.model} · {_count(section.units, section.noun)}", "bold"))
     for warning in section.warnings:
         out.print(literal(f"! {warning}", "yellow"))
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -126,7 +127,7 @@ def _print_section(out: Console, section: Section) -> None:
 
 
 def _cells(row: Row) -> tuple[str, str, str, str]:
-    interval = "" if row.interval is None else f"{number(row.interval[0])} .. {number(row.interval[1])}"
+    interval = "" if row.interval is None else between(row.interval)
     return number(row.value), interval, "" if row.n is None else f"{row.n:,}", "" if row.unit == "1" else row.unit
 
 

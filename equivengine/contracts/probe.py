@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from equivengine.contracts.result import ProbeResult
+from equivengine.contracts.result import ProbeResult, Scalar
 
 if TYPE_CHECKING:
     import torch
@@ -156,6 +156,19 @@ class Probe(Generic[P]):
             ``ProbeResult(status="failed", message=...)``: an exception fails all units of the batch.
         """
         return [self.run(task) for task in tasks]
+
+    def findings(self, summary: Mapping[str, Scalar], params: P) -> Sequence[str]:
+        """What a reader should take away, in one to three plain sentences with numbers, for the top of a report.
+
+        Called at report time for the published units of one model and one set of parameters. The default says
+        nothing; the report then names the first scalars itself.
+
+        Args:
+            summary: The scalars of the one unit; over units their medians, ``interval`` being what the median lies in
+                and ``n`` the number of units. ``str(scalar)`` writes value, unit and interval.
+            params: The parameters of these units.
+        """
+        return []
 
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Figures of one unit for a report, by title.

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from equivengine.contracts.numbers import between, number
 from equivengine.errors import PluginError
 from equivengine.pictures.raster import Picture as Picture
 
@@ -79,6 +80,11 @@ class Scalar:
             object.__setattr__(self, "interval", (low, high))
             if low > high:
                 raise PluginError(f"interval of {self.description!r} is reversed", got=(low, high))
+
+    def __str__(self) -> str:
+        """As a sentence takes it: ``"0.1641 embedding / pixel (0.1505 .. 0.5868)"``."""
+        unit = "" if self.unit in ("", "1") else f" {self.unit}"
+        return f"{number(self.value)}{unit}" + (f" ({between(self.interval)})" if self.interval is not None else "")
 
 
 @dataclass(frozen=True)
