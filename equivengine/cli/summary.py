@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from equivengine.cli.output import console, literal
 from equivengine.cli.text import command_line
-from equivengine.contracts.numbers import between, number
+from equivengine.contracts.wording import between, number
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from equivengine.contracts.numbers import between, number
+from equivengine.contracts.wording import between, number
 from equivengine.errors import PluginError
 from equivengine.pictures.raster import Picture as Picture
 

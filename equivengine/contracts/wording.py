@@ -1,4 +1,4 @@
-"""How numbers are written for people: in tables, sentences and figures alike."""
+"""How numbers and foreign texts are written for people: in tables, sentences and pages alike."""
 
 from __future__ import annotations
 
@@ -24,3 +24,18 @@ def number(value: float) -> str:
 def between(interval: tuple[float, float]) -> str:
     """An interval, both ends as `number` writes them: ``"2.487 .. 18.04"``."""
     return f"{number(interval[0])} .. {number(interval[1])}"
+
+
+def printable(text: str) -> str:
+    r"""Escape control characters other than line breaks: file names and stored texts are not to drive a terminal.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return "".join(c if c == "\n" or not _is_control(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_control(character: str) -> bool:
+    code = ord(character)
+    # C0, DEL, C1, and the marks that reverse the direction of what follows.
+    return code < 0x20 or 0x7F <= code < 0xA0 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
