@@ -11,10 +11,10 @@ from equivengine.cli.options import execution_options
 
 HELP = """Carry out a TOML run file: every probe on every model and image set.
 
-Options given here, or in the environment, count more than the file.
-
 \b
 # sweep.toml
+title = "Two models"
+description = "What to look at in the results."
 models = ["digits", "timm:vit_small_patch16_224?weights=random"]
 images = ["samples"]
 limit = 2
@@ -23,12 +23,35 @@ name = "spectrum"
 [[probes]]
 name = "ldlc"
 set = { directions = 100, eps = 1e-3 }
+
+Further entries: targets, pairing, seed, precision, device, executor, out. A probe may stand there several times, with
+different parameters.
+
+Options given here count more than the file, for device and executor also the environment: --model and --images, once or
+several times, stand in place of all of the file's, and so does each other option.
+
+\b
+Examples:
+  equivengine run sweep.toml --dry-run
+  equivengine run recipes/fig4.toml
+  equivengine run recipes/fig4.toml --model open_clip:ViT-B-32/laion2b_s34b_b79k --images folder:photos --limit 2
 """
+
+#: Options that say where work is done; those of `_MEASURED` say what is measured. Both are entries of a run file.
+_PLACES = ("device", "executor", "out")
+_MEASURED = ("models", "images", "targets", "pairing", "limit", "seed", "precision")
 
 
 @click.command("run", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--model", "models", multiple=True, metavar="URI", help="An encoder; repeatable.")
+@click.option("--images", multiple=True, metavar="URI", help="A set of inputs; repeatable.")
+@click.option("--targets", metavar="URI", help="Drawn from at random, for pairs and references.")
+@click.option("--pairing", type=click.Choice(["any", "other-class"]), help="Which targets pairs may take.")
+@click.option("--limit", type=int, metavar="N", help="Take the first N images of each set.")
+@click.option("--seed", type=int, metavar="N", help="Seed of everything random.")
+@click.option("--precision", type=click.Choice(["fp32", "fp64"]), help="Arithmetic.")
 @click.option("--out", type=click.Path(), metavar="DIR", help="Run directory.  [default: runs/..., named by content]")
 @execution_options
 @click.pass_context
@@ -38,10 +61,9 @@ def command(ctx: click.Context, file: Path, dry_run: bool, **options: Any) -> in
     from equivengine.runtime.config import load_toml
 
     given = {
-        key: value
+        key: list(value) if isinstance(value, tuple) else value
         for key, value in options.items()
-        if key in ("device", "executor", "out")
-        and ctx.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT
+        if key in (*_PLACES, *_MEASURED) and ctx.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT
     }
     config = load_toml(file, given)
     if dry_run:

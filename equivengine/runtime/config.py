@@ -31,10 +31,15 @@ class ProbeRequest(BaseModel):
 
 
 class RunConfig(BaseModel):
-    """Everything that determines a run."""
+    """Everything that determines a run, and what it is called.
+
+    ``title`` and ``description`` are stored with the plan for those who read its results; no unit depends on them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    title: str = Field(default="", max_length=200, description="What the run is about; one line.")
+    description: str = Field(default="", max_length=10_000, description="What to look at in its results.")
     probes: tuple[ProbeRequest, ...] = Field(min_length=1, description="Probes to run.")
     models: tuple[str, ...] = Field(default=("digits",), min_length=1, description="Model URIs.")
     images: tuple[str, ...] = Field(default=("digits",), min_length=1, description="Image URIs.")
@@ -54,12 +59,23 @@ class RunConfig(BaseModel):
     def _one_is_a_list_too(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("title")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if "\n" in value or "\r" in value:
+            raise ValueError("one line")
+        return value
+
 
 def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
     """Read a run file.
 
+    Args:
+        path: The file.
+        overrides: Entries that count more than the file's.
+
     Raises:
-        UsageError: If it is missing, no TOML, or holds unknown or wrong entries.
+        UsageError: If it is missing, no TOML, or holds unknown or wrong entries, or if an override is wrong.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -69,7 +85,9 @@ def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
         raise UsageError(f"the run file {str(path)!r} cannot be read", got=error) from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"the run file {str(path)!r} is no TOML", got=error) from None
-    return validated({**data, **(overrides or {})}, where=str(path))
+    config = validated(data, where=str(path))
+    # A second time rather than by model_copy, which checks nothing; what is wrong then is not the file's.
+    return validated({**data, **overrides}) if overrides else config
 
 
 def validated(data: dict[str, Any], where: str = "the options") -> RunConfig:

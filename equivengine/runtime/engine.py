@@ -180,7 +180,7 @@ def _observe(registry: Registry, report: RunReport, name: str, **arguments: Any)
 
 def default_name(config: RunConfig, plan: Plan) -> str:
     """Directory name of a run: the same work gets the same name, so repeating a command continues or shows it."""
-    probes = "+".join(request.name for request in config.probes)
+    probes = "+".join(dict.fromkeys(request.name for request in config.probes))
     models = "+".join(config.models) if len(config.models) < 3 else f"{len(config.models)}-models"
     slug = re.sub(r"[^A-Za-z0-9.+-]+", "_", f"{probes}-{models}")[:80]
     return f"{slug}-{plan.digest[:8]}"

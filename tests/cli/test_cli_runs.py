@@ -182,6 +182,48 @@ def test_command_line_over_environment_over_run_file(cli, tmp_path, monkeypatch)
     assert "got: 'option'" in cli("run", "run.toml", "--device", "option", code=2).err
 
 
+def test_every_option_counts_more_than_the_run_file(cli, tmp_path):
+    (tmp_path / "sweep.toml").write_text(TOML)
+
+    def planned(*options):
+        return cli("run", "sweep.toml", "--dry-run", "--json", *options).document
+
+    models = planned("--model", "toy?seed=5", "--model", "toy?seed=6")["config"]["models"]
+    assert models == ["toy?seed=5", "toy?seed=6"]
+    assert {unit["model"] for unit in planned("--model", "toy?seed=5")["units"]} == {"toy?seed=5"}
+    images = planned("--images", "noise:1?size=8&mode=L", "--targets", "noise:4?size=8&mode=L")
+    assert [unit["samples"][0]["images"] for unit in images["units"]] == ["noise:1?size=8&mode=L"] * 6
+    assert images["units"][-1]["samples"][1]["images"] == "noise:4?size=8&mode=L"
+    assert len(planned("--limit", "1")["units"]) == 12
+    assert {unit["seed"] for unit in planned("--seed", "9")["units"]} == {9}
+    assert {unit["precision"] for unit in planned("--precision", "fp64")["units"]} == {"fp64"}
+    assert planned("--seed", "3")["digest"] == planned()["digest"]  # what the file says
+
+
+def test_a_wrong_option_is_not_blamed_on_the_run_file(cli, tmp_path):
+    (tmp_path / "sweep.toml").write_text(TOML)
+    said = cli("run", "sweep.toml", "--limit", "0", code=2).err
+    assert "'limit' is not usable" in said
+    assert "sweep.toml" not in said
+    assert "no label" in cli("run", "sweep.toml", "--pairing", "other-class", "--limit", "1", code=2).err
+    (tmp_path / "sweep.toml").write_text("limit = 0\n" + TOML)
+    assert "sweep.toml: 'limit' is not usable" in cli("run", "sweep.toml", "--limit", "2", code=2).err
+
+
+def test_title_and_description_are_kept_with_the_plan_and_change_no_unit(cli, tmp_path):
+    (tmp_path / "sweep.toml").write_text(TOML)
+    (tmp_path / "titled.toml").write_text('title = "Slopes"\ndescription = "Look at\\nthe norm."\n' + TOML)
+    plain, titled = (cli("run", file, "--dry-run", "--json").document for file in ("sweep.toml", "titled.toml"))
+    assert titled["units"] == plain["units"]
+    assert titled["digest"] == plain["digest"]
+    cli("run", "titled.toml", "--limit", "1", "--out", "run")
+    with open_run(tmp_path / "run") as run:
+        assert run.plan["config"]["title"] == "Slopes"
+        assert run.plan["config"]["description"] == "Look at\nthe norm."
+    (tmp_path / "titled.toml").write_text('title = "Two\\nlines"\n' + TOML)
+    assert "'title' is not usable" in cli("run", "titled.toml", "--dry-run", code=2).err
+
+
 def test_ls_lists_what_can_be_typed(cli):
     assert "scale=1.0" in cli("ls", "probes").out
     assert "toy?seed=1" in cli("ls", "models").out
