@@ -82,9 +82,11 @@ class Scalar:
                 raise PluginError(f"interval of {self.description!r} is reversed", got=(low, high))
 
     def __str__(self) -> str:
-        """As a sentence takes it: ``"0.1641 embedding / pixel (0.1505 .. 0.5868)"``."""
-        unit = "" if self.unit in ("", "1") else f" {self.unit}"
-        return f"{number(self.value)}{unit}" + (f" ({between(self.interval)})" if self.interval is not None else "")
+        """As a sentence takes it: ``"0.1641 embedding / pixel (0.1505 .. 0.5868)"``, an interval without width left out."""
+        text = number(self.value) if self.unit in ("", "1") else f"{number(self.value)} {self.unit}"
+        if self.interval is None or self.interval == (self.value, self.value):
+            return text
+        return f"{text} ({between(self.interval)})"
 
 
 @dataclass(frozen=True)

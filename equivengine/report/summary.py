@@ -100,6 +100,12 @@ class Section:
         """Whether values are medians over several units."""
         return self.units > 1
 
+    def scalars(self) -> dict[str, Scalar]:
+        """The rows by name, as a probe takes them to word its findings."""
+        return {
+            row.name: Scalar(row.value, row.unit, row.description, row.interval, row.n, row.group) for row in self.rows
+        }
+
 
 @dataclass(frozen=True)
 class PictureCount:
@@ -135,11 +141,23 @@ def summarise(run: Run) -> list[Section]:
     Raises:
         StoreError: If a shard cannot be read.
     """
+    return [section for section, _ in grouped(run)]
+
+
+def grouped(run: Run) -> list[tuple[Section, list[UnitRecord]]]:
+    """As `summarise`, each section with the units that it condenses.
+
+    Raises:
+        StoreError: If a shard cannot be read.
+    """
     groups: dict[tuple[str, str, str, str], list[UnitRecord]] = {}
     for record in run.units():
         unit = record.unit
         groups.setdefault((unit.probe, unit.model, unit.params, unit.precision), []).append(record)
-    return [_section(records, setting) for records, setting in zip(groups.values(), _settings(groups), strict=True)]
+    return [
+        (_section(records, setting), records)
+        for records, setting in zip(groups.values(), _settings(groups), strict=True)
+    ]
 
 
 def _settings(groups: Mapping[tuple[str, str, str, str], list[UnitRecord]]) -> list[str]:

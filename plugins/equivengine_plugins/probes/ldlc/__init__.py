@@ -8,6 +8,7 @@ one of neighbours). Where the secant exceeds the tangent, a peak lies between no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import equivengine as eqv
@@ -96,6 +97,12 @@ class Ldlc(eqv.Probe[LdlcParams]):
         if len(directions) == 0:
             return Along.join([])
         return measure_along(operator, task.encoder.spec.input_range, directions, points, task.params)
+
+    def findings(self, summary: Mapping[str, eqv.Scalar], params: LdlcParams) -> list[str]:
+        """Sentences for the top of a report."""
+        from equivengine_plugins.probes.ldlc.findings import findings
+
+        return findings(summary, params)
 
 
 @eqv.hookimpl

@@ -34,6 +34,12 @@ class Lipschitz(eqv.Probe[LipschitzParams]):
 
         return measure(task)
 
+    def findings(self, summary: Mapping[str, eqv.Scalar], params: LipschitzParams) -> list[str]:
+        """Sentences for the top of a report."""
+        from equivengine_plugins.probes.lipschitz.findings import findings
+
+        return findings(summary, params)
+
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Paths of s_1, from the arrays of a result (or of a stored unit) by name."""
         from equivengine_plugins.probes.lipschitz.drawing import draw

@@ -40,6 +40,12 @@ class Lsb(eqv.Probe[LsbParams]):
 
         return measure(task)
 
+    def findings(self, summary: Mapping[str, eqv.Scalar], params: LsbParams) -> list[str]:
+        """Sentences for the top of a report."""
+        from equivengine_plugins.probes.lsb.findings import findings
+
+        return findings(summary)
+
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Histogram of random changes and map of sensitivities, from the arrays of a result (or of a stored unit)."""
         from equivengine_plugins.probes.lsb.drawing import draw

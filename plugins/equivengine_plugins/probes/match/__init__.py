@@ -55,6 +55,12 @@ class Match(eqv.Probe[MatchParams]):
 
         return isolated(match, tasks)
 
+    def findings(self, summary: Mapping[str, eqv.Scalar], params: MatchParams) -> list[str]:
+        """Sentences for the top of a report."""
+        from equivengine_plugins.probes.match.findings import findings
+
+        return findings(summary, params)
+
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Images, course and cost of one pair, from the arrays of a result (or of a stored unit)."""
         from equivengine_plugins.probes.match.drawing import draw

@@ -54,6 +54,12 @@ class NullWalk(eqv.Probe[NullWalkParams]):
 
         return isolated(measure, tasks)
 
+    def findings(self, summary: Mapping[str, eqv.Scalar], params: NullWalkParams) -> list[str]:
+        """Sentences for the top of a report."""
+        from equivengine_plugins.probes.nullwalk.findings import findings
+
+        return findings(summary)
+
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Distance and drift over steps, and a strip of images, from the arrays of a result (or of a stored unit)."""
         from equivengine_plugins.probes.nullwalk.drawing import draw

@@ -67,6 +67,12 @@ class Numerics(eqv.Probe[NumericsParams]):
         radius, frobenius, note = self._radius(task, exact)
         return make_result(task, Measured(curves, noise, radius, frobenius, exact.shape, note))
 
+    def findings(self, summary: Mapping[str, eqv.Scalar], params: NumericsParams) -> list[str]:
+        """Sentences for the top of a report."""
+        from equivengine_plugins.probes.numerics.findings import findings
+
+        return findings(summary)
+
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """U curves and radius curves, from the arrays of a result (or of a stored unit) by name."""
         from equivengine_plugins.probes.numerics.drawing import draw

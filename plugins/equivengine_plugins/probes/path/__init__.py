@@ -50,6 +50,12 @@ class Path(eqv.Probe[PathParams]):
 
         return isolated(measure, tasks)
 
+    def findings(self, summary: Mapping[str, eqv.Scalar], params: PathParams) -> list[str]:
+        """Sentences for the top of a report."""
+        from equivengine_plugins.probes.path.findings import findings
+
+        return findings(summary)
+
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Cosines, angles and images along the paths, from the arrays of a result (or of a stored unit)."""
         from equivengine_plugins.probes.path.drawing import draw

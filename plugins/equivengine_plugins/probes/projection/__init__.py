@@ -39,6 +39,12 @@ class Projection(eqv.Probe[ProjectionParams]):
 
         return make_result(task, measure(task))
 
+    def findings(self, summary: Mapping[str, eqv.Scalar], params: ProjectionParams) -> list[str]:
+        """Sentences for the top of a report."""
+        from equivengine_plugins.probes.projection.findings import findings
+
+        return findings(summary)
+
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Scatter of the first two components with arrows of matched pairs, and scree plot, from stored arrays."""
         from equivengine_plugins.probes.projection.drawing import draw

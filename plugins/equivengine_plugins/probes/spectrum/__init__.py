@@ -61,6 +61,12 @@ class Spectrum(eqv.Probe[SpectrumParams]):
         provenance = {"original": first.provenance(), "target": second.provenance()}
         return eqv.ProbeResult(arrays, summary, checks, status, message, provenance)
 
+    def findings(self, summary: Mapping[str, eqv.Scalar], params: SpectrumParams) -> list[str]:
+        """Sentences for the top of a report."""
+        from equivengine_plugins.probes.spectrum.findings import findings
+
+        return findings(summary)
+
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Spectra with their error bands, and principal angles of pairs, from the arrays of a result by name."""
         from equivengine_plugins.probes.spectrum.drawing import draw

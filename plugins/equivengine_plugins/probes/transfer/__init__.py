@@ -41,6 +41,12 @@ class Transfer(eqv.Probe[TransferParams]):
 
         return make_result(task, measure(task))
 
+    def findings(self, summary: Mapping[str, eqv.Scalar], params: TransferParams) -> list[str]:
+        """Sentences for the top of a report."""
+        from equivengine_plugins.probes.transfer.findings import findings
+
+        return findings(summary)
+
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
         """Matrices of class probabilities for each head, and rates of success, from stored arrays."""
         from equivengine_plugins.probes.transfer.drawing import draw

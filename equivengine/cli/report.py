@@ -1,0 +1,44 @@
+"""``equivengine report``: one HTML page of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from equivengine.cli.text import printable
+
+#: The page in the run directory, or beside a run.h5 whose name it takes.
+PAGE = "report.html"
+
+
+@click.command("report")
+@click.argument("run", type=click.Path())
+@click.option("--out", type=click.Path(), metavar="FILE", help="The page.  [default: report.html in the run directory]")
+@click.option(
+    "--figures", type=click.IntRange(0), default=3, show_default=True, help="Units of each probe that are drawn."
+)
+@click.option(
+    "--pictures", type=click.IntRange(0), default=12, show_default=True, help="Units whose pictures are shown."
+)
+@click.pass_context
+def command(ctx: click.Context, run: str, out: str | None, figures: int, pictures: int) -> int:
+    """Write one self-contained HTML page of a run directory or a run.h5.
+
+    It needs no network and holds no program: mail it, or put it beside a paper. Findings and figures are worded and
+    drawn by the installed probes; without them, the stored numbers are shown plainly.
+    """
+    from equivengine.report.page import write_report
+    from equivengine.runtime.registry import from_environment
+    from equivengine.store import open_run
+
+    with open_run(run) as opened:
+        beside = opened.path / PAGE if opened.path.is_dir() else opened.path.with_suffix(".report.html")
+        path = Path(out).absolute() if out else beside
+        page = write_report(opened, from_environment(ctx.obj["blocked"]), path, figures=figures, pictures=pictures)
+    for remark in page.remarks:
+        click.echo(f"note: {printable(remark)}", err=True)
+    for finding in page.findings:
+        click.echo(printable(f"{finding.where}: {finding.text}"))
+    click.echo(printable(f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
+    return 0

@@ -1,0 +1,97 @@
+"""Figures as PNG files, and plain plots of stored arrays where no plugin draws them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from equivengine.contracts.result import Array
+from equivengine.contracts.wording import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+#: Dots per inch: a figure of 6.4 inches has 832 pixels, which stay sharp on dense screens and in print.
+DPI = 130
+#: A plain plot is made of arrays with at least 2 and at most this many values; others are tables' or users' business.
+MOST_VALUES = 1 << 20
+#: Plain plots of one unit, at most.
+MOST_PLOTS = 12
+#: From this many values on, a curve is drawn without markers.
+DENSE = 64
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that can be shown.
+
+    Attributes:
+        title: What it is called.
+        png: The file.
+        width: Pixels.
+        height: Pixels.
+    """
+
+    title: str
+    png: bytes
+    width: int
+    height: int
+
+
+def drawn(title: str, figure: Figure) -> Drawn:
+    """Draw a figure on white. It need not be closed: figures of reports know no pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(DPI)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    width, height = canvas.get_width_height()
+    return Drawn(title, buffer.getvalue(), width, height)
+
+
+def plain(arrays: Mapping[str, Array]) -> Iterator[tuple[str, Figure]]:
+    """Plots of what a unit stores: curves of one-dimensional arrays, images of two-dimensional ones.
+
+    Args:
+        arrays: By name; what is no number, or too large, is passed over. The first `MOST_PLOTS` are drawn.
+    """
+    made = 0
+    for name, array in arrays.items():
+        if made == MOST_PLOTS:
+            return
+        if array.data.dtype.kind in "fiub" and array.data.ndim in (1, 2) and 2 <= array.data.size <= MOST_VALUES:
+            made += 1
+            yield f"{name}: {array.description}", _plain(name, array)
+
+
+def _plain(name: str, array: Array) -> Figure:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    values = np.asarray(array.data, dtype=np.float64)
+    label = _mathless(name if array.unit in ("", "1") else f"{name}, {array.unit}")
+    if values.ndim == 1:
+        axes.plot(values, color="#2a6f97", linewidth=1.2, marker="." if len(values) <= DENSE else None)
+        axes.set(xlabel=_mathless(f"{array.dims[0]}, n = {len(values):,}"), ylabel=label, yscale=_scale(values))
+        axes.spines[["top", "right"]].set_visible(False)
+    else:
+        shown = axes.imshow(values, aspect="auto", interpolation="nearest", cmap="cividis")
+        figure.colorbar(shown, label=label)
+        axes.set(xlabel=_mathless(array.dims[1]), ylabel=_mathless(array.dims[0]))
+    return figure
+
+
+def _scale(values: np.ndarray) -> str:
+    """Logarithmic where positive values span two decades or more."""
+    return "log" if values.min() > 0 and values.max() >= 100 * values.min() else "linear"
+
+
+def _mathless(text: str) -> str:
+    """Names are texts, not formulas: matplotlib would parse what stands between dollar signs."""
+    return printable(text).replace("$", r"\$")

@@ -1,0 +1,97 @@
+"""What the installed probes have to say of stored results: findings and figures. Their errors stay with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from equivengine.contracts.probe import Params, Probe
+from equivengine.errors import EngineError
+from equivengine.report.drawing import Drawn, drawn, plain
+from equivengine.report.summary import Section
+from equivengine.runtime.contract import one_line
+from equivengine.runtime.registry import Registry
+from equivengine.store.run import UnitRecord
+
+T = TypeVar("T")
+
+#: Scalars that are named where no probe words findings.
+NAMED = 3
+
+
+@dataclass
+class Presenter:
+    """Asks the probe that measured, if it is installed in that version; says what is stored otherwise.
+
+    Attributes:
+        registry: The loaded plugins.
+        remarks: What a reader should know of this: probes that are absent, have changed, or failed to draw. Each once.
+    """
+
+    registry: Registry
+    remarks: dict[str, None] = field(default_factory=dict)
+
+    def probe_of(self, section: Section, version: str) -> Probe[Any] | None:
+        """The probe of a section, or None if it is not there in the version that measured."""
+        name = section.probe
+        try:
+            cls, _ = self.registry.probe(name)
+        except EngineError:
+            self._remark(f"the probe {name!r} is not installed: its arrays are plotted plainly")
+            return None
+        if cls.version != version:
+            self._remark(
+                f"version {version} of the probe {name!r} measured, version {cls.version} is installed: its arrays are "
+                "plotted plainly"
+            )
+            return None
+        return self._contained(cls, name, "could not be made")
+
+    def findings(self, probe: Probe[Any] | None, section: Section) -> list[str]:
+        """Sentences for the top of a page; the first scalars where the probe has none."""
+        words: Sequence[str] | None = None
+        if probe is not None:
+
+            def ask() -> list[str]:
+                params: Params = probe.Params.model_validate(section.params)
+                return [str(sentence) for sentence in probe.findings(section.scalars(), params)]
+
+            words = self._contained(ask, section.probe, "could not word its findings")
+        return list(words) if words else _named(section)
+
+    def overview(self, probe: Probe[Any] | None, records: Sequence[UnitRecord]) -> list[Drawn]:
+        """Figures over the units of one probe."""
+        if probe is None:
+            return []
+        given = [(record.unit, record.arrays) for record in records]
+        return self._drawn(lambda: probe.overview(given).items(), probe.name, "could not draw its overview")
+
+    def figures(self, probe: Probe[Any] | None, record: UnitRecord) -> list[Drawn]:
+        """Figures of one unit; plain plots of its arrays where the probe draws none."""
+        found: list[Drawn] = []
+        if probe is not None:
+            name = f"could not draw {' -> '.join(sample.id for sample in record.unit.samples[:2])}"
+            found = self._drawn(lambda: probe.figures(record.arrays).items(), probe.name, name)
+        return found or self._drawn(lambda: plain(record.arrays), record.unit.probe, "could not be plotted plainly")
+
+    def _drawn(self, make: Callable[[], Iterable[tuple[str, Any]]], probe: str, problem: str) -> list[Drawn]:
+        return self._contained(lambda: [drawn(str(title), figure) for title, figure in make()], probe, problem) or []
+
+    def _contained(self, call: Callable[[], T], probe: str, problem: str) -> T | None:
+        try:
+            return call()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything, SystemExit included
+            self._remark(f"the probe {probe!r} {problem}: {one_line(error)}")
+            return None
+
+    def _remark(self, text: str) -> None:
+        self.remarks[text] = None
+
+
+def _named(section: Section) -> list[str]:
+    rows = [scalar for scalar in section.scalars().values() if scalar.value == scalar.value][:NAMED]
+    of = f"; median over {section.units} {section.noun}s" if section.over_units else ""
+    return [f"{scalar.description}: {scalar}{of}." for scalar in rows]
