@@ -28,10 +28,10 @@ otherwise.
 @click.option("--targets", metavar="URI", help="Drawn from at random, for pairs and references.  [default: the images]")
 @click.option(
     "--pairing",
-    type=click.Choice(["any", "other-class"]),
+    type=click.Choice(["any", "other-class", "one-target"]),
     default="any",
     show_default=True,
-    help="Targets: any image, or one of another label than the original's.",
+    help="Targets: any image, one of another label than the original's, or one image for all.",
 )
 @click.option("--limit", type=int, metavar="N", help="Take the first N images.  [default: all]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of the probe; repeatable.")

@@ -48,7 +48,9 @@ _MEASURED = ("models", "images", "targets", "pairing", "limit", "seed", "precisi
 @click.option("--model", "models", multiple=True, metavar="URI", help="An encoder; repeatable.")
 @click.option("--images", multiple=True, metavar="URI", help="A set of inputs; repeatable.")
 @click.option("--targets", metavar="URI", help="Drawn from at random, for pairs and references.")
-@click.option("--pairing", type=click.Choice(["any", "other-class"]), help="Which targets pairs may take.")
+@click.option(
+    "--pairing", type=click.Choice(["any", "other-class", "one-target"]), help="Which targets pairs may take."
+)
 @click.option("--limit", type=int, metavar="N", help="Take the first N images of each set.")
 @click.option("--seed", type=int, metavar="N", help="Seed of everything random.")
 @click.option("--precision", type=click.Choice(["fp32", "fp64"]), help="Arithmetic.")

@@ -44,8 +44,9 @@ class RunConfig(BaseModel):
     models: tuple[str, ...] = Field(default=("digits",), min_length=1, description="Model URIs.")
     images: tuple[str, ...] = Field(default=("digits",), min_length=1, description="Image URIs.")
     targets: str | None = Field(default=None, description="Image URI of targets and references; the images when unset.")
-    pairing: Literal["any", "other-class"] = Field(
-        default="any", description="Which targets pairs may take: any, or those of another class than the original."
+    pairing: Literal["any", "other-class", "one-target"] = Field(
+        default="any",
+        description="Which targets pairs take: any, those of another class than the original, or one for all originals.",
     )
     limit: int | None = Field(default=None, ge=1, description="Images taken from each set, in order; all when unset.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of everything random.")

@@ -140,7 +140,12 @@ class Draws:
         )
 
     def _target_order(self, original: SampleRef, targets: Dataset) -> Iterator[int]:
-        """Each original has a stream of its own, so that its target does not depend on the other originals."""
+        """Each original has a stream of its own, so that its target does not depend on the other originals.
+
+        With one target for all there is one stream: the target itself, if it is among the originals, takes the second.
+        """
+        if self._config.pairing == "one-target":
+            return _order(f"target/{self._config.seed}", len(targets))
         return _order(f"pair/{self._config.seed}/{original.digest}", len(targets))
 
     # -- looking ------------------------------------------------------------------------------------------------------

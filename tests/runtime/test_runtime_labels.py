@@ -226,6 +226,23 @@ def test_targets_of_another_class_but_the_same_content(make_plan, classes, tmp_p
         make_plan("difference", images=[uri], pairing="other-class")
 
 
+# -- one target for all -----------------------------------------------------------------------------------------------
+
+
+def test_one_target_is_drawn_for_all_originals(make_plan):
+    def ends(**options):
+        return [(original.index, target.index) for original, target in pairs(make_plan("difference", **options))]
+
+    found = ends(images=["digits"], limit=360, pairing="one-target")
+    (own, count), (_, rest) = Counter(target for _, target in found).most_common()
+    assert (count, rest) == (359, 1)
+    assert [original for original, target in found if target != own] == [own]  # which cannot be its own target
+    assert ends(images=["digits"], limit=5, pairing="one-target") == found[:5]
+    assert {ends(images=["digits"], limit=1, pairing="one-target", seed=seed)[0][1] for seed in range(8)} > {own}
+    elsewhere = ends(images=["digits"], limit=9, targets="noise:50", pairing="one-target")
+    assert len({end for _, end in elsewhere}) == 1
+
+
 def test_pairing_without_pairs_is_refused(make_plan):
     with pytest.raises(UsageError, match="no probe of this run takes pairs") as caught:
         make_plan("measure", images=["digits"], limit=2, pairing="other-class")
