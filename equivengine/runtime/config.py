@@ -46,7 +46,7 @@ class RunConfig(BaseModel):
     targets: str | None = Field(default=None, description="Image URI of targets and references; the images when unset.")
     pairing: Literal["any", "other-class", "one-target"] = Field(
         default="any",
-        description="Which targets pairs take: any, those of another class than the original, or one for all originals.",
+        description="Which targets pairs take: any, those of another class than the original, or one for all.",
     )
     limit: int | None = Field(default=None, ge=1, description="Images taken from each set, in order; all when unset.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of everything random.")
