@@ -82,7 +82,7 @@ class Scalar:
                 raise PluginError(f"interval of {self.description!r} is reversed", got=(low, high))
 
     def __str__(self) -> str:
-        """As a sentence takes it: ``"0.1641 embedding / pixel (0.1505 .. 0.5868)"``, an interval without width left out."""
+        """``"0.1641 embedding / pixel (0.1505 .. 0.5868)"``; an interval of no width is left out."""
         text = number(self.value) if self.unit in ("", "1") else f"{number(self.value)} {self.unit}"
         if self.interval is None or self.interval == (self.value, self.value):
             return text

@@ -68,6 +68,11 @@ class SectionView:
     pictured: Sequence[UnitView]
     pictures_of: int
 
+    @property
+    def flips(self) -> bool:
+        """Whether a unit has pictures that can be laid over one another."""
+        return any(len(unit.pictures) > 1 for unit in self.pictured)
+
 
 @dataclass(frozen=True)
 class Chapter:
@@ -108,6 +113,11 @@ class Page:
     provenance: Sequence[tuple[str, Sequence[str]]]
     config: str
     version: str
+
+    @property
+    def sections(self) -> int:
+        """How many sets of parameters, probes and models there are to tell apart."""
+        return sum(len(chapter.sections) for chapter in self.chapters)
 
 
 def write_report(run: Run, registry: Registry, path: Path, *, figures: int = FIGURES, pictures: int = PICTURES) -> Page:
@@ -155,7 +165,8 @@ def page_of(run: Run, registry: Registry, *, figures: int = FIGURES, pictures: i
             findings += [Sentence(text, where, anchor) for text in sentences]
     config = run.plan.get("config", {})
     config = config if isinstance(config, dict) else {}
-    title = str(config.get("title") or ", ".join(dict.fromkeys(chapter.probe for chapter in chapters)) or "A run")
+    probes, models = (list(dict.fromkeys(names)) for names in zip(*by_chapter, strict=True)) if by_chapter else ([], [])
+    title = str(config.get("title") or f"{', '.join(probes) or 'nothing'} on {', '.join(models) or 'nothing'}")
     return Page(
         title=title,
         description=str(config.get("description") or ""),
@@ -205,14 +216,20 @@ def _chapter(
 
 def _unit(record: UnitRecord, *, figures: Sequence[Drawn] = (), pictures: bool = False) -> UnitView:
     return UnitView(
-        name=" → ".join(sample.id for sample in record.unit.samples[:3])
-        + (f" and {len(record.unit.samples) - 3} more" if len(record.unit.samples) > 3 else ""),
+        name=_samples([sample.id for sample in record.unit.samples]),
         unit_id=record.unit_id,
         status=record.status,
         message=record.message,
         figures=[_figure(drawn, record.unit.probe) for drawn in figures],
         pictures=list(_pictures(record)) if pictures else (),
     )
+
+
+def _samples(ids: Sequence[str]) -> str:
+    """A pair with an arrow, a set by its first samples."""
+    if len(ids) <= 2:
+        return " → ".join(ids)
+    return f"{', '.join(ids[:3])}" + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
 
 
 def _pictures(record: UnitRecord) -> Iterator[Image]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,10 @@ from equivengine.contracts.wording import between, number, printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
+
+#: An interval within a sentence, as `Scalar.__str__` writes it.
+_INTERVAL = re.compile(r"\([^()\s]+ \.\. [^()\s]+\)")
 
 
 def render(template: str, **context: Any) -> str:
@@ -33,10 +38,18 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"number": number, "between": between}
+    environment.filters |= {"number": number, "between": between, "softened": softened}
     return environment
 
 
 def _shown(value: Any) -> Any:
     """Control characters and marks that reverse the direction of text are written out."""
     return printable(value) if type(value) is str else value
+
+
+def softened(sentence: str) -> Markup:
+    """A sentence with its intervals set apart, so that it reads without them."""
+    from markupsafe import Markup, escape
+
+    safe = str(escape(printable(sentence)))
+    return Markup(_INTERVAL.sub(lambda found: f'<span class="interval">{found[0]}</span>', safe))
