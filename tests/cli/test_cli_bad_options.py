@@ -107,7 +107,7 @@ def test_the_environment_names_the_plugins_to_load(cli, monkeypatch):
         ('[[probes]]\nname = "measure"\nset = { scale = 0 }', ["'scale' is not usable", "greater than 0"]),
         (
             'pairing = "same"\n[[probes]]\nname = "measure"',
-            ["'pairing' is not usable", "'other-class' or 'one-target'"],
+            ["'pairing' is not usable", "'any', 'other-class' or 'one-target'"],
         ),
         ('limit = 0\n[[probes]]\nname = "measure"', ["'limit' is not usable"]),
         ('models = []\n[[probes]]\nname = "measure"', ["'models' is not usable", "at least 1 item"]),
