@@ -39,6 +39,6 @@ def command(ctx: click.Context, run: str, out: str | None, figures: int, picture
     for remark in page.remarks:
         click.echo(f"note: {printable(remark)}", err=True)
     for finding in page.findings:
-        click.echo(printable(f"{finding.where}: {finding.text}"))
+        click.echo(printable(f"{finding.where}: {' '.join(finding.sentences)}"))
     click.echo(printable(f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
     return 0

@@ -87,12 +87,18 @@ class Chapter:
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """A finding or a warning, with the chapter that it is of."""
+class Remark:
+    """Sentences about one section: findings, or what a reader must know first.
 
-    text: str
+    Attributes:
+        where: Probe and model.
+        anchor: The chapter.
+        sentences: Plain text.
+    """
+
     where: str
     anchor: str
+    sentences: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,8 @@ class Page:
     units: int
     missing: int
     failures: Sequence[tuple[str, str, Sequence[str]]]
-    warnings: Sequence[Sentence]
-    findings: Sequence[Sentence]
+    warnings: Sequence[Remark]
+    findings: Sequence[Remark]
     remarks: Sequence[str]
     chapters: Sequence[Chapter]
     provenance: Sequence[tuple[str, Sequence[str]]]
@@ -149,8 +155,8 @@ def page_of(run: Run, registry: Registry, *, figures: int = FIGURES, pictures: i
     if not groups and not run.failures:
         raise UsageError(f"{run.path} has no results to report", hint=f"finish it: equivengine resume {run.path}")
     presenter = Presenter(registry)
-    warnings: list[Sentence] = []
-    findings: list[Sentence] = []
+    warnings: list[Remark] = []
+    findings: list[Remark] = []
     chapters = []
     by_chapter: dict[tuple[str, str], list[tuple[Section, list[UnitRecord]]]] = {}
     for group in groups:
@@ -161,8 +167,9 @@ def page_of(run: Run, registry: Registry, *, figures: int = FIGURES, pictures: i
         chapters.append(chapter)
         for (section, _), sentences in zip(members, said, strict=True):
             where = f"{section.name} · {model}"
-            warnings += [Sentence(text, where, anchor) for text in (*section.warnings, *_failed_checks(section))]
-            findings += [Sentence(text, where, anchor) for text in sentences]
+            findings.append(Remark(where, anchor, sentences))
+            cautions = [*section.warnings, *_failed_checks(section)]
+            warnings += [Remark(where, anchor, cautions)] if cautions else []
     config = run.plan.get("config", {})
     config = config if isinstance(config, dict) else {}
     probes, models = (list(dict.fromkeys(names)) for names in zip(*by_chapter, strict=True)) if by_chapter else ([], [])
