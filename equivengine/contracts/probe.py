@@ -184,10 +184,10 @@ class Probe(Generic[P]):
         """Figures over many units for a report, by title: distributions, courses on common axes.
 
         Called at report time, before `figures` is called for single units, with the published units of this probe on
-        one model: those of all parameters together, so that settings can be drawn side by side (`equivengine.settings`
-        words what sets them apart). There may be thousands, and arrays are read from disk on each access: read what is
-        drawn, from at most some dozens of units for each setting, and say in the figure how many of how many they are.
-        The default draws none.
+        one model: those of all parameters together, so that settings can be drawn side by side. In a comparison, it is
+        called with those of several models. `equivengine.settings` words what sets units apart. There may be thousands,
+        and arrays are read from disk on each access: read what is drawn, from at most some dozens of units for each
+        setting, and say in the figure how many of how many they are. The default draws none.
 
         Args:
             results: Unit and its arrays by name, in the order of the plan.

@@ -125,14 +125,15 @@ Batch = tuple[Unit, ...]
 
 
 def settings(units: Sequence[Unit]) -> list[str]:
-    """What sets the parameters of each unit apart from those of the others: ``"rate=0.01, steps=100"``.
+    """What sets each unit apart from the others but for samples and seed: ``"rate=0.01, steps=100"``.
 
     Args:
         units: Of one probe.
 
     Returns:
-        One text for each unit, equal for equal parameters; empty throughout where there is nothing to tell apart.
-        Values are as ``--set`` takes them; a parameter that is unset (null) is named only where nothing else would be.
+        One text for each unit: its model and precision where several occur, then parameters. Empty throughout where
+        there is nothing to tell apart. Values are as ``--set`` takes them; a parameter that is unset (null) is named
+        only where nothing else would be.
     """
     params = {text: json.loads(text) for text in dict.fromkeys(unit.params for unit in units)}
     names = dict.fromkeys(name for values in params.values() for name in values)
@@ -140,8 +141,9 @@ def settings(units: Sequence[Unit]) -> list[str]:
     words = {}
     for text, values in params.items():
         chosen = [name for name in apart if values.get(name) is not None] or apart
-        words[text] = ", ".join(f"{name}={_as_set(values.get(name))}" for name in chosen)
-    return [words[unit.params] for unit in units]
+        words[text] = [f"{name}={_as_set(values.get(name))}" for name in chosen]
+    several = [name for name in ("model", "precision") if len({getattr(unit, name) for unit in units}) > 1]
+    return [", ".join([*(getattr(unit, name) for name in several), *words[unit.params]]) for unit in units]
 
 
 def _as_set(value: object) -> str:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import equivengine
 from equivengine.errors import UsageError
 from equivengine.report import templates
 from equivengine.report.drawing import Drawn
+from equivengine.report.images import Image, of_figure, of_picture
 from equivengine.report.presentation import Presenter
 from equivengine.report.repeat import as_toml
-from equivengine.report.summary import Row, Section, grouped
+from equivengine.report.summary import Section, grouped
 from equivengine.runtime.registry import Registry
 from equivengine.store import atomic
 from equivengine.store.run import Failure, Run, UnitRecord
@@ -25,25 +23,6 @@ from equivengine.store.run import Failure, Run, UnitRecord
 FIGURES, PICTURES = 3, 12
 #: Pictures of one unit that are shown.
 PICTURES_EACH = 12
-
-
-@dataclass(frozen=True)
-class Image:
-    """A figure or a picture within the page.
-
-    Attributes:
-        title: What is written beside it.
-        description: What it shows, for those who cannot see it.
-        uri: The PNG file.
-        width: Pixels.
-        height: Pixels.
-    """
-
-    title: str
-    description: str
-    uri: str
-    width: int
-    height: int
 
 
 @dataclass(frozen=True)
@@ -63,7 +42,6 @@ class SectionView:
     """One set of parameters of a probe on a model: numbers, then units."""
 
     section: Section
-    groups: Sequence[tuple[str, Sequence[Row]]]
     drawn: Sequence[UnitView]
     pictured: Sequence[UnitView]
     pictures_of: int
@@ -203,7 +181,7 @@ def _chapter(
     first, records = members[0]
     probe = presenter.probe_of(first, records[0].unit.probe_version)
     every = [record for _, records in members for record in records]
-    overview = [_figure(drawn, first.probe) for drawn in presenter.overview(probe, every)]
+    overview = [of_figure(drawn, first.probe) for drawn in presenter.overview(probe, every)]
     said, sections = [], []
     for section, records in members:
         said.append(presenter.findings(probe, section))
@@ -211,7 +189,6 @@ def _chapter(
         sections.append(
             SectionView(
                 section=section,
-                groups=[(group, list(rows)) for group, rows in groupby(section.rows, key=lambda row: row.group)],
                 drawn=[_unit(r, figures=presenter.figures(probe, r)) for r in records[:figures]],
                 pictured=[_unit(r, pictures=True) for r in pictured[:pictures]],
                 pictures_of=len(pictured),
@@ -222,13 +199,14 @@ def _chapter(
 
 
 def _unit(record: UnitRecord, *, figures: Sequence[Drawn] = (), pictures: bool = False) -> UnitView:
+    shown = list(record.pictures)[:PICTURES_EACH] if pictures else ()
     return UnitView(
         name=_samples([sample.id for sample in record.unit.samples]),
         unit_id=record.unit_id,
         status=record.status,
         message=record.message,
-        figures=[_figure(drawn, record.unit.probe) for drawn in figures],
-        pictures=list(_pictures(record)) if pictures else (),
+        figures=[of_figure(drawn, record.unit.probe) for drawn in figures],
+        pictures=[of_picture(name, record.pictures[name]) for name in shown],
     )
 
 
@@ -239,21 +217,6 @@ def _samples(ids: Sequence[str]) -> str:
     return f"{', '.join(ids[:3])}" + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
 
 
-def _pictures(record: UnitRecord) -> Iterator[Image]:
-    for name in list(record.pictures)[:PICTURES_EACH]:
-        picture = record.pictures[name]
-        height, width = picture.levels.shape[:2]
-        yield Image(name.replace("_", " "), picture.description, _uri(picture.png()), width, height)
-
-
-def _figure(drawn: Drawn, probe: str) -> Image:
-    return Image(drawn.title, f"{probe}: {drawn.title}", _uri(drawn.png), drawn.width, drawn.height)
-
-
-def _uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
 def _failed_checks(section: Section) -> list[str]:
     return [
         f"check failed in {check.total - check.passed} of {check.total}: {check.description}"
@@ -262,7 +225,7 @@ def _failed_checks(section: Section) -> list[str]:
     ]
 
 
-def _failures(failures: Sequence[Failure] | Any) -> list[tuple[str, str, list[str]]]:
+def _failures(failures: Iterable[Failure]) -> list[tuple[str, str, list[str]]]:
     """Failures by reason: where, why, whose."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for failure in failures:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import groupby
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -105,6 +106,22 @@ class Section:
         return {
             row.name: Scalar(row.value, row.unit, row.description, row.interval, row.n, row.group) for row in self.rows
         }
+
+
+class Grouped(Protocol):
+    """What stands under a heading."""
+
+    @property
+    def group(self) -> str:
+        """The heading."""
+
+
+G = TypeVar("G", bound=Grouped)
+
+
+def by_group(rows: Iterable[G]) -> list[tuple[str, list[G]]]:
+    """Rows under their headings, in order."""
+    return [(group, list(under)) for group, under in groupby(rows, key=lambda row: row.group)]
 
 
 @dataclass(frozen=True)

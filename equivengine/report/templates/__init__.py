@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from equivengine.contracts.wording import between, number, printable
+from equivengine.report.summary import by_group
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -38,7 +39,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"number": number, "between": between, "softened": softened}
+    environment.filters |= {"number": number, "between": between, "softened": softened, "by_group": by_group}
     return environment
 
 
