@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from equivengine.cli.progress import Bar, JsonLines, Lines, make_progress
 from equivengine.cli.text import command_line, printable
-from equivengine.contracts.wording import number
 from equivengine.contracts.unit import SampleRef, Unit, UnitOutcome
+from equivengine.contracts.wording import number
 
 UNIT = Unit("measure", "1", "{}", "toy", "w", (SampleRef("folder:x", 0, "[red]a.png[/nothing]", "d"),), 0, "fp32")
 
