@@ -8,8 +8,8 @@ one of neighbours). Where the secant exceeds the tangent, a peak lies between no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
 from equivengine_plugins.probes.ldlc.along import Along, measure_along, random_directions
@@ -20,6 +20,7 @@ from equivengine_plugins.probes.ldlc.result import make_result
 
 if TYPE_CHECKING:
     import torch
+    from matplotlib.figure import Figure
 
 EQUIVENGINE_API = (1, 0)
 
@@ -103,6 +104,18 @@ class Ldlc(eqv.Probe[LdlcParams]):
         from equivengine_plugins.probes.ldlc.findings import findings
 
         return findings(summary, params)
+
+    def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:
+        """Distributions of the constants, and those along singular vectors, from the arrays of a result by name."""
+        from equivengine_plugins.probes.ldlc.drawing import draw
+
+        return draw(result)
+
+    def overview(self, results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> Mapping[str, Figure]:
+        """Distributions over all images, from stored arrays."""
+        from equivengine_plugins.probes.ldlc.drawing import draw_overview
+
+        return draw_overview(results)
 
 
 @eqv.hookimpl

@@ -67,6 +67,12 @@ class Match(eqv.Probe[MatchParams]):
 
         return draw(result)
 
+    def overview(self, results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> Mapping[str, Figure]:
+        """Courses of all pairs and settings, distances before and after, images, from stored arrays."""
+        from equivengine_plugins.probes.match.overview import draw_overview
+
+        return draw_overview(results)
+
 
 @eqv.hookimpl
 def equivengine_register_probes() -> list[type[eqv.Probe[MatchParams]]]:

@@ -24,11 +24,11 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
 
     figures = {}
     if _data(arrays, "original").ndim == 3 and _data(arrays, "original").shape[0] in (1, 3):
-        row = Figure(figsize=(9.6, 2.9), layout="constrained")
+        row = Figure(figsize=(8.0, 2.7), layout="constrained")
         _images(row, arrays)
         figures["Original, target and matched"] = row
     if "trace_distance" in arrays:
-        course = Figure(figsize=(9.6, 3.2), layout="constrained")
+        course = Figure(figsize=(8.0, 3.0), layout="constrained")
         _course(course, arrays)
         figures["Course of the matching"] = course
         cost = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -55,14 +55,21 @@ def _images(figure: Figure, arrays: Mapping[str, Any]) -> None:
     shown["difference"] = GAIN * np.abs(shown["matched"] - shown["original"])
     titles["difference"] = f"|matched - original| x {GAIN}"
     for axes, (name, image) in zip(figure.subplots(1, len(shown)), shown.items(), strict=True):
-        clipped = np.clip(image, 0, 1)
-        if len(clipped) == 1:
-            axes.imshow(clipped[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        else:
-            axes.imshow(clipped.transpose(1, 2, 0), interpolation="nearest")
+        show(axes, image)
         axes.set_title(titles[name], fontsize=9)
         axes.set(xlabel="column, pixel", ylabel="row, pixel" if name == "original" else "")
         axes.tick_params(labelsize=7)
+
+
+def show(axes: Axes, image: np.ndarray) -> None:
+    """An image [1 or 3, H, W]; black is 0, white 1 and more."""
+    import numpy as np
+
+    clipped = np.clip(image, 0, 1)
+    if len(clipped) == 1:
+        axes.imshow(clipped[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    else:
+        axes.imshow(clipped.transpose(1, 2, 0), interpolation="nearest")
 
 
 def _class_of(arrays: Mapping[str, Any], name: str) -> str:

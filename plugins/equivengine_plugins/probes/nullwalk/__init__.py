@@ -66,6 +66,12 @@ class NullWalk(eqv.Probe[NullWalkParams]):
 
         return draw(result)
 
+    def overview(self, results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> Mapping[str, Figure]:
+        """Distance and drift of all walks, from stored arrays."""
+        from equivengine_plugins.probes.nullwalk.drawing import draw_overview
+
+        return draw_overview(results)
+
 
 @eqv.hookimpl
 def equivengine_register_probes() -> list[type[eqv.Probe[NullWalkParams]]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import equivengine as eqv
+from equivengine_plugins.probes.groups import Group, bundle, groups, left_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,17 +28,72 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
 
     figures = {}
     if len(_data(arrays, "distance")) > 1:
-        course = Figure(figsize=(9.6, 3.6), layout="constrained")
+        course = Figure(figsize=(8.0, 3.6), layout="constrained")
         left, right = course.subplots(1, 2)
         _distance(left, arrays)
         _drift(right, arrays)
         figures["Distance and drift along the walk"] = course
     points = _data(arrays, "points")
     if points.ndim == 4 and points.shape[1] in (1, 3):
-        strip = Figure(figsize=(9.6, 2.2), layout="constrained")
+        strip = Figure(figsize=(8.0, 2.1), layout="constrained")
         _strip(strip, arrays)
         figures["Inputs of one embedding"] = strip
     return figures
+
+
+def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict[str, Figure]:
+    """Distance and drift of all walks; nothing for a single one, which `draw` shows."""
+    from matplotlib.figure import Figure
+
+    if len(results) < 2:
+        return {}
+    figures = {}
+    for group in groups(results):
+        figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _distances(left, group)
+        _drifts(right, group)
+        figure.suptitle(", ".join(filter(None, (group.label("walk"), left_out(results)))), fontsize=9)
+        figures[", ".join(filter(None, ("Distance and drift of all walks", group.setting)))] = figure
+    return figures
+
+
+def _distances(axes: Axes, group: Group) -> None:
+    """How far each walk is from its start, over the median distance of reference images."""
+    import numpy as np
+
+    def over(arrays: Mapping[str, Any], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.arange(len(values), dtype=float), values / float(_data(arrays, "reference_l2")[0])
+
+    along = [over(arrays, np.append(0, np.cumsum(_data(arrays, "length")))) for _, arrays in group.units]
+    straight = [over(arrays, _data(arrays, "distance")) for _, arrays in group.units]
+    bundle(axes, along, SECOND, "along the walk", hold=True)
+    bundle(axes, straight, MAIN, "straight, $|z - x|$", hold=True)
+    axes.axhline(1, color=GREY, linewidth=0.9, linestyle="--")
+    axes.set(xlabel="step", ylabel="L2 from the start, over the median\nbetween reference images (dashed)")
+    _finish(axes)
+
+
+def _drifts(axes: Axes, group: Group) -> None:
+    """Drift of each walk and of its shuffled control, over the yardstick."""
+    import numpy as np
+
+    for name, label, colour in (("drift_shuffled", "coordinates shuffled", SECOND), ("drift", "the walk", MAIN)):
+        courses = []
+        for _, arrays in group.units:
+            values = _data(arrays, name)[1:] / _data(arrays, "reference_quantiles")[50]
+            if len(values):
+                courses.append((np.arange(1, len(values) + 1, dtype=float), np.maximum(values, np.finfo(float).tiny)))
+        bundle(axes, courses, colour, label, hold=True)
+    arrays = group.units[0][1]
+    quantiles = _data(arrays, "reference_quantiles")
+    axes.axhspan(quantiles[5] / quantiles[50], quantiles[95] / quantiles[50], color=GREY, alpha=0.25, linewidth=0)
+    tolerance = float(_data(arrays, "goal")[0]) / quantiles[50]
+    axes.axhline(tolerance, color=MAIN, linewidth=0.9, linestyle="--", label="tolerance")
+    axes.set(
+        yscale="log", xlabel="step", ylabel="$|f(z) - f(x)|$ over the yardstick\n(band: 5 to 95% of reference pairs)"
+    )
+    _finish(axes)
 
 
 def _data(arrays: Mapping[str, Any], name: str) -> np.ndarray:
@@ -86,7 +144,7 @@ def _finish(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
 

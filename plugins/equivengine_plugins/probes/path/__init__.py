@@ -62,6 +62,12 @@ class Path(eqv.Probe[PathParams]):
 
         return draw(result)
 
+    def overview(self, results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> Mapping[str, Figure]:
+        """Cosines along the lines and paths of all pairs, from stored arrays."""
+        from equivengine_plugins.probes.path.drawing import draw_overview
+
+        return draw_overview(results)
+
 
 @eqv.hookimpl
 def equivengine_register_probes() -> list[type[eqv.Probe[PathParams]]]:

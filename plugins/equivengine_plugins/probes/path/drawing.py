@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import equivengine as eqv
+from equivengine_plugins.probes.groups import Group, bundle, groups, left_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,13 +33,13 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     """
     from matplotlib.figure import Figure
 
-    lines = Figure(figsize=(9.6, 3.4), layout="constrained")
+    lines = Figure(figsize=(8.0, 3.2), layout="constrained")
     for axes, end in zip(lines.subplots(1, 2), ENDS, strict=True):
         _line(axes, arrays, end)
-    classes = Figure(figsize=(9.6, 3.4), layout="constrained")
+    classes = Figure(figsize=(8.0, 3.2), layout="constrained")
     for axes, name in zip(classes.subplots(1, 2), ("first", "last"), strict=True):
         _within(axes, arrays, name)
-    courses = Figure(figsize=(9.6, 3.4), layout="constrained")
+    courses = Figure(figsize=(8.0, 3.2), layout="constrained")
     left, right = courses.subplots(1, 2)
     _left(left, arrays)
     _drift(right, arrays)
@@ -50,10 +53,58 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     }
     nodes = _data(arrays, "line_nodes")
     if nodes.ndim == 4 and nodes.shape[1] in (1, 3):
-        images = Figure(figsize=(9.6, 5.0), layout="constrained")
+        images = Figure(figsize=(8.0, 4.4), layout="constrained")
         _images(images, arrays)
         figures["Inputs along the paths"] = images
     return figures
+
+
+def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict[str, Figure]:
+    """Cosines of all pairs; nothing for a single one, which `draw` shows."""
+    from matplotlib.figure import Figure
+
+    if len(results) < 2:
+        return {}
+    figures = {}
+    for group in groups(results):
+        lines = Figure(figsize=(8.0, 3.4), layout="constrained")
+        for axes, end in zip(lines.subplots(1, 2, sharey=True), ENDS, strict=True):
+            _lines(axes, group, end)
+        classes = Figure(figsize=(8.0, 3.4), layout="constrained")
+        for axes, name in zip(classes.subplots(1, 2, sharey=True), ("first", "last"), strict=True):
+            _classes(axes, group, name)
+        title = ", ".join(filter(None, (group.label("pair"), left_out(results))))
+        for figure in (lines, classes):
+            figure.suptitle(title, fontsize=9)
+        figures[", ".join(filter(None, ("Straight lines of all pairs", group.setting)))] = lines
+        figures[", ".join(filter(None, ("Paths within classes of all pairs", group.setting)))] = classes
+    return figures
+
+
+def _lines(axes: Axes, group: Group, end: str) -> None:
+    """Cosine with one end along the line to the match, as in Fig. 6 of the paper."""
+    import numpy as np
+
+    courses = [(_data(arrays, "line_t"), _data(arrays, f"line_cosine_{end}")) for _, arrays in group.units]
+    scores = [1 - _data(arrays, "line_deviation").max() for _, arrays in group.units]
+    bundle(axes, courses, MAIN, f"all pairs, linearity {np.median(scores):.2f}")
+    starts = np.median([(y[0], y[-1]) for _, y in courses], axis=0)
+    axes.plot([0, 1], starts, color=GREY, linestyle="--", linewidth=1.2, label="a straight line between its ends")
+    axes.set(xlabel="share of the line from the original", ylabel=f"cosine of $f(z)$ and {ENDS[end]}")
+    axes.yaxis.set_tick_params(labelleft=True)
+    _finish(axes)
+
+
+def _classes(axes: Axes, group: Group, name: str) -> None:
+    """Cosines along paths within a class, as in Fig. 7 of the paper."""
+    own, other = ("original", "target") if name == "first" else ("target", "original")
+    for end, colour in ((own, MAIN), (other, SECOND)):
+        courses = [(_data(arrays, f"{name}_t"), _data(arrays, f"{name}_cosine_{end}")) for _, arrays in group.units]
+        bundle(axes, courses, colour, f"with {ENDS[end]}")
+    axes.set(xlabel=f"share of the path to the {other}", ylabel="cosine of $f(z)$")
+    axes.set_title(f"class of the {own}", fontsize=9)
+    axes.yaxis.set_tick_params(labelleft=True)
+    _finish(axes)
 
 
 def _data(arrays: Mapping[str, Any], name: str) -> np.ndarray:
@@ -148,7 +199,7 @@ def _angles(axes: Axes, arrays: Mapping[str, Any]) -> None:
 
 
 def _finish(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -170,6 +221,6 @@ def _images(figure: Figure, arrays: Mapping[str, Any]) -> None:
                 axes.imshow(unit[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             else:
                 axes.imshow(unit.transpose(1, 2, 0), interpolation="nearest")
-            axes.set_title(f"{t[k]:.2f}", fontsize=7)
+            axes.set_title(f"{t[k]:.2f}", fontsize=8)
             axes.set(xticks=[], yticks=[])
-        row[0].set_ylabel(title.replace(" of the ", "\nof the ").replace(" to ", "\nto "), fontsize=7)
+        row[0].set_ylabel(title.replace(" of the ", "\nof the ").replace(" to ", "\nto "), fontsize=8)

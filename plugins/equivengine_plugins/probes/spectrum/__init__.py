@@ -7,7 +7,7 @@ given. With ``compare`` the spectra and normal spaces of two inputs are held aga
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import equivengine as eqv
@@ -72,6 +72,12 @@ class Spectrum(eqv.Probe[SpectrumParams]):
         from equivengine_plugins.probes.spectrum.drawing import draw
 
         return draw(result)
+
+    def overview(self, results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> Mapping[str, Figure]:
+        """Spectra of all images on one axis, from stored arrays."""
+        from equivengine_plugins.probes.spectrum.drawing import draw_overview
+
+        return draw_overview(results)
 
 
 def _status(measured: Mapping[str, Measured], faults: list[str]) -> tuple[Literal["ok", "not_converged"], str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import equivengine as eqv
+from equivengine_plugins.probes.groups import Group, bundle, groups, left_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +38,65 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
         _angles(between.subplots(), arrays)
         figures["Principal angles"] = between
     return figures
+
+
+def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict[str, Figure]:
+    """Spectra of all images; nothing for a single unit, which `draw` shows."""
+    from matplotlib.figure import Figure
+
+    if len(results) < 2:
+        return {}
+    figures = {}
+    for group in groups(results):
+        pair = "target_singular_values" in group.units[0][1]
+        figure = Figure(figsize=(8.0, 3.6) if pair else (6.4, 4.0), layout="constrained")
+        panels = figure.subplots(1, 1 + pair, squeeze=False)[0]
+        _spectra(panels[0], group)
+        if pair:
+            _ratios(panels[1], group)
+        figure.suptitle(", ".join(filter(None, (group.setting, left_out(results)))), fontsize=9)
+        figures[", ".join(filter(None, ("Spectra of all images", group.setting)))] = figure
+    return figures
+
+
+def _spectra(axes: Axes, group: Group) -> None:
+    """A line for each image, those of targets in their own colour."""
+    import numpy as np
+
+    pair = "target_singular_values" in group.units[0][1]
+    lowest = 0.0
+    for prefix, name, colour in (("", "original" if pair else "image", ORIGINAL), ("target_", "target", TARGET))[
+        : 1 + pair
+    ]:
+        courses = []
+        for _, arrays in group.units:
+            s = _data(arrays, f"{prefix}singular_values")
+            # On a log axis zero is nowhere: values end a decade below the resolution.
+            lowest = max(lowest, float(_data(arrays, f"{prefix}resolution")[0]) / 10)
+            courses.append((np.arange(1, len(s) + 1), s))
+        courses = [(index, np.maximum(s, lowest)) for index, s in courses]
+        bundle(axes, courses, colour, group.counted(name))
+    if any(line.get_ydata()[-1] < 1000 * lowest for line in axes.get_lines()):
+        axes.axhline(10 * lowest, color=CHANCE, linewidth=0.9, linestyle="--", label="resolution: roundoff below")
+    axes.set(yscale="log", xlabel="index i", ylabel="$s_i$, embedding / pixel")
+    _finish(axes)
+
+
+def _ratios(axes: Axes, group: Group) -> None:
+    """The spectrum of each target over that of its original, where both are above roundoff."""
+    import numpy as np
+
+    courses = []
+    for _, arrays in group.units:
+        original, target = _data(arrays, "singular_values"), _data(arrays, "target_singular_values")
+        count = min(len(original), len(target))
+        floor = 10 * max(float(_data(arrays, f"{prefix}resolution")[0]) for prefix in ("", "target_"))
+        kept = np.minimum(original[:count], target[:count]) > floor
+        courses.append((np.arange(1, count + 1)[kept], target[:count][kept] / original[:count][kept]))
+    bundle(axes, [course for course in courses if len(course[0])], TARGET, group.counted("pair"))
+    axes.axhline(1, color=CHANCE, linewidth=0.9, linestyle="--")
+    axes.set(yscale="log", xlabel="index i", ylabel="$s_i$ of the target over $s_i$ of the original")
+    _finish(axes)
 
 
 def _data(arrays: Mapping[str, Any], name: str) -> np.ndarray:

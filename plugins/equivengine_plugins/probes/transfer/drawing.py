@@ -34,7 +34,7 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     figures = {}
     for head, title in zip(heads, titles, strict=True):
         rows = min(len(_data(arrays, f"probabilities_{head}")), MOST_PAIRS)
-        figure = Figure(figsize=(8.4, 2.2 + 0.24 * rows), layout="constrained")
+        figure = Figure(figsize=(8.0, 2.0 + 0.24 * rows), layout="constrained")
         _matrices(figure, arrays, head)
         figures[f"Classes before and after matching: {title}"] = figure
     rates = Figure(figsize=(max(6.4, 1.3 * len(heads) + 1.5), 4.2), layout="constrained")
@@ -78,7 +78,7 @@ def _matrices(figure: Figure, arrays: Mapping[str, Any], head: str) -> None:
         short = [_short(str(name), 16) for name in classes[columns]]
         turned = max(map(len, short)) > 2
         axes.set_xticks(range(len(columns)), short, rotation=60 if turned else 0, ha="right" if turned else "center")
-        axes.set_yticks(range(len(values)), names[: len(values)], fontsize=7)
+        axes.set_yticks(range(len(values)), names[: len(values)], fontsize=8)
         axes.set(xlabel="class", title=f"{variant}, n = {len(values)}")
     panels[0].set_ylabel("pair, original → target")
     figure.colorbar(shown, ax=panels, shrink=0.85, label="class probability; rings: the target's class")
