@@ -165,8 +165,7 @@ def _print_next(out: Console, run: Run, sections: list[Section], report: RunRepo
             commands.append(f'equivengine probe --plugin ldlc --model "{model}" --images samples --limit 1')
         elif probes == {"ldlc"}:
             commands.append(_same_images(run, "spectrum", sections[0].model))
-        program = f"import equivengine as eqv; print(eqv.open_run({str(directory)!r}).probes)"
-        commands.append(f'python -c "{program}"' if '"' not in program else command_line("python", "-c", program))
+        commands.append(command_line("equivengine", "report", directory))
     out.print(literal("next:", "bold"))
     for command in commands:
         out.print(literal(f"  {command}"), soft_wrap=True)
