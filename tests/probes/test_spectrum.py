@@ -283,6 +283,7 @@ def test_products_that_are_not_finite_are_an_error():
         {"tol": 0.1, "threshold": 0.01},
         {"angles": 3},
         {"angles": 3, "rank": 2, "compare": True},
+        {"matched": "gd"},
         {"rank": 0},
         {"tol": 1.0},
     ],
@@ -429,6 +430,62 @@ def test_images_of_the_same_digit_have_nearer_normal_spaces_than_random_subspace
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------
+
+
+class Bent(nn.Module):
+    """f(x) = tanh(P x) of images: its Jacobian is diag(1 - f^2) P."""
+
+    def __init__(self, n=4, m=24):
+        super().__init__()
+        self.P = nn.Parameter(torch.randn(n, m, generator=torch.Generator().manual_seed(3)) / 4)
+
+    def forward(self, x):
+        return torch.tanh(x.flatten(1) @ self.P.T)
+
+
+def matched_task(solver, **params):
+    module, generator = Bent(), torch.Generator().manual_seed(5)
+    original, target, *references = torch.rand(8, 1, 4, 6, generator=generator)
+    loaded = eqv.LoadedModel(module, preprocessing=lambda raw: raw, input_shape=(1, 4, 6))
+    return module, ProbeTask(
+        eqv.Encoder(loaded, "map"),
+        [original, target],
+        SpectrumParams(compare=True, matched=solver, **params),
+        0,
+        references=torch.stack(references),
+        reference_digests=[f"r{k}" for k in range(len(references))],
+    )
+
+
+@pytest.mark.parametrize(("solver", "tolerance"), [("gd", 1e-3), ("lm", 1e-5), ("minimal-l2", 1e-5)])
+def test_an_original_is_compared_with_what_it_is_matched_to(solver, tolerance):
+    module, given = matched_task(solver, tolerance=tolerance)
+    found = Spectrum().run(given)
+    assert found.status == "ok"
+    assert found.summary["match_relative"].value <= tolerance
+    assert found.summary["match_mean"].value > 0
+    # Whatever the solver found, its embedding is the target's, and this Jacobian is a function of the embedding.
+    f = module(given.samples[1][None])[0]
+    for name, value in (("matched_", f), ("", module(given.samples[0][None])[0])):
+        truth = torch.linalg.svdvals((1 - value.square())[:, None] * module.P).detach().numpy()
+        assert found.arrays[f"{name}singular_values"].data == pytest.approx(truth, rel=10 * tolerance)
+    assert set(found.provenance) == {"original", "matched"}
+    assert "matched_in_original" in found.arrays
+    assert not [name for name in (*found.arrays, *found.summary) if "target" in name]
+    assert set(Spectrum().figures(found.arrays)) == {"Singular values", "Principal angles"}
+
+
+def test_a_match_that_was_not_reached_is_said(monkeypatch):
+    monkeypatch.setattr("equivengine_plugins.probes.spectrum.matched._STEPS", 1)
+    _, given = matched_task("gd", tolerance=1e-5)
+    found = Spectrum().run(given)
+    assert found.status == "not_converged"
+    assert "the original was matched to" in found.message
+
+
+def test_references_are_asked_for_where_a_match_needs_them():
+    assert Spectrum.references_of(SpectrumParams(compare=True)) == 0
+    assert Spectrum.references_of(SpectrumParams(compare=True, matched="lm", references=12)) == 12
 
 
 @pytest.mark.parametrize("settings", [{}, {"rank": 4}, {"compare": True, "rank": 4}])

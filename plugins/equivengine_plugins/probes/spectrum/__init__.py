@@ -1,7 +1,8 @@
 """The singular values of the Jacobian at an input: how many directions an encoder sees, and how unequally.
 
 The whole spectrum by default, from the Jacobian itself; its leading part with error bars where ``rank`` or ``tol`` is
-given. With ``compare`` the spectra and normal spaces of two inputs are held against each other.
+given. With ``compare`` the spectra and normal spaces of two inputs are held against each other: of an original and its
+target, or of an original and what it becomes when it is matched to the target (``matched``).
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ class Spectrum(eqv.Probe[SpectrumParams]):
         """Pairs with ``compare``."""
         return "pair" if params.compare else "one"
 
+    @classmethod
+    def references_of(cls, params: SpectrumParams) -> int:
+        """``references`` with ``matched``, whose tolerance is relative to their distances."""
+        return 0 if params.matched is None else params.references
+
     def run(self, task: eqv.ProbeTask[SpectrumParams]) -> eqv.ProbeResult:
         """Measure one input, or an original against a target."""
         params = task.params
@@ -49,16 +55,22 @@ class Spectrum(eqv.Probe[SpectrumParams]):
             summary = summary_of(first, params)
             return eqv.ProbeResult(arrays, summary, checks, status, message, first.provenance())
 
-        second = measure(task, task.jacobian(task.samples[1]), vectors=True, stream="target-")
-        found = compare(task, first, second)
-        arrays |= arrays_of(second, params, "target_") | found.arrays
+        x, other, summary, faults = task.samples[1], "target", {}, []
+        if params.matched is not None:
+            from equivengine_plugins.probes.spectrum.matched import match
+
+            matched = match(task)
+            x, other, summary, faults = matched.x, "matched", matched.summary, matched.faults
+        second = measure(task, task.jacobian(x), vectors=True, stream=f"{other}-")
+        found = compare(task, first, second, other)
+        arrays |= arrays_of(second, params, f"{other}_") | found.arrays
         for name, check in second.checks.items():
-            checks[f"target_{name}"] = dataclasses.replace(check, description=f"target: {check.description}")
+            checks[f"{other}_{name}"] = dataclasses.replace(check, description=f"{other}: {check.description}")
         checks |= found.checks
-        summary = found.summary | summary_of(first, params, whose="original: ")
-        summary |= summary_of(second, params, "target_", "target: ")
-        status, message = _status({"original: ": first, "target: ": second}, found.faults)
-        provenance = {"original": first.provenance(), "target": second.provenance()}
+        summary = summary | found.summary | summary_of(first, params, whose="original: ")
+        summary |= summary_of(second, params, f"{other}_", f"{other}: ")
+        status, message = _status({"original: ": first, f"{other}: ": second}, [*faults, *found.faults])
+        provenance = {"original": first.provenance(), other: second.provenance()}
         return eqv.ProbeResult(arrays, summary, checks, status, message, provenance)
 
     def findings(self, summary: Mapping[str, eqv.Scalar], params: SpectrumParams) -> list[str]:

@@ -40,15 +40,23 @@ class Comparison:
     faults: list[str] = field(default_factory=list)
 
 
-def compare(task: eqv.ProbeTask[SpectrumParams], original: Measured, target: Measured) -> Comparison:
+def compare(
+    task: eqv.ProbeTask[SpectrumParams], original: Measured, target: Measured, name: str = "target"
+) -> Comparison:
     """Hold the leading k right singular vectors of two Jacobians against each other.
+
+    Args:
+        task: The task.
+        original: Of the original.
+        target: Of the other input.
+        name: What that one is called.
 
     Raises:
         UsageError: More angles are asked for than there are vectors.
     """
     import numpy as np
 
-    both = {"original": original, "target": target}
+    both = {"original": original, name: target}
     spans = {whose: spans_of(measured) for whose, measured in both.items()}
     k = _how_many(task.params, both, spans)
     spaces = {}
@@ -56,22 +64,22 @@ def compare(task: eqv.ProbeTask[SpectrumParams], original: Measured, target: Mea
         assert measured.found.Vh is not None
         spaces[whose] = eqv.linalg.Subspace(measured.found.Vh[:k])
     m = original.shape[1]
-    angles = spaces["original"].principal_angles(spaces["target"]).cpu().numpy()
+    angles = spaces["original"].principal_angles(spaces[name]).cpu().numpy()
     distance = float(np.sqrt(np.sum(angles**2)))
     off = sum(math.asin(min(1.0, float(each.sine[k - 1]))) for each in spans.values())
     chance = random_angles(k, m, _DRAWS, task.stream("random subspaces"))
     distances = np.sqrt(np.sum(chance**2, axis=1))
     seen = {
-        "original": _share(original, spaces["target"], k),
-        "target": _share(target, spaces["original"], k),
+        "original": _share(original, spaces[name], k),
+        name: _share(target, spaces["original"], k),
     }
 
-    def angle(name: str, value: float, description: str) -> eqv.Scalar:
+    def angle(which: str, value: float, description: str) -> eqv.Scalar:
         ends = max(0.0, value - off), min(math.pi / 2, value + off)
-        return eqv.Scalar(value, "rad", f"{name} {description}", ends, group=_SPACES)
+        return eqv.Scalar(value, "rad", f"{which} {description}", ends, group=_SPACES)
 
     identified = all(bool(each.identified[k - 1]) for each in spans.values())
-    summary = _ratios(original, target)
+    summary = _ratios(original, target, name)
     summary |= {
         "compared": eqv.Scalar(k, "1", "leading vectors of each, k", group=_SPACES),
         "identified": eqv.Scalar(identified, "1", "both spans identified (1) or not (0)", group=_SPACES),
@@ -99,7 +107,7 @@ def compare(task: eqv.ProbeTask[SpectrumParams], original: Measured, target: Mea
             float(np.mean(np.cos(angles) ** 2)), "1", "overlap, mean of squared cosines", group=_SPACES
         ),
     }
-    for whose, other in (("original", "target"), ("target", "original")):
+    for whose, other in (("original", name), (name, "original")):
         weights = both[whose].values[:k] ** 2
         summary[f"{whose}_in_{other}"] = eqv.Scalar(
             float(np.sum(weights * seen[whose]) / np.sum(weights)),
@@ -114,7 +122,8 @@ def compare(task: eqv.ProbeTask[SpectrumParams], original: Measured, target: Mea
         )
     gap = abs(float(np.sum(np.cos(angles) ** 2) - np.sum(seen["original"]))) / k
     checks = {"shares": eqv.Check.at_most(gap, 1e-5, "squared cosines add up to the shares of the vectors, over k")}
-    return Comparison(_arrays(angles, chance, seen, original, target), summary, checks, _faults(task, k, both, spans))
+    arrays = _arrays(angles, chance, seen, original, target, name)
+    return Comparison(arrays, summary, checks, _faults(task, k, both, spans))
 
 
 def _how_many(params: SpectrumParams, both: dict[str, Measured], spans: dict[str, Spans]) -> int:
@@ -149,8 +158,8 @@ def _share(measured: Measured, space: eqv.linalg.Subspace, k: int) -> np.ndarray
     return (inside / torch.linalg.vector_norm(vectors, dim=1)).square().cpu().numpy()
 
 
-def _ratios(original: Measured, target: Measured) -> dict[str, eqv.Scalar]:
-    group = "target / original"
+def _ratios(original: Measured, target: Measured, name: str) -> dict[str, eqv.Scalar]:
+    group = f"{name} / original"
     ends = None
     if float(original.found.lower[0]) > 0:
         (low, high), (low_t, high_t) = (
@@ -174,7 +183,12 @@ def _ratios(original: Measured, target: Measured) -> dict[str, eqv.Scalar]:
 
 
 def _arrays(
-    angles: np.ndarray, chance: np.ndarray, seen: dict[str, np.ndarray], original: Measured, target: Measured
+    angles: np.ndarray,
+    chance: np.ndarray,
+    seen: dict[str, np.ndarray],
+    original: Measured,
+    target: Measured,
+    name: str,
 ) -> dict[str, eqv.Array]:
     common = min(original.found.rank, target.found.rank)
     return {
@@ -182,18 +196,18 @@ def _arrays(
             target.values[:common] / original.values[:common],
             ("common",),
             "1",
-            "singular values of the target over the original's, above the resolution of both",
+            f"singular values of the {name} over the original's, above the resolution of both",
         ),
         "principal_angles": eqv.Array(angles, ("angle",), "rad", "principal angles between the spans, ascending"),
         "random_angles": eqv.Array(
             chance.mean(axis=0), ("angle",), "rad", "mean principal angles of independent random subspaces"
         ),
-        "original_in_target": eqv.Array(
-            seen["original"], ("leading",), "1", "share of each of the original's right vectors in the target's span"
-        ),
-        "target_in_original": eqv.Array(
-            seen["target"], ("leading",), "1", "share of each of the target's right vectors in the original's span"
-        ),
+        **{
+            f"{whose}_in_{other}": eqv.Array(
+                seen[whose], ("leading",), "1", f"share of each of the {whose}'s right vectors in the {other}'s span"
+            )
+            for whose, other in (("original", name), (name, "original"))
+        },
     }
 
 

@@ -24,18 +24,19 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     """
     from matplotlib.figure import Figure
 
-    pair = "target_singular_values" in arrays
+    other = _other(arrays)
+    pair = other is not None
     spectrum = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = spectrum.subplots()
     _values(axes, arrays, "", ORIGINAL, "original" if pair else "singular values")
-    if pair:
-        _values(axes, arrays, "target_", TARGET, "target")
+    if other is not None:
+        _values(axes, arrays, f"{other}_", TARGET, other)
     axes.set(yscale="log", xlabel="index i", ylabel="$s_i$, embedding / pixel")
     _finish(axes)
     figures = {"Singular values": spectrum}
-    if pair:
+    if other is not None:
         between = Figure(figsize=(6.4, 4.0), layout="constrained")
-        _angles(between.subplots(), arrays)
+        _angles(between.subplots(), arrays, other)
         figures["Principal angles"] = between
     return figures
 
@@ -48,7 +49,7 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         return {}
     figures = {}
     for group in groups(results):
-        pair = "target_singular_values" in group.units[0][1]
+        pair = _other(group.units[0][1]) is not None
         figure = Figure(figsize=(8.0, 3.6) if pair else (6.4, 4.0), layout="constrained")
         panels = figure.subplots(1, 1 + pair, squeeze=False)[0]
         _spectra(panels[0], group)
@@ -63,11 +64,12 @@ def _spectra(axes: Axes, group: Group) -> None:
     """A line for each image, those of targets in their own colour."""
     import numpy as np
 
-    pair = "target_singular_values" in group.units[0][1]
+    other = _other(group.units[0][1])
+    lines = [("", "image" if other is None else "original", ORIGINAL)]
+    if other is not None:
+        lines.append((f"{other}_", other, TARGET))
     lowest = 0.0
-    for prefix, name, colour in (("", "original" if pair else "image", ORIGINAL), ("target_", "target", TARGET))[
-        : 1 + pair
-    ]:
+    for prefix, name, colour in lines:
         courses = []
         for _, arrays in group.units:
             s = _data(arrays, f"{prefix}singular_values")
@@ -75,7 +77,7 @@ def _spectra(axes: Axes, group: Group) -> None:
             lowest = max(lowest, float(_data(arrays, f"{prefix}resolution")[0]) / 10)
             courses.append((np.arange(1, len(s) + 1), s))
         courses = [(index, np.maximum(s, lowest)) for index, s in courses]
-        bundle(axes, courses, colour, group.counted(name))
+        bundle(axes, courses, colour, group.counted(name) if other is None else f"{name}, {group.counted('pair')}")
     if any(line.get_ydata()[-1] < 1000 * lowest for line in axes.get_lines()):
         axes.axhline(10 * lowest, color=CHANCE, linewidth=0.9, linestyle="--", label="resolution: roundoff below")
     axes.set(yscale="log", xlabel="index i", ylabel="$s_i$, embedding / pixel")
@@ -83,20 +85,26 @@ def _spectra(axes: Axes, group: Group) -> None:
 
 
 def _ratios(axes: Axes, group: Group) -> None:
-    """The spectrum of each target over that of its original, where both are above roundoff."""
+    """The spectrum of each target, or match, over that of its original, where both are above roundoff."""
     import numpy as np
 
+    other = _other(group.units[0][1])
     courses = []
     for _, arrays in group.units:
-        original, target = _data(arrays, "singular_values"), _data(arrays, "target_singular_values")
+        original, target = _data(arrays, "singular_values"), _data(arrays, f"{other}_singular_values")
         count = min(len(original), len(target))
-        floor = 10 * max(float(_data(arrays, f"{prefix}resolution")[0]) for prefix in ("", "target_"))
+        floor = 10 * max(float(_data(arrays, f"{prefix}resolution")[0]) for prefix in ("", f"{other}_"))
         kept = np.minimum(original[:count], target[:count]) > floor
         courses.append((np.arange(1, count + 1)[kept], target[:count][kept] / original[:count][kept]))
     bundle(axes, [course for course in courses if len(course[0])], TARGET, group.counted("pair"))
     axes.axhline(1, color=CHANCE, linewidth=0.9, linestyle="--")
-    axes.set(yscale="log", xlabel="index i", ylabel="$s_i$ of the target over $s_i$ of the original")
+    axes.set(yscale="log", xlabel="index i", ylabel=f"$s_i$ of the {other} over $s_i$ of the original")
     _finish(axes)
+
+
+def _other(arrays: Mapping[str, Any]) -> str | None:
+    """What the original was compared with; None if it was not."""
+    return next((name for name in ("target", "matched") if f"{name}_singular_values" in arrays), None)
 
 
 def _data(arrays: Mapping[str, Any], name: str) -> np.ndarray:
@@ -122,13 +130,13 @@ def _values(axes: Axes, arrays: Mapping[str, Any], prefix: str, colour: str, lab
         axes.axhline(resolution, color=colour, linewidth=0.8, linestyle="--", label=f"resolution, {label}")
 
 
-def _angles(axes: Axes, arrays: Mapping[str, Any]) -> None:
+def _angles(axes: Axes, arrays: Mapping[str, Any], other: str) -> None:
     import numpy as np
 
     angles = _data(arrays, "principal_angles")
     index = np.arange(1, len(angles) + 1)
     axes.plot(
-        index, np.degrees(angles), color=ORIGINAL, linewidth=1.3, marker=".", markersize=3, label="original, target"
+        index, np.degrees(angles), color=ORIGINAL, linewidth=1.3, marker=".", markersize=3, label=f"original, {other}"
     )
     axes.plot(
         index,

@@ -28,6 +28,20 @@ class SpectrumParams(eqv.Params):
         None, gt=0, lt=1, description="Singular values below this fraction of s_1 count as zero; unset: the resolution."
     )
     compare: bool = Field(False, description="Take pairs (original, target), and compare spectra and normal spaces.")
+    matched: Literal["gd", "lm", "minimal-l2"] | None = Field(
+        None,
+        description="With compare: match the original to the target first, by this solver of the match probe, and "
+        "compare it with what was found in place of the target.",
+    )
+    tolerance: float = Field(
+        3e-2,
+        gt=0,
+        lt=1,
+        description="With matched: distance to match to, over the median distance of reference pairs.",
+    )
+    references: int = Field(
+        64, ge=2, le=2000, description="With matched: images whose distances are the yardstick; count."
+    )
     angles: int | None = Field(
         None,
         ge=1,
@@ -51,8 +65,9 @@ class SpectrumParams(eqv.Params):
             raise ValueError("method=auto or randomized with mixed=true: the exact way grows no Krylov space")
         if self.rank is None and self.tol is not None and self.threshold is not None and self.threshold < self.tol:
             raise ValueError("a threshold of at least tol: smaller values are not looked for")
-        if self.angles is not None and not self.compare:
-            raise ValueError("compare=true with angles")
+        for name in ("angles", "matched"):
+            if getattr(self, name) is not None and not self.compare:
+                raise ValueError(f"compare=true with {name}")
         if self.angles is not None and self.rank is not None and self.angles > self.rank:
             raise ValueError("no more angles than rank")
         return self
