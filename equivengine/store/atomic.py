@@ -11,7 +11,6 @@ import errno
 import hashlib
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,9 @@ from equivengine.errors import StoreError
 
 TMP_PREFIX = "tmp."
 STALE_SECONDS = 24 * 3600.0
+
+#: How often a file is written again that was removed before it had its name.
+_ATTEMPTS = 3
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -64,6 +66,13 @@ def storage_errors(directory: Path) -> Iterator[None]:
                 f"there is no room to write in {directory}",
                 got=reason,
                 hint="free some space (or raise the quota), then resume the run; everything published so far is kept",
+            ) from error
+        if error.errno == errno.ENOENT:
+            raise StoreError(
+                f"cannot write in {directory}: it is gone",
+                expected="the directory that was there before",
+                got=reason,
+                hint="put it back (is its disk still mounted?) and resume the run, or choose another --out",
             ) from error
         raise StoreError(
             f"cannot write in {directory}",
@@ -116,19 +125,25 @@ def publish(target: Path, write: Callable[[Path], None], *, overwrite: bool) -> 
     Raises:
         StoreError: If the disk is full or the directory cannot be written; nothing is left behind.
     """
-    temporary = temporary_beside(target)
     with storage_errors(target.parent):
-        try:
-            write(temporary)
-            _sync_file(temporary)
-            if overwrite:
-                os.replace(temporary, target)
-            elif not _link(temporary, target):
-                return False
-            sync_directory(target.parent)
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        for attempt in range(_ATTEMPTS):
+            temporary = temporary_beside(target)
+            try:
+                write(temporary)
+                _sync_file(temporary)
+                if overwrite:
+                    os.replace(temporary, target)
+                elif not _link(temporary, target):
+                    return False
+            except FileNotFoundError:  # a sweeper with another clock took it for a dead writer's
+                if attempt == _ATTEMPTS - 1 or not target.parent.is_dir():
+                    raise
+            else:
+                break
+            finally:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+        sync_directory(target.parent)
     return True
 
 
@@ -172,29 +187,45 @@ def publish_text(target: Path, text: str, *, overwrite: bool) -> bool:
 def sweep(directory: Path) -> list[Path]:
     """Remove what dead writers left in ``directory``: files of a process of this host that is gone, or a day old.
 
+    Ages are told by the clock of the file system that gave both times, not by that of this machine, which may have been
+    set meanwhile; and a process of this host that lives keeps its files whatever their age.
+
     Returns:
         What was removed.
     """
     removed = []
     with contextlib.suppress(OSError):
-        for path in sorted(directory.iterdir()):
-            if is_temporary(path) and _is_dead(path):
+        found = [path for path in sorted(directory.iterdir()) if is_temporary(path)]
+        now = _file_system_time(directory) if found else 0.0
+        for path in found:
+            if _is_dead(path, now):
                 with contextlib.suppress(OSError):
                     path.unlink()
                     removed.append(path)
     return removed
 
 
-def _is_dead(path: Path) -> bool:
+def _file_system_time(directory: Path) -> float:
+    """The time that a file gets that is made now."""
+    fresh = temporary_beside(directory / "clock")
     try:
-        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+        fresh.touch(exist_ok=False)
+        return fresh.stat().st_mtime
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _is_dead(path: Path, now: float) -> bool:
+    parts = path.name.split(".")
+    if len(parts) == 4 and parts[1] == HOST and parts[2].isdecimal():
+        try:
+            os.kill(int(parts[2]), 0)
+        except ProcessLookupError:
             return True
-        _, host, pid, _ = path.name.split(".")
-        if host != HOST:
+        except (OSError, OverflowError):
             return False
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, OverflowError):
         return False
-    return False
+    try:
+        return now - path.stat().st_mtime > STALE_SECONDS
+    except OSError:
+        return False

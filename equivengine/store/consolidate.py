@@ -14,8 +14,13 @@ from equivengine.contracts.unit import Unit
 from equivengine.store import elements, guard, layout, schema, shard
 
 
-def write_run_file(path: Path, root: Path) -> None:
+def write_run_file(path: Path, root: Path) -> dict[str, str]:
     """Write ``run.h5`` of the run directory ``root`` to ``path``, and read it back.
+
+    Every shard is held against its digest: what is damaged does not get a new one.
+
+    Returns:
+        Digests of the shards that it was made from, by unit id.
 
     Raises:
         OSError: If it cannot be written.
@@ -31,7 +36,7 @@ def write_run_file(path: Path, root: Path) -> None:
         tables = elements.new_group(file, "summary", "summaries")
         units = elements.new_group(file, "units", "units")
         for unit_id in layout.in_plan_order(stored.plan, shards):
-            with guard.open_untrusted(root / shards[unit_id], schema.SHARD_FORMAT) as source:
+            with guard.open_untrusted(root / shards[unit_id], schema.SHARD_FORMAT, check=True) as source:
                 group = guard.group(guard.group(source, "units"), unit_id)
                 shard.copy_unit(group, units)
                 rows.append(_Row(unit_id, group))
@@ -39,12 +44,13 @@ def write_run_file(path: Path, root: Path) -> None:
             _write_table(elements.new_group(tables, probe, "summary-table"), [r for r in rows if r.unit.probe == probe])
         kept = elements.new_group(file, "failures", "failures")
         for unit_id in layout.in_plan_order(stored.plan, failures):
-            elements.write_text(kept, unit_id, schema.to_json(failures[unit_id].to_json(), "a failure"), "json")
-        _write_manifest(elements.new_group(file, "manifest", "manifest"), root, shards)
+            elements.write_text(kept, unit_id, schema.sealed_json(failures[unit_id].to_json(), "a failure"), "json")
+        digests = _write_manifest(elements.new_group(file, "manifest", "manifest"), root, shards)
     with guard.open_untrusted(path, schema.RUN_FORMAT, check=True) as file:
-        found = guard.names(guard.group(file, "units"))
+        found = guard.names(guard.group(file, "units"), schema.MAX_UNITS)
         if found != [row.unit_id for row in rows]:
             raise guard.Refused(f"{len(found)} units", f"{len(rows)} units")
+    return digests
 
 
 class _Row:
@@ -65,7 +71,7 @@ def _write_table(table: h5py.Group, rows: list[_Row]) -> None:
     columns: dict[str, Any] = {
         "unit_id": np.array([row.unit_id for row in rows]),
         "model": np.array([row.unit.model for row in rows]),
-        "sample": np.array([_sample_text(row.unit) for row in rows]),
+        "sample": np.array([sample_text(row.unit) for row in rows]),
         "status": np.array([row.status for row in rows]),
     }
     first: dict[str, Scalar] = {}
@@ -79,14 +85,14 @@ def _write_table(table: h5py.Group, rows: list[_Row]) -> None:
             elements.set_text(table[name], key, getattr(scalar, key))
 
 
-def _sample_text(unit: Unit) -> str:
+def sample_text(unit: Unit) -> str:
     """The ids of a unit's samples; of a set only the first (the unit itself holds all)."""
     ids = [sample.id for sample in unit.samples]
     return " | ".join(ids) if len(ids) <= 3 else f"{' | '.join(ids[:3])} | ... ({len(ids)})"
 
 
-def _write_manifest(manifest: h5py.Group, root: Path, shards: Mapping[str, str]) -> None:
-    """Digest and size of the shard that each unit was read from."""
+def _write_manifest(manifest: h5py.Group, root: Path, shards: Mapping[str, str]) -> dict[str, str]:
+    """Digest and size of the shard that each unit was read from; returns the digests."""
     files = {relative: (guard.sha256_of(root / relative), (root / relative).stat().st_size) for relative in
              dict.fromkeys(shards.values())}  # fmt: skip
     columns = {
@@ -96,6 +102,7 @@ def _write_manifest(manifest: h5py.Group, root: Path, shards: Mapping[str, str])
         "size": np.array([files[relative][1] for relative in shards.values()], dtype=np.int64),
     }
     _write_columns(manifest, columns, "entry")
+    return dict(zip(shards, columns["sha256"].tolist(), strict=True))
 
 
 def _write_columns(group: h5py.Group, columns: Mapping[str, np.ndarray], dim: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
 from equivengine.errors import StoreError
-from equivengine.store import atomic, consolidate, layout, png, schema, shard
+from equivengine.store import aside, atomic, consolidate, guard, layout, png, scan, schema, shard
 from equivengine.store.layout import Failure
+from equivengine.store.verify import identity_of
 
 
 class RunDirectory:
@@ -42,7 +43,7 @@ class RunDirectory:
             PluginError: If the plan is not JSON.
         """
         root = Path(path).absolute()
-        text = schema.to_json(layout.StoredPlan(dict(plan), plan_digest).to_json(), "the plan")
+        text = schema.sealed_json(layout.StoredPlan(dict(plan), plan_digest).to_json(), "the plan")
         schema.plan_units(plan)
         atomic.make_directory(root)
         if not _holds_plan(root):
@@ -104,7 +105,7 @@ class RunDirectory:
         target = self.path / schema.shard_path(unit.unit_id)
         published = False
         if not self.is_published(unit.unit_id):
-            atomic.make_directory(target.parent)
+            self._make_folder(target.parent)
             published = atomic.publish(
                 target, lambda path: shard.write_shard(path, unit, result, provenance), overwrite=False
             )
@@ -144,7 +145,7 @@ class RunDirectory:
         if self.is_published(unit.unit_id):
             return
         failure = Failure(unit, message, error_type, provenance or {})
-        text = schema.to_json(failure.to_json(), "a failure")
+        text = schema.sealed_json(failure.to_json(), "a failure")
         atomic.publish_text(self._failure_path(unit.unit_id), text, overwrite=True)
 
     def failures(self) -> dict[str, Failure]:
@@ -158,6 +159,9 @@ class RunDirectory:
     def consolidate(self) -> Path:
         """Gather plan, shards and failures in ``run.h5``, replacing the one that is there; then make missing PNG files.
 
+        What others publish meanwhile is in it too: whoever replaces the file last has looked again afterwards. A former
+        ``run.h5`` that holds a result which no shard holds any more is kept, in ``damaged/``.
+
         Returns:
             The path of ``run.h5``.
 
@@ -166,9 +170,55 @@ class RunDirectory:
                 cannot be written; ``run.h5`` is the new one then.
         """
         target = self.path / schema.RUN_FILE
-        atomic.publish(target, lambda path: consolidate.write_run_file(path, self.path), overwrite=True)
-        png.write_all(self.path)
+        while True:
+            before = self._state()
+            try:
+                atomic.publish(target, self._write_run_file, overwrite=True)
+            except StoreError:
+                if self._state() == before:
+                    raise
+                continue  # a file was moved while it was read
+            if self._state() == before:
+                break
+        self.write_pictures()
         return target
+
+    def write_pictures(self) -> list[Path]:
+        """Write the PNG files that are missing, or older than their shards, from ``run.h5``.
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            StoreError: If one cannot be written, or ``run.h5`` is damaged or absent.
+        """
+        return png.write_all(self.path)
+
+    def _state(self) -> dict[Path, object]:
+        """What ``run.h5`` is made from, told apart by inode: files are never changed."""
+        files = (self.path / schema.PLAN_FILE, *layout.shard_files(self.path), *layout.failure_files(self.path))
+        return {path: identity_of(path) for path in files}
+
+    def _write_run_file(self, path: Path) -> None:
+        digests = consolidate.write_run_file(path, self.path)
+        former = self.path / schema.RUN_FILE
+        kept: dict[str, scan.ManifestEntry] = {}
+        with contextlib.suppress(StoreError), guard.open_untrusted(former, schema.RUN_FORMAT, check=False) as file:
+            kept = scan.read_manifest(file)
+        published = self.published() if kept.keys() - digests.keys() else digests.keys()
+        if kept.keys() - published or any(
+            digests.get(key, entry.sha256) != entry.sha256 for key, entry in kept.items()
+        ):
+            aside.move(self.path, former, schema.DAMAGED)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder for shards; a run directory that has vanished is not made again, without its plan."""
+        with atomic.storage_errors(self.path):
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                return
+            atomic.sync_directory(folder.parent)
 
     def _failure_path(self, unit_id: str) -> Path:
         return self.path / schema.FAILURES / f"{unit_id}.json"

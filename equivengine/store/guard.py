@@ -48,7 +48,7 @@ def damage(path: Path) -> Iterator[None]:
     Raises:
         StoreError: Naming the file and the next step.
     """
-    hint = _next_step(path)
+    hint = next_step(path)
     try:
         yield
     except StoreError as error:
@@ -77,25 +77,29 @@ def damage(path: Path) -> Iterator[None]:
 def _damaged(path: Path, error: Exception) -> StoreError:
     got = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     expected = "a file that equivengine wrote"
-    return StoreError(f"{path} is damaged", expected=expected, got=got, hint=_next_step(path))
+    return StoreError(f"{path} is damaged", expected=expected, got=got, hint=next_step(path))
 
 
-def _next_step(path: Path) -> str:
+def next_step(path: Path) -> str:
+    """What to do about a file of ours that cannot be trusted."""
     if path.name == schema.PLAN_FILE:
         return f"choose another --out; {schema.RUN_FILE}, if it is there, holds a copy of the plan"
     if schema.is_unit_id(path.stem) or path.name.startswith(schema.PACK_PREFIX):
-        return "delete it and resume the run: what it held is computed again"
+        return "`equivengine resume` sets it aside, and computes again what it held"
     return "consolidate its run directory again (`equivengine resume`), or pass the directory"
 
 
 @contextlib.contextmanager
-def open_untrusted(path: Path, file_format: str, *, check: bool | None = None) -> Iterator[h5py.File]:
+def open_untrusted(
+    path: Path, file_format: str, *, check: bool | None = None, sealed: bool = False
+) -> Iterator[h5py.File]:
     """Open a file of ours for reading.
 
     Args:
         path: The file.
         file_format: The format that it must have, one of `schema`'s.
         check: Hold the file against its own digest first; None: if it is at most `CHECKED_ON_OPEN_BYTES` large.
+        sealed: It must have a digest, and nothing else may stand in front but what our writer puts there.
 
     Raises:
         StoreError: If it is absent, unreadable, damaged, of another format or a newer major version. Errors within
@@ -103,10 +107,13 @@ def open_untrusted(path: Path, file_format: str, *, check: bool | None = None) -
     """
     with damage(path):
         size = regular_size(path)
-        if check or (check is None and size <= CHECKED_ON_OPEN_BYTES):
+        if sealed or check or (check is None and size <= CHECKED_ON_OPEN_BYTES):
             _check_digest(path)
         with h5py.File(path, "r", locking=False) as file:  # published files never change
-            schema.check_format(str(path), text(file, "format"), text(file, "format-version"), file_format)
+            version = text(file, "format-version")
+            found = schema.check_format(str(path), text(file, "format"), version, file_format)
+            if sealed:
+                _check_block(path, f"{file_format} {version}", known=found <= schema.VERSION)
             yield file
 
 
@@ -118,6 +125,16 @@ def sha256_of(path: Path, start: int = 0) -> str:
         while block := file.read(_HASH_STEP):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_file(path: Path) -> None:
+    """Refuse a path at which there is nothing.
+
+    Raises:
+        StoreError: If there is nothing.
+    """
+    with damage(path):
+        os.stat(path)
 
 
 def regular_size(path: Path) -> int:
@@ -132,25 +149,54 @@ def regular_size(path: Path) -> int:
     return found.st_size
 
 
-def _check_digest(path: Path) -> None:
+def _read_block(path: Path) -> tuple[bytes, dict[str, str]]:
+    """The user block, and the lines in it; none where another tool rewrote the file (h5repack drops the block)."""
     with open(path, "rb") as file:
         block = file.read(schema.USER_BLOCK)
     if not block.startswith(schema.MAGIC):
-        return  # another tool rewrote it (h5repack drops the block)
+        return block, {}
     lines = block.rstrip(b"\0").decode("ascii").splitlines()
-    stored = dict(line.split(" ", 1) for line in lines[1:] if " " in line).get("sha256", "")
+    return block, dict(line.split(" ", 1) for line in lines[1:] if " " in line)
+
+
+def _check_block(path: Path, format_line: str, *, known: bool) -> None:
+    """Hold the user block against the one that its writer put there; ``known``: no newer minor version wrote it."""
+    block, lines = _read_block(path)
+    if not lines:
+        raise StoreError(
+            f"{path} carries no digest: nothing vouches for its content",
+            expected="the block that its writer put in front",
+            got="a file that another tool rewrote, or a block that was lost",
+            hint=next_step(path),
+        )
+    rebuilt = schema.MAGIC + "".join(f"{key} {value}\n" for key, value in lines.items()).encode()
+    if block != rebuilt.ljust(schema.USER_BLOCK, b"\0") or (known and not set(lines) <= {"format", "sha256"}):
+        raise Refused("something that no writer puts in front", "format, sha256, and zero bytes")
+    if lines.get("format", format_line) != format_line:
+        raise Refused(f"{lines['format'][:80]!r} in front of another format", format_line)
+
+
+def _check_digest(path: Path) -> None:
+    block, lines = _read_block(path)
+    if not block.startswith(schema.MAGIC):
+        return
+    stored = lines.get("sha256", "")
     actual = sha256_of(path, schema.USER_BLOCK)
     if stored != actual:
         raise StoreError(
             f"{path} is damaged: its content is not what was written",
             expected=f"sha256 {stored[:64]}",
             got=f"sha256 {actual}",
-            hint=_next_step(path),
+            hint=next_step(path),
         )
 
 
-def names(group: h5py.Group, limit: int = 10_000_000) -> list[str]:
+def names(group: h5py.Group, limit: int = schema.MAX_ENTRIES) -> list[str]:
     """Names in a group, in the order in which they were written.
+
+    Args:
+        group: The group.
+        limit: `schema.MAX_ENTRIES` for what one unit holds, `schema.MAX_UNITS` for what there is one of for each unit.
 
     Raises:
         Refused: If there are more than ``limit``.

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from equivengine.contracts.unit import Unit
 from equivengine.errors import StoreError
-from equivengine.store import atomic, guard, schema
+from equivengine.store import atomic, elements, guard, schema
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Failure:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON types only; `from_json` reverses it."""
+        """JSON types only, without the seal of the file; `from_json` reverses it."""
         return {
             "format": schema.FAILURE_FORMAT,
             "format_version": schema.VERSION_TEXT,
@@ -47,7 +49,7 @@ class Failure:
         Raises:
             StoreError: If it is damaged, or of a newer major version.
         """
-        schema.check_format(what, data.get("format"), data.get("format_version"), schema.FAILURE_FORMAT)
+        _check(data, what, schema.FAILURE_FORMAT)
         unit, provenance = data.get("unit"), data.get("provenance")
         if not isinstance(unit, dict) or not isinstance(provenance, dict):
             raise StoreError(f"{what} is damaged", expected="a unit and its provenance", got=", ".join(data))
@@ -64,7 +66,7 @@ class StoredPlan:
     digest: str
 
     def to_json(self) -> dict[str, Any]:
-        """JSON types only; `from_json` reverses it."""
+        """JSON types only, without the seal of the file; `from_json` reverses it."""
         return {
             "format": schema.PLAN_FORMAT,
             "format_version": schema.VERSION_TEXT,
@@ -79,11 +81,20 @@ class StoredPlan:
         Raises:
             StoreError: If it is damaged, or of a newer major version.
         """
-        schema.check_format(what, data.get("format"), data.get("format_version"), schema.PLAN_FORMAT)
-        plan = data.get("plan")
+        _check(data, what, schema.PLAN_FORMAT)
+        plan, digest = data.get("plan"), data.get("digest", "")
         if not isinstance(plan, dict):
             raise StoreError(f"{what} is damaged", expected="an object under 'plan'", got=type(plan).__name__)
-        return cls(plan, str(data.get("digest", "")))
+        if not isinstance(digest, str):
+            raise StoreError(f"{what} is damaged", expected="a text under 'digest'", got=type(digest).__name__)
+        return cls(plan, digest)
+
+
+def _check(data: Mapping[str, Any], what: str, expected_format: str) -> None:
+    """Format, version and seal; what a newer minor version seals is for its own readers and `inspect_run` to check."""
+    version = schema.check_format(what, data.get("format"), data.get("format_version"), expected_format)
+    if version <= schema.VERSION:
+        schema.check_seal(data, what, version)
 
 
 def read_json_file(path: Path) -> dict[str, Any]:
@@ -106,7 +117,46 @@ def read_plan(root: Path) -> StoredPlan:
         StoreError: If it is absent or damaged.
     """
     path = root / schema.PLAN_FILE
-    return StoredPlan.from_json(read_json_file(path), str(path))
+    with guard.damage(path):
+        return StoredPlan.from_json(read_json_file(path), str(path))
+
+
+def read_failure(path: Path) -> Failure:
+    """The failure in one file.
+
+    Raises:
+        StoreError: If it is absent, damaged, or of another unit than its name says.
+    """
+    with guard.damage(path):
+        failure = Failure.from_json(read_json_file(path), str(path))
+        if failure.unit.unit_id != path.stem:
+            raise StoreError(f"{path} holds the failure of another unit", expected=path.stem, got=failure.unit.unit_id)
+    return failure
+
+
+def check_canonical(path: Path) -> None:
+    """Refuse a JSON file that says what it should in other bytes than ours (a flipped bit may change no value).
+
+    Raises:
+        StoreError: If it is not the canonical JSON of what it holds.
+    """
+    data = read_json_file(path)
+    with guard.damage(path):
+        if path.read_bytes() != schema.to_json(data, str(path)).encode():
+            raise guard.Refused("JSON in another form than ours", "canonical JSON: ASCII, sorted keys, no spaces")
+
+
+def stored_failures(file: h5py.File, what: str) -> dict[str, Failure]:
+    """The failures in an open ``run.h5``, by unit id.
+
+    Raises:
+        Refused, StoreError: If one is damaged.
+    """
+    kept = guard.group(file, "failures")
+    return {
+        name: Failure.from_json(elements.read_json(kept, name), f"{what}:/failures/{name}")
+        for name in guard.names(kept, schema.MAX_UNITS)
+    }
 
 
 def read_failures(root: Path, published: Iterable[str]) -> dict[str, Failure]:
@@ -117,14 +167,37 @@ def read_failures(root: Path, published: Iterable[str]) -> dict[str, Failure]:
     """
     done = set(published)
     found = {}
-    for path in _entries(root / schema.FAILURES):
-        if path.suffix == ".json" and schema.is_unit_id(path.stem) and path.stem not in done:
+    for path in failure_files(root):
+        if schema.is_unit_id(path.stem) and path.stem not in done:
             try:
-                found[path.stem] = Failure.from_json(read_json_file(path), str(path))
+                found[path.stem] = read_failure(path)
             except StoreError:
                 if path.exists():  # otherwise its unit was published while we looked
                     raise
     return found
+
+
+def failure_files(root: Path) -> list[Path]:
+    """Everything in the folder of failures that ends in ``.json``, sorted."""
+    return [path for path in _entries(root / schema.FAILURES) if path.suffix == ".json" and not is_aside(path)]
+
+
+def shard_files(root: Path) -> list[Path]:
+    """Everything among the shards that ends in ``.h5``, sorted: also what has no place there."""
+    found = []
+    for entry in _entries(root / schema.SHARDS):
+        found += [path for path in (entry, *_entries(entry)) if path.suffix == ".h5" and not is_aside(path)]
+    return found
+
+
+def is_aside(path: Path) -> bool:
+    """Whether readers pass over a file: a temporary one, or a hidden one that belongs to another program."""
+    return atomic.is_temporary(path) or path.name.startswith(".")
+
+
+def is_in_place(root: Path, path: Path) -> bool:
+    """Whether a shard of one unit lies where readers look for it."""
+    return schema.is_unit_id(path.stem) and path == root / schema.shard_path(path.stem)
 
 
 def find_units(root: Path) -> dict[str, str]:
@@ -134,16 +207,13 @@ def find_units(root: Path) -> dict[str, str]:
         StoreError: If a shard that holds several units is damaged (the others are not opened).
     """
     found = {}
-    for directory in _entries(root / schema.SHARDS):
-        for path in _entries(directory):
-            if path.suffix != ".h5" or atomic.is_temporary(path):
-                continue
-            relative = str(path.relative_to(root))
-            if schema.is_unit_id(path.stem):
-                found[path.stem] = relative
-            elif path.name.startswith(schema.PACK_PREFIX):
-                for unit_id in _packed(path):
-                    found.setdefault(unit_id, relative)
+    for path in shard_files(root):
+        relative = str(path.relative_to(root))
+        if is_in_place(root, path):
+            found[path.stem] = relative
+        elif path.name.startswith(schema.PACK_PREFIX):
+            for unit_id in packed_units(path):
+                found.setdefault(unit_id, relative)
     return dict(sorted(found.items()))
 
 
@@ -158,9 +228,14 @@ def in_plan_order(plan: Mapping[str, Any], unit_ids: Iterable[str]) -> list[str]
     return planned + sorted(present.difference(planned))
 
 
-def _packed(path: Path) -> list[str]:
+def packed_units(path: Path) -> list[str]:
+    """Ids of the units in a shard that may hold several.
+
+    Raises:
+        StoreError: If it cannot be read.
+    """
     with guard.open_untrusted(path, schema.SHARD_FORMAT) as file:
-        return [name for name in guard.names(guard.group(file, "units")) if schema.is_unit_id(name)]
+        return [name for name in guard.names(guard.group(file, "units"), schema.MAX_UNITS) if schema.is_unit_id(name)]
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -52,27 +52,28 @@ def picture_names(unit: h5py.Group) -> list[str]:
     return found
 
 
+def picture_node(unit: h5py.Group, name: str) -> h5py.Dataset:
+    """The dataset of one picture, of which no value has been read.
+
+    Raises:
+        Refused, StoreError: If it is something else, or too large.
+    """
+    node = guard.dataset(guard.group(unit, schema.PICTURES), name)
+    elements.expect(node, "picture")
+    problem = "uint8" if node.dtype != np.uint8 else shape_problem(node.shape)
+    if problem is not None:
+        raise guard.Refused(f"picture {node.name} is {node.dtype} {node.shape}", problem)
+    return node
+
+
 def read_picture(unit: h5py.Group, name: str) -> Picture:
     """Read one picture of a unit.
 
     Raises:
         Refused, StoreError: If it is something else, or too large.
     """
-    group = guard.group(unit, schema.PICTURES)
-    node = guard.dataset(group, name)
-    problem = "uint8" if node.dtype != np.uint8 else shape_problem(node.shape)
-    if problem is not None:
-        raise guard.Refused(f"picture {node.name} is {node.dtype} {node.shape}", problem)
-    return Picture(elements.read_values(group, name, "picture"), guard.text(node, "description"))
-
-
-def read_pictures(unit: h5py.Group) -> dict[str, Picture]:
-    """All pictures of a unit, in order.
-
-    Raises:
-        Refused, StoreError: If one cannot be read safely.
-    """
-    return {name: read_picture(unit, name) for name in picture_names(unit)}
+    node = picture_node(unit, name)
+    return Picture(np.asarray(node[()]), guard.text(node, "description"))
 
 
 def copy_pictures(source: h5py.Group, target: h5py.Group) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -14,8 +15,12 @@ from equivengine.contracts.unit import Unit, canonical_json
 from equivengine.errors import PluginError, StoreError
 
 #: (major, minor). A reader takes every minor of its major; what it does not know it passes over.
-VERSION = (1, 1)
+VERSION = (1, 2)
 VERSION_TEXT = f"{VERSION[0]}.{VERSION[1]}"
+
+#: The field of JSON files that holds the digest of the rest, and the version that brought it.
+SEAL = "sha256"
+SEALED_SINCE = (1, 2)
 
 RUN_FORMAT = "equivengine-run"
 SHARD_FORMAT = "equivengine-shard"
@@ -27,6 +32,9 @@ RUN_FILE = "run.h5"
 SHARDS = "shards"
 FAILURES = "failures"
 PICTURES = "pictures"
+#: Where files go that were set aside: what cannot be trusted, and whole results of units that the plan does not list.
+DAMAGED = "damaged"
+FOREIGN = "foreign"
 #: Shards that hold several units carry this prefix; a shard named ``<unit_id>.h5`` holds exactly that unit.
 PACK_PREFIX = "pack."
 
@@ -49,7 +57,12 @@ MAX_DATASET_BYTES = 2 << 30
 MAX_TEXT_BYTES = 64 << 20
 MAX_CHUNK_BYTES = 4 << 20
 MAX_ATTRIBUTE_BYTES = 60_000  # HDF5 ends at 64 KB including headers
-MAX_JSON_FILE_BYTES = 1 << 30
+MAX_JSON_FILE_BYTES = 64 << 20
+#: Values in one JSON text; a list of empty lists takes 20 times its text in memory.
+MAX_JSON_VALUES = 2_000_000
+#: Entries of a group: units of a run, and what one unit holds (scalars, arrays, pictures).
+MAX_UNITS = 1_000_000
+MAX_ENTRIES = 10_000
 #: deflate cannot expand more than this (zlib's technical details: 1032:1).
 MAX_EXPANSION = 1032
 
@@ -155,15 +168,68 @@ def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        StoreError: If it is none.
+        StoreError: If it is none, holds NaN or infinity as numbers, or has more than `MAX_JSON_VALUES` values.
     """
+    values = values_in(text)
+    if values > MAX_JSON_VALUES:
+        raise StoreError(f"{what} is damaged", expected=f"at most {MAX_JSON_VALUES} values", got=values)
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{what} is damaged", expected="JSON", got=error) from error
     if not isinstance(value, dict):
         raise StoreError(f"{what} is damaged", expected="a JSON object", got=type(value).__name__)
     return value
+
+
+def values_in(text: str | bytes) -> int:
+    """At least as many as a JSON text has values, counted before they take memory."""
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+
+
+def _no_number(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def sealed_json(content: Mapping[str, Any], what: str) -> str:
+    """Canonical JSON of an object, with the field ``sha256`` added: the digest of its canonical JSON without it.
+
+    Raises:
+        PluginError: As `to_json`, or if it is larger than `MAX_JSON_FILE_BYTES`.
+    """
+    text = to_json({**content, SEAL: seal_of(content, what)}, what)
+    if len(text) > MAX_JSON_FILE_BYTES:
+        raise PluginError(f"{what} is too large", expected=f"{MAX_JSON_FILE_BYTES} bytes", got=len(text))
+    return text
+
+
+def seal_of(content: Mapping[str, Any], what: str) -> str:
+    """sha256 (hex) of the canonical JSON of an object without its seal.
+
+    Raises:
+        PluginError: As `to_json`.
+    """
+    bare = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(to_json(bare, what).encode()).hexdigest()
+
+
+def check_seal(content: Mapping[str, Any], what: str, version: tuple[int, int]) -> None:
+    """Hold a JSON object against its own digest; before format 1.2 there was none.
+
+    Raises:
+        StoreError: If it is another, or missing where it belongs.
+    """
+    found = content.get(SEAL)
+    if found is None and version < SEALED_SINCE:
+        return
+    actual = seal_of(content, what)
+    if found != actual:
+        raise StoreError(
+            f"{what} is damaged: its content is not what was written",
+            expected=f"sha256 {str(found)[:64]}" if found else f"its {SEAL}",
+            got=f"sha256 {actual}",
+        )
 
 
 def parse_unit(data: Mapping[str, Any], what: str) -> Unit:
@@ -174,9 +240,29 @@ def parse_unit(data: Mapping[str, Any], what: str) -> Unit:
     """
     known = set(Unit.__dataclass_fields__)
     try:
-        return Unit.from_json({key: value for key, value in data.items() if key in known})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"{what} is damaged", expected="a unit", got=f"{type(error).__name__}: {error}") from error
+        unit = Unit.from_json({key: value for key, value in data.items() if key in known})
+        wrong = _wrong_types(unit)
+        if wrong:
+            raise TypeError(f"of a wrong type: {', '.join(wrong)}")
+        if values_in(unit.params) > MAX_JSON_VALUES:
+            raise ValueError(f"parameters of more than {MAX_JSON_VALUES} values")
+        unit.unit_id  # noqa: B018  it is cached, and reads the parameters
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        got = f"{type(error).__name__}: {error}"[:300]
+        raise StoreError(f"{what} is damaged", expected="a unit", got=got) from error
+    return unit
+
+
+def _wrong_types(unit: Unit) -> list[str]:
+    """Fields that hold another type than they declare: JSON can put any in any place."""
+    texts = ("probe", "probe_version", "params", "model", "weights_digest", "precision", "attention")
+    wrong = [name for name in texts if not isinstance(getattr(unit, name), str)]
+    wrong += ["seed"] * (type(unit.seed) is not int)
+    for sample in (*unit.samples, *unit.references):
+        known = all(isinstance(text, str) for text in (sample.images, sample.id, sample.digest))
+        if not known or type(sample.index) is not int or not isinstance(sample.label, str | None):
+            return [*wrong, "samples or references"]
+    return wrong
 
 
 def plan_units(plan: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 
-from equivengine.contracts.result import Array, ProbeResult
+from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
 from equivengine.errors import EngineError, PluginError, StoreError
 from equivengine.store import elements, guard, pictures, schema
@@ -110,6 +110,14 @@ def check_storable(unit: Unit, result: ProbeResult) -> None:
     """
     if not unit.probe or unit.probe in {".", ".."} or "/" in unit.probe or "\0" in unit.probe:
         raise PluginError("a probe's name is not usable", expected="no '/'", got=repr(unit.probe))
+    for what in ("summary", "checks", "arrays", "pictures"):
+        if len(getattr(result, what)) > schema.MAX_ENTRIES:
+            raise PluginError(
+                f"probe {unit.probe!r} returns too many {what}",
+                expected=f"at most {schema.MAX_ENTRIES}",
+                got=len(getattr(result, what)),
+                hint="put many numbers of one kind in an array",
+            )
     for name in result.summary:
         if name in schema.TABLE_NAMES:
             raise PluginError(
@@ -220,7 +228,7 @@ def _copy_arrays(source: h5py.Group, target: h5py.Group) -> None:
         found = guard.dataset(source, stored)
         source.copy(found, target, stored, without_attrs=True)
         elements.label(target[stored], "array")
-        for key in ("unit", "description", "dtype", "_Encoding"):
+        for key in ("unit", "description", "dtype"):
             elements.set_text(target[stored], key, guard.text(found, key))
         dims = guard.text(found, "dims")
         axes[stored] = tuple(dims.split(",")) if dims else ()
@@ -228,13 +236,3 @@ def _copy_arrays(source: h5py.Group, target: h5py.Group) -> None:
     elements.write_dimensions(target, sizes)
     for stored in axes:
         elements.attach(target, stored, axes[stored])
-
-
-def read_arrays(unit: h5py.Group) -> dict[str, Array]:
-    """All arrays of a unit, in order.
-
-    Raises:
-        Refused, StoreError: If one cannot be read safely.
-    """
-    group = guard.group(unit, "arrays")
-    return {name: elements.read_array(group, stored) for name, stored in elements.array_names(group).items()}

@@ -1,0 +1,154 @@
+"""Read every element of one file of ours, a few MiB at a time, and hold each unit against its id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+import h5py
+import numpy as np
+
+from equivengine.contracts.result import Status
+from equivengine.contracts.unit import Unit
+from equivengine.store import elements, guard, layout, pictures, schema
+
+#: Datasets in one piece up to this size are read; of larger ones the digest of the file has seen every byte.
+_READ_BYTES = 16 << 20
+
+
+class Mismatch(Exception):
+    """A unit is not the one that its name says."""
+
+    def __init__(self, unit_id: str, found: str) -> None:
+        super().__init__()
+        self.unit_id, self.found = unit_id, found
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """The shard that a unit of ``run.h5`` was read from: path relative to the run directory, digest and bytes."""
+
+    shard: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What ``run.h5`` says of the directory that it was made from; manifest and failures by unit id."""
+
+    plan: layout.StoredPlan
+    manifest: dict[str, ManifestEntry]
+    failures: dict[str, layout.Failure]
+
+
+def scan_shard(path: Path) -> list[str]:
+    """Read a shard; returns the ids of its units.
+
+    Raises:
+        StoreError: If it is damaged, hostile or of a newer major version, or carries no digest.
+        Mismatch: If a unit in it is another than its name says.
+    """
+    with guard.open_untrusted(path, schema.SHARD_FORMAT, sealed=True) as file:
+        return _scan_units(file)
+
+
+def scan_run_file(path: Path) -> RunFile:
+    """Read a ``run.h5``, and hold its parts against each other.
+
+    Raises:
+        StoreError: As `scan_shard`, or if its parts name different units.
+        Mismatch: As `scan_shard`.
+    """
+    with guard.open_untrusted(path, schema.RUN_FORMAT, sealed=True) as file:
+        units = _scan_units(file)
+        plan = layout.StoredPlan(elements.read_json(file, "plan"), guard.text(guard.dataset(file, "plan"), "digest"))
+        manifest = read_manifest(file)
+        tables = guard.group(file, "summary")
+        listed = [unit_id for probe in guard.names(tables) for unit_id in _scan_table(guard.group(tables, probe))]
+        for name, others in (("manifest", list(manifest)), ("summary", listed)):
+            if len(others) != len(units) or set(others) != set(units):
+                raise guard.Refused(f"{len(others)} units in /{name}, {len(units)} in /units", "the same units")
+        return RunFile(plan, manifest, layout.stored_failures(file, str(path)))
+
+
+def read_manifest(file: h5py.File) -> dict[str, ManifestEntry]:
+    """The manifest of an open ``run.h5``, by unit id.
+
+    Raises:
+        Refused, StoreError: If it is something else.
+    """
+    group = guard.group(file, "manifest")
+    columns = [elements.read_values(group, name, "column") for name in ("unit_id", "shard", "sha256", "size")]
+    if {column.shape for column in columns} != {columns[0].shape} or columns[0].ndim != 1:
+        raise guard.Refused("columns of different lengths in /manifest", "one row for each unit")
+    if [column.dtype.kind for column in columns] != ["U", "U", "U", "i"]:
+        raise guard.Refused("columns of other types in /manifest", "texts, and sizes")
+    unit_ids, shards, digests, sizes = (column.tolist() for column in columns)
+    if len(set(unit_ids)) < len(unit_ids):
+        raise guard.Refused("a unit twice in /manifest", "each unit once")
+    return {unit_id: ManifestEntry(*row) for unit_id, *row in zip(unit_ids, shards, digests, sizes, strict=True)}
+
+
+def _scan_table(table: h5py.Group) -> list[str]:
+    """Read the columns of one probe; returns the unit ids."""
+    for name in guard.names(table):
+        if guard.encoding(table, name) == "column":
+            _scan_values(guard.dataset(table, name))
+    return [str(unit_id) for unit_id in elements.read_values(table, "unit_id", "column").tolist()]
+
+
+def _scan_units(file: h5py.File) -> list[str]:
+    units = guard.group(file, "units")
+    found = guard.names(units, schema.MAX_UNITS)
+    for unit_id in found:
+        if not schema.is_unit_id(unit_id):
+            raise guard.Refused(f"a unit called {unit_id[:80]!r}", "64 lower-case hex digits")
+        _scan_unit(guard.group(units, unit_id), unit_id)
+    return found
+
+
+def _scan_unit(group: h5py.Group, unit_id: str) -> None:
+    elements.expect(group, "unit")
+    data = elements.read_json(group, "unit")
+    unit = schema.parse_unit(data, f"unit {unit_id}")
+    if set(data) <= set(Unit.__dataclass_fields__) and unit.unit_id != unit_id:  # else a newer version knows more
+        raise Mismatch(unit_id, unit.unit_id)
+    status = elements.read_text(group, "status")
+    if status not in get_args(Status):
+        raise guard.Refused(f"status {status[:40]!r}", ", ".join(get_args(Status)))
+    elements.read_text(group, "message")
+    for name in ("provenance", "probe_provenance"):
+        elements.read_json(group, name)
+    summary, checks = guard.group(group, "summary"), guard.group(group, "checks")
+    for name in guard.names(summary):
+        elements.read_scalar(summary, name)
+    for name in guard.names(checks):
+        elements.read_check(checks, name)
+    arrays = guard.group(group, "arrays")
+    for name in elements.array_names(arrays).values():
+        node = guard.dataset(arrays, name)
+        elements.expect(node, "array")
+        dims = guard.text(node, "dims")
+        if len(dims.split(",") if dims else ()) != node.ndim:
+            raise guard.Refused(f"{node.ndim} axes and the dimensions {dims[:80]!r} of {name!r}", "one name per axis")
+        _scan_values(node)
+    for name in pictures.picture_names(group):
+        _scan_values(pictures.picture_node(group, name))
+
+
+def _scan_values(node: h5py.Dataset) -> None:
+    """Unpack all values, a chunk at a time."""
+    for data in _parts(node):
+        if data.dtype.kind == "S":
+            np.char.decode(data, "utf-8")
+
+
+def _parts(node: h5py.Dataset) -> Iterator[np.ndarray]:
+    if node.chunks is not None:
+        for part in node.iter_chunks():
+            yield node[part]
+    elif node.nbytes <= _READ_BYTES:
+        yield np.asarray(node[()])
