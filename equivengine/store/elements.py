@@ -108,8 +108,6 @@ def write_values(parent: h5py.Group, name: str, data: np.ndarray, encoding: str 
     node = label(parent.create_dataset(name, data=data, dtype=dtype, **storage), encoding)
     if kind == "b":
         set_text(node, "dtype", "bool")  # xarray's own convention
-    if kind == "U":
-        set_text(node, "_Encoding", "utf-8")
     return node
 
 
@@ -251,7 +249,11 @@ def read_values(parent: h5py.Group, name: str, encoding: str = "array") -> np.nd
     """
     node = guard.dataset(parent, name)
     expect(node, encoding)
-    data = np.asarray(node[()])
+    return decode_values(node, np.asarray(node[()]))
+
+
+def decode_values(node: h5py.Dataset, data: np.ndarray) -> np.ndarray:
+    """What h5py read of a dataset, or of a part of it, as it was before `write_values`."""
     if data.dtype.kind == "S":
         return np.char.decode(data, "utf-8")
     if guard.text(node, "dtype") == "bool":

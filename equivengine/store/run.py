@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 from equivengine.contracts.result import Check, ProbeResult, Scalar, Status
 from equivengine.contracts.unit import Unit
-from equivengine.errors import StoreError
+from equivengine.errors import EngineError, StoreError
 from equivengine.store import elements, guard, layout, pictures, schema
+from equivengine.store.columns import ScalarColumn, scalar_columns
 from equivengine.store.layout import Failure
-from equivengine.store.lazy import LazyArrays, LazyPictures, Source
+from equivengine.store.lazy import LazyArrays, LazyPictures, Source, StoredArray
 
-__all__ = ["Failure", "LazyArrays", "LazyPictures", "Run", "ScalarColumn", "UnitRecord", "open_run"]
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = [
+    "Failure",
+    "LazyArrays",
+    "LazyPictures",
+    "Run",
+    "ScalarColumn",
+    "StoredArray",
+    "UnitRecord",
+    "open_run",
+]
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class UnitRecord:
         message: Its advice or remark.
         summary: Scalars by name, in the order of the probe.
         checks: Consistency checks by name.
-        arrays: Arrays by name; each access reads one from disk (`LazyArrays`).
+        arrays: Arrays by name; each access reads one from disk, ``arrays.open(name)`` reads parts (`LazyArrays`).
         provenance: Where and with what it was run.
         probe_provenance: What the probe itself recorded.
         pictures: Pictures by name; each access reads one from disk (`LazyPictures`).
@@ -65,29 +76,6 @@ class UnitRecord:
             self.probe_provenance,
             dict(self.pictures),
         )
-
-
-@dataclass(frozen=True)
-class ScalarColumn:
-    """One scalar over the units of a probe, in the order of `Run.units`.
-
-    Attributes:
-        values: float64 [units]; NaN where a unit lacks it.
-        low: float64 [units], lower end of the 95% interval; NaN where there is none.
-        high: float64 [units], upper end.
-        n: int64 [units], number of observations; -1 where there is none.
-        unit: Unit of the values.
-        description: One line.
-        group: Heading under which ``show`` lists it.
-    """
-
-    values: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    n: np.ndarray
-    unit: str
-    description: str
-    group: str
 
 
 class Run:
@@ -152,11 +140,58 @@ class Run:
         Raises:
             StoreError: If the run has no results of this probe, or a shard cannot be read.
         """
-        records = self._units_of(probe)
-        first: dict[str, Scalar] = {}
-        for record in records:
-            first.update({name: scalar for name, scalar in record.summary.items() if name not in first})
-        return {name: _column(scalar, [r.summary.get(name) for r in records]) for name, scalar in first.items()}
+        return scalar_columns([record.summary for record in self._units_of(probe)])
+
+    @overload
+    def to_xarray(
+        self, probe: None = None, *, model: str | None = None, arrays: bool | Collection[str] = True
+    ) -> xarray.DataTree: ...
+
+    @overload
+    def to_xarray(
+        self, probe: str, *, model: str | None = None, arrays: bool | Collection[str] = True
+    ) -> xarray.Dataset: ...
+
+    def to_xarray(
+        self, probe: str | None = None, *, model: str | None = None, arrays: bool | Collection[str] = True
+    ) -> xarray.DataTree | xarray.Dataset:
+        """Results as xarray objects; needs the extra ``equivengine[xarray]``.
+
+        A probe is a dataset along the dimension ``unit``, in the order of `units`. Scalars are in memory; arrays are
+        read where their values are used, and only what is selected. Nothing is kept: ``.load()`` does that. Arrays can
+        be read while the run is open. ``docs/export.md`` says what variables are called, and how arrays whose
+        lengths differ between units are padded.
+
+        Args:
+            probe: Name of a probe; None for a tree of all, with one dataset for each probe and model.
+            model: Units of this model only.
+            arrays: Whether arrays are wanted, or the names of those that are.
+
+        Raises:
+            EngineError: If xarray is not installed.
+            StoreError: If the run has no such results, or a shard cannot be read.
+        """
+        try:
+            from equivengine.store import labelled
+        except ModuleNotFoundError as error:
+            raise EngineError(
+                "results as xarray objects need packages that are not installed",
+                got=error,
+                hint='pip install "equivengine[xarray]"',
+            ) from error
+        records = self.units() if probe is None else self._units_of(probe)
+        chosen = [record for record in records if model is None or record.unit.model == model]
+        if model is not None and not chosen:
+            models = dict.fromkeys(record.unit.model for record in records)
+            raise StoreError(
+                f"{self.path} has no such results of model {model!r}",
+                expected=", ".join(models) or "a run with results",
+            )
+        facts = {"run": str(self.path), "plan_digest": self.plan_digest}
+        if probe is not None:
+            return labelled.dataset(chosen, arrays, facts)
+        counts = {"published": len(self.published), "failed": len(self.failures), "missing": len(self.missing)}
+        return labelled.tree(chosen, arrays, {**facts, **counts})
 
     def close(self) -> None:
         """Close files; arrays and pictures that were not read cannot be read any more."""
@@ -222,7 +257,7 @@ def _open_run_file(path: Path) -> Run:
             for name in guard.names(kept)
         }
         run = Run(path, stored, dict.fromkeys(units, source), failures)
-        run._stack = stack.pop_all()
+        run._stack = source.opened = stack.pop_all()
     return run
 
 
@@ -245,18 +280,3 @@ def _read_record(source: Source, unit_id: str) -> UnitRecord:
             probe_provenance=elements.read_json(group, "probe_provenance"),
             pictures=LazyPictures(source, unit_id, {name: name for name in pictures.picture_names(group)}),
         )
-
-
-def _column(like: Scalar, cells: list[Scalar | None]) -> ScalarColumn:
-    nothing = Scalar(float("nan"), "", "")
-    filled = [cell or nothing for cell in cells]
-    intervals = np.array([cell.interval or (np.nan, np.nan) for cell in filled], dtype=np.float64).reshape(-1, 2)
-    return ScalarColumn(
-        values=np.array([cell.value for cell in filled], dtype=np.float64),
-        low=intervals[:, 0],
-        high=intervals[:, 1],
-        n=np.array([-1 if cell.n is None else cell.n for cell in filled], dtype=np.int64),
-        unit=like.unit,
-        description=like.description,
-        group=like.group,
-    )
