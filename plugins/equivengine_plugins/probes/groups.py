@@ -11,6 +11,7 @@ import equivengine as eqv
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 #: Units of one setting that an overview reads, at most; settings that it draws, at most.
 MOST_UNITS, MOST_SETTINGS = 50, 8
@@ -128,6 +129,14 @@ def bundle(
         grid = grid[np.unique(np.geomspace(1, len(grid), 2000).astype(int) - 1)]
     middle = np.median([np.interp(grid, x, y) for x, y in courses], axis=0)
     axes.plot(grid, middle, color=colour, linewidth=2.0, label=f"{label}, median")
+
+
+def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
+    """The legend of some axes above the figure, where it covers no curve."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, frameon=False, fontsize=8, ncols=columns, loc="outside upper center", columnspacing=1.2
+    )
 
 
 def finish(axes: Axes, *, legend: bool = True, **place: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
-from equivengine_plugins.probes.groups import Group, data, finish, groups, left_out
+from equivengine_plugins.probes.groups import Group, data, finish, groups, left_out, legend_above
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     if any(len(values) for values in measured.values()):
         pooled = Figure(figsize=(6.4, 4.0), layout="constrained")
         _on_one_axis(pooled.subplots(), measured)
-        _legend_above(pooled, pooled.axes[0])
+        legend_above(pooled, pooled.axes[0], columns=len(KINDS))
         figures["Constants along three kinds of direction"] = pooled
         apart = Figure(figsize=(8.0, 3.2), layout="constrained")
         _on_their_own(apart, measured)
@@ -66,7 +66,7 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         left, right = figure.subplots(1, 2)
         _pooled(left, each)
         _by_image(right, group, each)
-        _legend_above(figure, left)
+        legend_above(figure, left, columns=len(KINDS))
         left.set_title(", ".join(filter(None, (group.label("image"), rest))), fontsize=9)
         figures[", ".join(filter(None, ("Constants over images", group.setting)))] = figure
     return figures
@@ -91,21 +91,6 @@ def _on_one_axis(axes: Axes, measured: Mapping[str, np.ndarray]) -> None:
         axes.axvline(middle, color=colour, linewidth=0.9, linestyle="--", label=f"  median {middle:.2g}")
     axes.set(xscale="log", xlabel=TANGENT, ylabel="share of the directions of a kind")
     finish(axes, legend=False)
-
-
-def _legend_above(figure: Figure, axes: Axes) -> None:
-    """Outside of the axes: the distributions fill them."""
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        frameon=False,
-        fontsize=8,
-        ncols=len(handles) // 2,
-        loc="outside upper center",
-        columnspacing=1.2,
-        handlelength=1.4,
-    )
 
 
 def _on_their_own(figure: Figure, measured: Mapping[str, np.ndarray]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
-from equivengine_plugins.probes.groups import Group, bundle, data, finish, groups, left_out
+from equivengine_plugins.probes.groups import Group, bundle, data, finish, groups, left_out, legend_above
 from equivengine_plugins.probes.match.drawing import BAND, GAIN, show
 
 if TYPE_CHECKING:
@@ -77,10 +77,9 @@ def _courses(figure: Figure, found: Sequence[Group], rest: str) -> None:
             axes.set_xscale("log")
         finish(axes, legend=False)
         if number == 0:
-            handles, labels = axes.get_legend_handles_labels()
-            figure.legend(
-                handles, labels, frameon=False, fontsize=8, ncols=2, loc="outside upper center", title=rest or None
-            )
+            legend_above(figure, axes, columns=2)
+    if rest:
+        figure.supxlabel(rest, fontsize=8)
 
 
 def _reached(axes: Axes, found: Sequence[Group], rest: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
-from equivengine_plugins.probes.groups import Group, bundle, groups, left_out
+from equivengine_plugins.probes.groups import Group, bundle, groups, left_out, legend_above
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     lines = Figure(figsize=(8.0, 3.2), layout="constrained")
     for axes, end in zip(lines.subplots(1, 2), ENDS, strict=True):
         _line(axes, arrays, end)
+    legend_above(lines, lines.axes[0], columns=2)
     classes = Figure(figsize=(8.0, 3.2), layout="constrained")
     for axes, name in zip(classes.subplots(1, 2), ("first", "last"), strict=True):
         _within(axes, arrays, name)
@@ -70,12 +71,13 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         lines = Figure(figsize=(8.0, 3.4), layout="constrained")
         for axes, end in zip(lines.subplots(1, 2, sharey=True), ENDS, strict=True):
             _lines(axes, group, end)
+        legend_above(lines, lines.axes[0], columns=2)
         classes = Figure(figsize=(8.0, 3.4), layout="constrained")
         for axes, name in zip(classes.subplots(1, 2, sharey=True), ("first", "last"), strict=True):
             _classes(axes, group, name)
         title = ", ".join(filter(None, (group.label("pair"), left_out(results))))
-        for figure in (lines, classes):
-            figure.suptitle(title, fontsize=9)
+        lines.supxlabel(f"share of the straight line from original to matched; {title}", fontsize=9)
+        classes.supxlabel(f"share of the path; {title}", fontsize=9)
         figures[", ".join(filter(None, ("Straight lines of all pairs", group.setting)))] = lines
         figures[", ".join(filter(None, ("Paths within classes of all pairs", group.setting)))] = classes
     return figures
@@ -90,9 +92,9 @@ def _lines(axes: Axes, group: Group, end: str) -> None:
     bundle(axes, courses, MAIN, f"all pairs, linearity {np.median(scores):.2f}")
     starts = np.median([(y[0], y[-1]) for _, y in courses], axis=0)
     axes.plot([0, 1], starts, color=GREY, linestyle="--", linewidth=1.2, label="a straight line between its ends")
-    axes.set(xlabel="share of the line from the original", ylabel=f"cosine of $f(z)$ and {ENDS[end]}")
+    axes.set(xlabel="share of the line", ylabel=f"cosine of $f(z)$ and {ENDS[end]}")
     axes.yaxis.set_tick_params(labelleft=True)
-    _finish(axes)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _classes(axes: Axes, group: Group, name: str) -> None:
@@ -123,10 +125,8 @@ def _line(axes: Axes, arrays: Mapping[str, Any], end: str) -> None:
         score = 1 - _data(arrays, f"{name}_deviation").max()
         values = _data(arrays, f"{name}_cosine_{end}")
         axes.plot(t, values, color=colour, linestyle=style, linewidth=1.4, label=f"{label}, linearity {score:.2f}")
-    axes.set(
-        xlabel=f"share of the straight line from the original, n = {len(t)}", ylabel=f"cosine of $f(z)$ and {ENDS[end]}"
-    )
-    _finish(axes)
+    axes.set(xlabel=f"share of the straight line, n = {len(t)}", ylabel=f"cosine of $f(z)$ and {ENDS[end]}")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _within(axes: Axes, arrays: Mapping[str, Any], name: str) -> None:
@@ -140,7 +140,7 @@ def _within(axes: Axes, arrays: Mapping[str, Any], name: str) -> None:
         axes.plot(t[::width], values[::width], color=colour, linestyle="none", marker=".", markersize=5)
     steps = len(_data(arrays, f"{name}_left")) - 1
     axes.set(
-        xlabel=f"share of the path to the {other}, n = {steps} steps",
+        xlabel=f"share of the path to the {other}, n = {steps} step{'s' * (steps != 1)}",
         ylabel="cosine",
         title=f"matched to $f$({own}) at each dot",
     )
@@ -156,7 +156,9 @@ def _left(axes: Axes, arrays: Mapping[str, Any]) -> None:
         t = np.linspace(0, 1, len(left))
         axes.plot(t, left, color=colour, marker=".", linewidth=1.3, label=f"{ROWS[name]}: to the other image")
         axes.plot(t, moved, color=colour, linestyle="--", linewidth=1.0, label=f"{ROWS[name]}: from the start")
-    axes.set(xlabel=f"share of the path, n = {len(t) - 1} steps", ylabel="distance, pixel (L2)")
+    steps = len(t) - 1
+    axes.set(xlabel=f"share of the path, n = {steps} step{'s' * (steps != 1)}", ylabel="distance, pixel (L2)")
+    axes.set_ylim(0, 1.6 * axes.get_ylim()[1])  # room for the legend
     _finish(axes)
 
 
@@ -175,7 +177,7 @@ def _drift(axes: Axes, arrays: Mapping[str, Any]) -> None:
     axes.set(
         yscale="log",
         xlabel=f"share of the path, n = {len(t)} points",
-        ylabel="$|f(z) - f$(start)$|$ over the yardstick",
+        ylabel="$|f(z) - f$(start)$|$\nover the yardstick",
     )
     axes.set_title("band: 5 to 95% of reference pairs", fontsize=8)
     _finish(axes)
