@@ -11,6 +11,7 @@ import contextlib
 import pickle
 import socket
 import threading
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     try:
         # timm's training checkpoints keep their argparse.Namespace; unpickling one runs no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=_mappable(path))
     except pickle.UnpicklingError as error:
         raise eqv.WeightsError(
             f"{str(path)!r} is refused: reading it would run code that the file brings along",
@@ -157,6 +158,18 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             hint="download it again, or convert it to safetensors",
         ) from error
     return _unwrap(checkpoint, path)
+
+
+def _mappable(path: Path) -> bool:
+    """Whether the tensors lie in the file as they are in memory, so that only those that are used need be read.
+
+    The older format of `torch.save` is no archive; a repacked archive may hold its members compressed.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _unwrap(checkpoint: object, path: Path) -> dict[str, torch.Tensor]:
@@ -185,17 +198,22 @@ def _unwrap(checkpoint: object, path: Path) -> dict[str, torch.Tensor]:
 
 def misfit(module: nn.Module, state: Mapping[str, torch.Tensor]) -> str | None:
     """How ``state`` fails to be a state dict of ``module``, first keys named; ``None`` if it fits exactly."""
-    own = module.state_dict()
+    own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    return differences(own, {key: tuple(value.shape) for key, value in state.items()})
+
+
+def differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str | None:
+    """How the names and shapes ``found`` differ from those ``expected``, first names of each kind; ``None`` if not."""
     # Batch counters came with torch 0.4.1 and play no part in eval mode.
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
+    missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in found if key not in expected]
     shapes = [
-        f"{key} is {list(state[key].shape)} instead of {list(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+        f"{key} is {list(found[key])} instead of {list(expected[key])}"
+        for key in expected
+        if key in found and found[key] != expected[key]
     ]
     reports = (("missing", missing), ("unexpected", unexpected), ("wrong shape", shapes))
-    parts = [f"{len(found)} {name}: {some(found, 3)}" for name, found in reports if found]
+    parts = [f"{len(names)} {kind}: {some(names, 3)}" for kind, names in reports if names]
     return "; ".join(parts) or None
 
 
