@@ -109,7 +109,7 @@ def open_untrusted(
         size = regular_size(path)
         if sealed or check or (check is None and size <= CHECKED_ON_OPEN_BYTES):
             _check_digest(path)
-        with h5py.File(path, "r", locking=False) as file:  # published files never change
+        with h5py.File(path, "r", locking="best-effort") as file:  # HDF5's default: others here may have it open
             version = text(file, "format-version")
             found = schema.check_format(str(path), text(file, "format"), version, file_format)
             if sealed:
