@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import equivengine as eqv
-from equivengine_plugins.datasets import images
+from equivengine_plugins.datasets import images, paths
 
 EQUIVENGINE_API = (1, 0)
 
@@ -43,7 +43,7 @@ class Folder(eqv.Dataset):
         if labels not in (None, "dirs"):
             raise eqv.UsageError(f"option 'labels' of {uri.text!r} is not usable", expected="dirs", got=repr(labels))
         self._labelled = labels is not None
-        self._root = _directory(typed)
+        self._root = paths.directory(typed)
         listing = _Listing(self._root)
         self._paths = sorted(listing.images)
         self._skipped = tuple(sorted(listing.others))
@@ -73,8 +73,8 @@ class Folder(eqv.Dataset):
         relative = self._paths[operator.index(index)]
         path = self._root / relative
         digest = images.file_digest(path)
-        label = _storable(relative.partition("/")[0]) if self._labelled and "/" in relative else None
-        return eqv.Sample(_storable(relative), digest, partial(images.load_image, path, digest), label)
+        label = paths.storable(relative.partition("/")[0]) if self._labelled and "/" in relative else None
+        return eqv.Sample(paths.storable(relative), digest, partial(images.load_image, path, digest), label)
 
 
 class _Listing:
@@ -108,12 +108,7 @@ class _Listing:
                 with os.scandir(directory) as entries:
                     pending += self._sort(entries, f"{relative}/" if relative else "")
             except OSError as error:
-                raise eqv.DataError(
-                    f"{directory!r} cannot be listed",
-                    expected="a directory that you may read",
-                    got=error.strerror,
-                    hint="change its permissions or move it away: a set must not silently lack a part",
-                ) from error
+                raise paths.unlistable(directory, error) from error
 
     def _sort(self, entries: Any, prefix: str) -> list[str]:
         """Put the files where they belong and the links aside; return the real directories."""
@@ -122,36 +117,13 @@ class _Listing:
             relative = prefix + entry.name
             if entry.name.startswith("."):
                 self.hidden += 1
-            elif _is_directory(entry):
+            elif paths.is_directory(entry):
                 (self._links if entry.is_symlink() else directories).append(relative)
             elif os.path.splitext(entry.name)[1].lower() in images.SUFFIXES:
                 self.images.append(relative)
             else:
                 self.others.append(relative)
         return directories
-
-
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself: a file that cannot be read
-        return False
-
-
-def _directory(typed: str) -> Path:
-    try:
-        root = Path(typed).expanduser()
-        if root.is_dir():
-            return root.absolute()  # the set outlives a change of the working directory
-        exists = root.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path, a user without a home directory
-        raise eqv.DataError(f"{typed!r} cannot be opened", expected="a directory of images", got=error) from error
-    raise eqv.DataError(
-        f"{str(root)!r} is not a directory" if exists else f"{str(root)!r} does not exist",
-        expected="a directory of images",
-        got="a file" if exists else f"nothing there, seen from {os.getcwd()!r}",
-        hint="name the directory that holds it" if exists else "check the path",
-    )
 
 
 def _inventory(others: Sequence[str], hidden: int) -> str:
@@ -163,11 +135,6 @@ def _inventory(others: Sequence[str], hidden: int) -> str:
     else:
         found = "an empty directory" if not hidden else "no visible files"
     return f"{found}; {hidden:,} hidden entries left out" if hidden else found
-
-
-def _storable(name: str) -> str:
-    """File names are bytes; results are UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 @eqv.hookimpl

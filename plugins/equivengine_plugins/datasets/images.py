@@ -56,7 +56,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     Raises:
         DataError: If the file cannot be read.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -98,7 +98,7 @@ def load_image(path: str | os.PathLike[str], sha256: str | None = None) -> Image
             got="True, set somewhere in this process",
             hint="set it to False: invented pixels would pass for data",
         )
-    with _opened(path) as file:
+    with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if not 0 < size <= MAX_FILE_BYTES:
             raise eqv.DataError(
@@ -134,8 +134,12 @@ def load_image(path: str | os.PathLike[str], sha256: str | None = None) -> Image
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
-    """Open a regular file for reading; one `DataError` for whatever the system says."""
+def opened(path: str | os.PathLike[str], purpose: str = "an image") -> Iterator[BufferedReader]:
+    """Open a regular file for reading bytes.
+
+    Raises:
+        DataError: If it cannot be opened or read, or is no regular file (``purpose`` says what it was wanted for).
+    """
     name = os.fspath(path)
 
     def without_waiting(target: str, flags: int) -> int:  # opening a pipe would wait for its writer
@@ -145,7 +149,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BufferedReader]:
         with open(name, "rb", opener=without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise eqv.DataError(
-                    f"{name!r} cannot be read as an image", expected="a regular file", got="a pipe, socket or device"
+                    f"{name!r} cannot be read as {purpose}", expected="a regular file", got="a pipe, socket or device"
                 )
             yield file
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
