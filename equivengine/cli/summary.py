@@ -30,6 +30,7 @@ def run_document(run: Run) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "plan": run.plan_digest,
+        "title": _title(run),
         "published": len(run.published),
         "failed": [
             {
@@ -54,6 +55,9 @@ def print_run(run: Run, report: RunReport | None = None) -> None:
 
     out = console()
     sections = summarise(run)
+    if title := _title(run):
+        out.print(literal(title, "bold"))
+        out.print()
     for section in sections:
         _print_section(out, section)
     pictures = count_pictures(run)
@@ -75,6 +79,13 @@ def print_run(run: Run, report: RunReport | None = None) -> None:
         line = f"{counts} in {report.seconds:.1f} s -> {report.directory / 'run.h5'}"
         out.print(literal(line), soft_wrap=True)
         _print_next(out, run, sections, report)
+
+
+def _title(run: Run) -> str:
+    """What its run file calls it; empty where that says nothing."""
+    config = run.plan.get("config", {})
+    title = config.get("title") if isinstance(config, dict) else None
+    return title if isinstance(title, str) else ""
 
 
 def _print_section(out: Console, section: Section) -> None:

@@ -216,7 +216,8 @@ def test_title_and_description_are_kept_with_the_plan_and_change_no_unit(cli, tm
     plain, titled = (cli("run", file, "--dry-run", "--json").document for file in ("sweep.toml", "titled.toml"))
     assert titled["units"] == plain["units"]
     assert titled["digest"] == plain["digest"]
-    cli("run", "titled.toml", "--limit", "1", "--out", "run")
+    assert cli("run", "titled.toml", "--limit", "1", "--out", "run").out.startswith("Slopes\n\nmeasure, ")
+    assert cli("show", "run", "--json").document["title"] == "Slopes"
     with open_run(tmp_path / "run") as run:
         assert run.plan["config"]["title"] == "Slopes"
         assert run.plan["config"]["description"] == "Look at\nthe norm."
