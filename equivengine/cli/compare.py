@@ -91,4 +91,6 @@ def _cell(cell: Cell | None) -> str:
     if cell is None:
         return ""
     text, interval = number(cell.row.value), cell.row.interval
-    return text if interval is None else f"{text} ({between(interval)})"
+    if interval is None or interval == (cell.row.value, cell.row.value):
+        return text
+    return f"{text}\n{between(interval)}"

@@ -177,6 +177,7 @@ def _cautions(columns: Sequence[Column]) -> list[str]:
     ):
         if len(set(values)) > 1:
             cautions.append(f"{what} differ: {', '.join(dict.fromkeys(values))}")
-    for column in columns:
-        cautions += [f"{column.label}: {warning}" for warning in column.section.warnings]
+    for warning in dict.fromkeys(warning for section in sections for warning in section.warnings):
+        whose = [column.label for column in columns if warning in column.section.warnings]
+        cautions.append(f"{'all' if len(whose) == len(columns) else ', '.join(whose)}: {warning}")
     return cautions

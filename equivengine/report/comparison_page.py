@@ -36,16 +36,31 @@ def write_comparison(runs: Sequence[Run], registry: Registry, path: Path) -> lis
     models = dict.fromkeys(column.section.model for comparison in comparisons for column in comparison.columns)
     page = templates.render(
         "compare.html",
-        title=f"{' against '.join(models)}" if len(models) > 1 else f"Settings on {next(iter(models))}",
+        title=_title([comparison.probe for comparison in comparisons], list(models)),
         paths=[str(run.path) for run in runs],
         comparisons=comparisons,
         figures=figures,
         remarks=list(presenter.remarks),
+        letters=_letters(max(len(comparison.columns) for comparison in comparisons)),
         version=equivengine.__version__,
     )
     atomic.make_directory(path.parent)
     atomic.publish_text(path, page, overwrite=True)
     return comparisons
+
+
+def _title(probes: Sequence[str], models: Sequence[str]) -> str:
+    if len(models) == 1:
+        return f"{', '.join(probes)} on {models[0]}: settings side by side"
+    return " against ".join(models) if len(models) == 2 else f"{', '.join(probes)} on {len(models)} models"
+
+
+def _letters(count: int) -> list[str]:
+    """A, B, ... Z, AA, AB: what columns are called where their names are too long."""
+    return [
+        chr(65 + number) if number < 26 else f"{chr(64 + number // 26)}{chr(65 + number % 26)}"
+        for number in range(count)
+    ]
 
 
 def _figures(comparison: Comparison, presenter: Presenter) -> list[Image]:
