@@ -78,12 +78,17 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
         else:
             click.echo("interrupted before the first unit; nothing was written", err=True)
         return exit_code(stop)
+    for moved in report.set_aside:
+        place = moved.moved_to.relative_to(report.directory.absolute())
+        click.echo(f"warning: {printable(moved.finding.error.what)}; it was moved to {printable(str(place))}", err=True)
     for problem in report.problems:
         click.echo(f"warning: {printable(problem)}", err=True)
     _note_duplicates(report.duplicates)
     with open_run(report.directory) as run:
         if as_json:
-            print_json({**run_document(run), "outcomes": dict(report.outcomes), "seconds": round(report.seconds, 3)})
+            aside = [{"file": str(one.finding.path), "moved_to": str(one.moved_to)} for one in report.set_aside]
+            done = {"outcomes": dict(report.outcomes), "seconds": round(report.seconds, 3), "set_aside": aside}
+            print_json({**run_document(run), **done})
         else:
             print_run(run, report)
     if not report.outcomes["failed"]:

@@ -1,4 +1,4 @@
-"""``equivengine resume``: finish what is missing or failed."""
+"""``equivengine resume``: finish what is missing, failed or damaged."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from equivengine.cli.options import execution_options
 @execution_options
 @click.pass_context
 def command(ctx: click.Context, run: str, **options: Any) -> int:
-    """Finish what is missing or failed in a run directory.
+    """Finish what is missing, failed or damaged in a run directory.
 
-    Nothing that was published is computed again. Images and weights must be what they were when the run was planned.
+    Everything in it is read first. What `equivengine verify` would find damaged is moved to RUN/damaged and computed
+    again; nothing else that was published is. Images and weights must be what they were when the run was planned.
     """
     from equivengine.cli.execution import resume_and_print
 

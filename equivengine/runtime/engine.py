@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from equivengine.contracts.unit import Batch, Unit, UnitOutcome
-from equivengine.errors import EngineError, PluginError, StoreError, UsageError
+from equivengine.errors import EngineError, PluginError, UsageError
 from equivengine.runtime import contract, worker
 from equivengine.runtime.config import RunConfig
 from equivengine.runtime.loading import Workbench, default_registry
 from equivengine.runtime.plan import Plan, make_plan
 from equivengine.runtime.registry import Registry
 from equivengine.runtime.worker import WorkerContext, run_batch
-from equivengine.store import RunDirectory
+from equivengine.store import RunDirectory, SetAside, inspect_run, set_aside
 
 __all__ = ["RunReport", "WorkerContext", "default_name", "execute", "plan_of", "resume", "run_batch"]
 
@@ -40,6 +40,7 @@ class RunReport:
         problems: What observing plugins did wrong; the run is not affected.
         seconds: Wall time, seconds.
         duplicates: Units left out of the plan because another one is the same work on the same content.
+        set_aside: Files that were moved out of the way before the run was resumed, since they could not be trusted.
     """
 
     directory: Path
@@ -48,6 +49,7 @@ class RunReport:
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
     duplicates: int = 0
+    set_aside: list[SetAside] = field(default_factory=list)
 
 
 def execute(
@@ -75,7 +77,7 @@ def execute(
     registry = registry or default_registry()
     plan, bench = plan_of(config, registry)
     path = Path(config.out) if config.out else Path("runs") / default_name(config, plan)
-    return _carry_out(plan, path, bench, config, on_plan, on_done, blocked)
+    return _carry_out(plan, RunReport(path), bench, config, on_plan, on_done, blocked)
 
 
 def plan_of(config: RunConfig, registry: Registry) -> tuple[Plan, Workbench]:
@@ -94,11 +96,14 @@ def resume(
     on_done: OnDone = lambda unit, outcome: None,
     blocked: Sequence[str] = (),
 ) -> RunReport:
-    """Finish what is missing or failed in a run directory. Arguments as for `execute`.
+    """Finish what is missing, failed or damaged in a run directory. Arguments as for `execute`.
+
+    Everything in it is read first. What cannot be trusted is moved to ``damaged/``, and its units are computed again;
+    what is whole stays. `execute` goes by the names of shards alone, and reads them when it consolidates.
 
     Raises:
         UsageError: If the path is a file.
-        StoreError: If the directory holds no run.
+        StoreError: If the directory holds no run, or its plan is damaged: nothing is touched then.
         EngineError: If its plan cannot be carried out any more.
     """
     registry = registry or default_registry()
@@ -107,31 +112,34 @@ def resume(
             f"{str(path)!r} is a file", expected="a run directory", hint=f"equivengine resume {Path(path).parent}"
         )
     directory = RunDirectory.open(path)
-    try:
-        plan = Plan.from_json(directory.plan)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"the plan of {str(path)!r} cannot be read", got=error, hint="start the run again in another directory"
-        ) from None
+    plan = Plan.from_store(directory.stored_plan, Path(path))
     config = plan.config.model_copy(update={"device": device, "executor": executor, "out": str(path)})
     bench = Workbench(registry, device, keep=KEEP_ENCODERS)
-    return _carry_out(plan, Path(path), bench, config, on_plan, on_done, blocked)
+    inspection = inspect_run(path)
+    moved = set_aside(inspection)
+    current = not (moved or inspection.outdated)
+    report = RunReport(Path(path), set_aside=moved)
+    return _carry_out(plan, report, bench, config, on_plan, on_done, blocked, current=current)
 
 
 def _carry_out(
     plan: Plan,
-    path: Path,
+    report: RunReport,
     bench: Workbench,
     config: RunConfig,
     on_plan: Callable[[Plan, Path, int], None],
     on_done: OnDone,
     blocked: Sequence[str],
+    *,
+    current: bool = False,
 ) -> RunReport:
+    """Run what is missing; ``current``: ``run.h5`` holds what the directory holds, so far."""
     start = time.perf_counter()
+    path = report.directory
     executor_class, owner = bench.registry.executor(config.executor)
     directory = RunDirectory.create_or_open(path, plan.to_json(), plan.digest)
     done = directory.published() & {unit.unit_id for unit in plan.units}
-    report = RunReport(path, duplicates=plan.duplicates)
+    report.duplicates = plan.duplicates
     on_plan(plan, path, len(done))
     hook = functools.partial(_observe, bench.registry, report)
     hook("equivengine_run_started", run_directory=str(path), unit_count=len(plan.units), published=len(done))
@@ -162,7 +170,10 @@ def _carry_out(
             got=f"{owner.owner}: {contract.one_line(error)}",
             hint=f"what was published stays: equivengine resume {path} --executor serial",
         ) from error
-    directory.consolidate()
+    if current and not todo:
+        directory.write_pictures()
+    else:
+        directory.consolidate()
     hook("equivengine_run_finished", run_directory=str(path), outcomes=dict(report.outcomes))
     report.seconds = time.perf_counter() - start
     if waiting:

@@ -6,16 +6,18 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from equivengine.contracts.probe import Arity, Probe
 from equivengine.contracts.unit import Batch, SampleRef, Unit, canonical_json
-from equivengine.errors import UsageError
+from equivengine.errors import StoreError, UsageError
 from equivengine.ops.substitute import ATTENTION
 from equivengine.runtime import contract
 from equivengine.runtime.config import ProbeRequest, RunConfig, probe_params
 from equivengine.runtime.drawing import Draws, unlabelled
 from equivengine.runtime.loading import Workbench
+from equivengine.store.layout import StoredPlan
 
 PLAN_VERSION = 1
 
@@ -83,6 +85,32 @@ class Plan:
         if self.batch_sizes:
             content = {"units": content, "batches": self.batch_sizes}
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+    @classmethod
+    def from_store(cls, stored: StoredPlan, path: Path) -> Plan:
+        """Rebuild the plan of a run directory, and hold its units and batches against its digest.
+
+        Args:
+            stored: What `equivengine.store` read.
+            path: Where, for messages.
+
+        Raises:
+            StoreError: If it is no plan of this version, or not the one of its digest.
+        """
+        hint = "start the run again in another directory"
+        try:
+            plan = cls.from_json(stored.plan)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            got = f"{type(error).__name__}: {error}"[:500]
+            raise StoreError(f"the plan of {str(path)!r} cannot be read", got=got, hint=hint) from None
+        if plan.digest != stored.digest:
+            raise StoreError(
+                f"the plan of {str(path)!r} cannot be read: its units are not those of its digest",
+                expected=f"plan {stored.digest[:80]}",
+                got=f"plan {plan.digest}",
+                hint=hint,
+            )
+        return plan
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Plan:

@@ -1,5 +1,7 @@
-"""Move files of a run aside: nothing is deleted that cannot be made again, and nothing that is whole is taken for
-damaged because another process has put it in place meanwhile.
+"""Move files of a run aside.
+
+Nothing is deleted that cannot be made again, and nothing that is whole is taken for damaged because another process has
+put it in place meanwhile.
 """
 
 from __future__ import annotations

@@ -77,6 +77,15 @@ class RunDirectory:
         return cls(root)
 
     @property
+    def stored_plan(self) -> layout.StoredPlan:
+        """The frozen plan and its digest.
+
+        Raises:
+            StoreError: If it was damaged since.
+        """
+        return layout.read_plan(self.path)
+
+    @property
     def plan(self) -> dict[str, Any]:
         """The frozen plan.
 
@@ -205,10 +214,9 @@ class RunDirectory:
         kept: dict[str, scan.ManifestEntry] = {}
         with contextlib.suppress(StoreError), guard.open_untrusted(former, schema.RUN_FORMAT, check=False) as file:
             kept = scan.read_manifest(file)
-        published = self.published() if kept.keys() - digests.keys() else digests.keys()
-        if kept.keys() - published or any(
-            digests.get(key, entry.sha256) != entry.sha256 for key, entry in kept.items()
-        ):
+        gone = kept.keys() - digests.keys()
+        others = [key for key, entry in kept.items() if digests.get(key, entry.sha256) != entry.sha256]
+        if others or (gone and gone - self.published()):
             aside.move(self.path, former, schema.DAMAGED)
 
     def _make_folder(self, folder: Path) -> None:

@@ -12,18 +12,15 @@ import numpy as np
 
 from equivengine.contracts.result import Status
 from equivengine.contracts.unit import Unit
+from equivengine.errors import StoreError
 from equivengine.store import elements, guard, layout, pictures, schema
 
 #: Datasets in one piece up to this size are read; of larger ones the digest of the file has seen every byte.
 _READ_BYTES = 16 << 20
 
 
-class Mismatch(Exception):
-    """A unit is not the one that its name says."""
-
-    def __init__(self, unit_id: str, found: str) -> None:
-        super().__init__()
-        self.unit_id, self.found = unit_id, found
+class Mismatch(StoreError):
+    """A unit whose content is not that of its id."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,13 @@ def _scan_unit(group: h5py.Group, unit_id: str) -> None:
     data = elements.read_json(group, "unit")
     unit = schema.parse_unit(data, f"unit {unit_id}")
     if set(data) <= set(Unit.__dataclass_fields__) and unit.unit_id != unit_id:  # else a newer version knows more
-        raise Mismatch(unit_id, unit.unit_id)
+        path = Path(group.file.filename)
+        raise Mismatch(
+            f"{path} holds a unit whose content is not that of its id",
+            expected=f"unit {unit_id}",
+            got=f"content of unit {unit.unit_id}",
+            hint=guard.next_step(path),
+        )
     status = elements.read_text(group, "status")
     if status not in get_args(Status):
         raise guard.Refused(f"status {status[:40]!r}", ", ".join(get_args(Status)))

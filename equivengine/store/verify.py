@@ -270,7 +270,7 @@ def _findings(inspection: Inspection, path: Path, unit_ids: tuple[str, ...] = ()
                     f"{path} is whole, but belongs to another run",
                     expected="a unit of the plan",
                     got=f"unit {', '.join(foreign.unit_ids)[:200]}",
-                    hint=f"`equivengine resume` moves it to {schema.FOREIGN}/, from where it can be put where it belongs",
+                    hint=f"`equivengine resume` moves it to {schema.FOREIGN}/; put it where it belongs",
                 )
                 inspection.findings.append(Finding(path, "foreign", error, (), identity))
             except _Misplaced as misplaced:
@@ -281,18 +281,11 @@ def _findings(inspection: Inspection, path: Path, unit_ids: tuple[str, ...] = ()
                     hint=guard.next_step(path),
                 )
                 inspection.findings.append(Finding(path, "misplaced", error, unit_ids, identity))
-            except scan.Mismatch as mismatch:
-                error = StoreError(
-                    f"{path} holds a unit whose content is not that of its id",
-                    expected=f"unit {mismatch.unit_id}",
-                    got=f"content of unit {mismatch.found}",
-                    hint=guard.next_step(path),
-                )
-                inspection.findings.append(Finding(path, "misplaced", error, unit_ids, identity))
     except EngineError as error:
         if identity_of(path) == identity or path.exists():
             stored = error if isinstance(error, StoreError) else StoreError(error.what, got=error.got, hint=error.hint)
-            inspection.findings.append(Finding(path, "damaged", stored, unit_ids, identity))
+            kind: Kind = "misplaced" if isinstance(error, scan.Mismatch) else "damaged"
+            inspection.findings.append(Finding(path, kind, stored, unit_ids, identity))
 
 
 def identity_of(path: Path) -> tuple[int, int, int, int] | None:

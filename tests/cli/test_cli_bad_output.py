@@ -86,9 +86,19 @@ def test_a_damaged_file_alone(measure, cli, tmp_path, damage):
 def test_a_damaged_shard(measure, cli, tmp_path):
     measure()
     shard = next((tmp_path / "run" / "shards").rglob("*.h5"))
-    shard.write_bytes(shard.read_bytes()[:100])
-    for command in ("show", "resume"):
-        assert shard.name in cli(command, tmp_path / "run", code=1).err
+    run, spoilt = tmp_path / "run", shard.read_bytes()[:100]
+    shard.write_bytes(spoilt)
+    assert shard.name in cli("show", run, code=1).err
+    said = measure(code=1)  # a start goes by names, and finds it when it consolidates
+    assert shard.name in said.err
+    assert "equivengine resume" in said.err
+    assert shard.read_bytes() == spoilt
+    said = cli("resume", run)
+    assert f"{shard.name} is damaged" in said.err
+    assert f"it was moved to damaged/{shard.name}.0" in said.err
+    assert "1 computed, 2 already there" in said.out
+    assert (run / "damaged" / f"{shard.name}.0").read_bytes() == spoilt
+    assert "3 images" in cli("show", run).out
 
 
 def test_a_damaged_plan(measure, cli, tmp_path):
