@@ -55,6 +55,8 @@ def _scatter(axes: Axes, arrays: Mapping[str, Any]) -> None:
         _dots(axes, behind[others, :2], s=10, color=colour, alpha=0.55, linewidths=0)
         _dots(axes, points[mine, :2], s=42, marker="s", color=colour, edgecolors="black", linewidths=0.8)
         axes.scatter([], [], s=20, color=colour, label=name)
+        if label and colour is not GREY:
+            _name(axes, label, np.concatenate([points[mine, :2], behind[others, :2]]))
     axes.scatter([], [], s=42, marker="s", color="white", edgecolors="black", label=f"images, n = {len(points)}")
     if len(behind):
         axes.scatter([], [], s=10, color=GREY, label=f"references, n = {len(behind)}")
@@ -80,6 +82,25 @@ def _scatter(axes: Axes, arrays: Mapping[str, Any]) -> None:
     axes.set_aspect("equal", adjustable="datalim")
     axes.figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _name(axes: Axes, name: str, points: np.ndarray) -> None:
+    """The name of a class in its middle: ten colours are not told apart by everybody."""
+    import numpy as np
+    from matplotlib import patheffects
+
+    x, y = np.median(points, axis=0)
+    axes.text(
+        x,
+        y,
+        name if len(name) <= 14 else name[:13] + "…",
+        fontsize=9,
+        fontweight="bold",
+        ha="center",
+        va="center",
+        zorder=5,
+        path_effects=[patheffects.withStroke(linewidth=2.5, foreground="white")],
+    )
 
 
 def _dots(axes: Axes, points: np.ndarray, **style: Any) -> None:
