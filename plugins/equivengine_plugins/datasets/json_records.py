@@ -8,7 +8,6 @@ decoded by the standard library's own decoder.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -106,7 +105,7 @@ class Record:
             DataError: If it is missing or something else.
         """
         value = self._values.get(field)
-        if type(value) not in (int, float) or not 0 <= value < 2**63 or math.isnan(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**63:  # NaN as well
             raise self.bad(field, "a number, 0 or more")
         return float(value)
 
