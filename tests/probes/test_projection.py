@@ -245,6 +245,7 @@ def test_bad_parameters_are_refused(bad):
 
 def test_figures_are_drawn_from_arrays_and_leave_nothing_open(result):
     from matplotlib import pyplot as plt
+    from matplotlib.text import Annotation
 
     figures = Projection().figures(result.arrays)
     assert list(figures) == ["First two principal components", "Explained variance"]
@@ -253,7 +254,10 @@ def test_figures_are_drawn_from_arrays_and_leave_nothing_open(result):
         figure.savefig(buffer, format="png")
         assert buffer.getbuffer()[:8] == b"\x89PNG\r\n\x1a\n"
         assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
-    arrows = figures["First two principal components"].axes[0].texts
+    texts = figures["First two principal components"].axes[0].texts
+    arrows = [text for text in texts if isinstance(text, Annotation)]
+    known = {*result.arrays["label"].data.tolist(), *result.arrays["reference_label"].data.tolist()} - {""}
+    assert sorted(text.get_text() for text in texts if text not in arrows) == sorted(known)
     ends = sorted(tuple(arrow.xy) for arrow in arrows)
     assert np.allclose(ends, sorted(map(tuple, result.arrays["pair_matched"].data[:, :2])))
     without = {name: a for name, a in result.arrays.items() if not name.startswith(("pair_", "reference_"))}
