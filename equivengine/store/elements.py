@@ -211,6 +211,10 @@ def read_scalar(parent: h5py.Group, name: str) -> Scalar:
     """
     node, value = _number(parent, name, "scalar")
     interval, n = guard.attribute(node, "interval"), guard.attribute(node, "n")
+    if interval is not None and (interval.dtype.kind != "f" or interval.shape != (2,)):
+        raise guard.Refused(f"interval of {node.name} is {interval.dtype} {interval.shape}", "two floats")
+    if n is not None and (n.dtype.kind not in "iu" or n.shape != ()):
+        raise guard.Refused(f"n of {node.name} is {n.dtype} {n.shape}", "one integer")
     return Scalar(
         value,
         guard.text(node, "unit"),
@@ -229,6 +233,10 @@ def read_check(parent: h5py.Group, name: str) -> Check:
     """
     node, value = _number(parent, name, "check")
     bound, passed = guard.attribute(node, "bound"), guard.attribute(node, "passed")
+    for what, found, kinds in (("bound", bound, "f"), ("passed", passed, "iu")):
+        if found is None or found.dtype.kind not in kinds or found.shape != ():
+            got = "absent" if found is None else f"{found.dtype} {found.shape}"
+            raise guard.Refused(f"{what} of {node.name} is {got}", "one number")
     return Check(bool(int(passed)), value, float(bound), guard.text(node, "description"))
 
 

@@ -250,12 +250,9 @@ def _open_run_file(path: Path) -> Run:
         source.file = stack.enter_context(guard.open_untrusted(path, schema.RUN_FORMAT))
         digest = guard.text(guard.dataset(source.file, "plan"), "digest")
         stored = layout.StoredPlan(elements.read_json(source.file, "plan"), digest)
-        units = [name for name in guard.names(guard.group(source.file, "units")) if schema.is_unit_id(name)]
-        kept = guard.group(source.file, "failures")
-        failures = {
-            name: layout.Failure.from_json(elements.read_json(kept, name), f"{path}:/failures/{name}")
-            for name in guard.names(kept)
-        }
+        names = guard.names(guard.group(source.file, "units"), schema.MAX_UNITS)
+        failures = layout.stored_failures(source.file, str(path))
+        units = [name for name in names if schema.is_unit_id(name)]
         run = Run(path, stored, dict.fromkeys(units, source), failures)
         run._stack = source.opened = stack.pop_all()
     return run
