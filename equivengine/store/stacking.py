@@ -85,7 +85,7 @@ class Stack:
             values = values[np.ix_(*(places - places[0] for places in inside))]
         if out.dtype.kind == "f" and values.dtype.kind in "iu" and values.dtype.itemsize == 8:
             self._check_exact(values)
-        out[(0, *(slice(count) for count in counts))] = values
+        out[0][tuple(slice(count) for count in counts)] = values
 
     def _check_exact(self, values: np.ndarray) -> None:
         if values.size and (int(values.max()) > EXACT or int(values.min()) < -EXACT):

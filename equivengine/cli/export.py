@@ -1,0 +1,105 @@
+"""``equivengine export``: the results of a run as tables, or as one document, for other programs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from equivengine.errors import UsageError
+
+if TYPE_CHECKING:
+    from equivengine.report.export import Format
+    from equivengine.store import Run
+
+HELP = """Write the results of a run directory or a run.h5 for other programs.
+
+\b
+--csv, --parquet  a directory of tables: units-PROBE has a row for each unit,
+                  scalars and checks a row for each number, columns says what
+                  every column is, and in which unit
+--json            one document: everything but the values of arrays and pictures
+
+Failed units are rows too. docs/export.md describes the columns.
+"""
+
+
+@click.command("export", help=HELP)
+@click.argument("run", type=click.Path())
+@click.option("--csv", "form", flag_value="csv", help="Tables as CSV files.")
+@click.option("--parquet", "form", flag_value="parquet", help="Tables as Parquet files; needs equivengine[parquet].")
+@click.option("--json", "form", flag_value="json", help="One JSON document, on stdout unless --out names a file.")
+@click.option(
+    "--out",
+    metavar="PATH",
+    help="A directory; or a file (.csv, .parquet, .json) or - (stdout) for one table or the document.  "
+    "[default: export beside run.h5]",
+)
+@click.option("--probe", "--plugin", "probe", metavar="NAME", help="Units of this probe only.")
+@click.option("--long", is_flag=True, help="With one file: a row for each scalar of each unit.")
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+def command(run: str, form: str | None, out: str | None, probe: str | None, long: bool, force: bool) -> int:
+    """Write the results of a run."""
+    from equivengine.store import open_run
+
+    if form is None:
+        raise UsageError("the format is missing", expected="--csv, --parquet or --json")
+    if long and form == "json":
+        raise UsageError("--long has no meaning with --json", hint="leave it out")
+    with open_run(run) as opened:
+        if form == "json":
+            _document(opened, out or "-", probe, force)
+        else:
+            _tables(opened, out, form, probe, long, force)  # type: ignore[arg-type]  # click gives str
+        if opened.missing:
+            count = len(opened.missing)
+            noun = "units of the plan are" if count > 1 else "unit of the plan is"
+            click.echo(f"note: {count} {noun} missing, and not exported", err=True)
+    return 0
+
+
+def _document(run: Run, out: str, probe: str | None, force: bool) -> None:
+    from equivengine.report.export import export_document
+
+    if out == "-":
+        export_document(run, _stdout(), probe=probe)
+        return
+    export_document(run, Path(out), probe=probe, overwrite=force)
+    click.echo(out)
+
+
+def _tables(run: Run, out: str | None, form: Format, probe: str | None, long: bool, force: bool) -> None:
+    from equivengine.report.export import export_table, export_tables, wide_tables
+    from equivengine.report.tables import long_scalars, unit_rows
+
+    if out != "-" and Path(out or "").suffix != f".{form}":
+        if long:
+            raise UsageError("--long is for one file", expected=f"--out FILE.{form} or --out -", got=out)
+        directory = Path(out) if out else (run.path if run.path.is_dir() else run.path.parent) / "export"
+        for path, table in export_tables(run, directory, form, probe=probe, overwrite=force):
+            click.echo(f"{path}: {table.rows} rows, {len(table.columns)} columns")
+        return
+    rows = unit_rows(run, probe)
+    tables = [long_scalars(rows)] if long else wide_tables(rows)
+    if len(tables) > 1:
+        probes = ", ".join(dict.fromkeys(row.unit.probe for row in rows))
+        raise UsageError(
+            "one file takes the units of one probe",
+            expected=f"--probe, one of: {probes}",
+            hint="or pass --long, or a directory",
+        )
+    if out == "-":
+        if form == "parquet" and sys.stdout.isatty():
+            raise UsageError("a terminal cannot show Parquet", hint="pass --out FILE.parquet, or redirect stdout")
+        export_table(run, tables[0], _stdout(), form)
+        return
+    export_table(run, tables[0], Path(str(out)), form, overwrite=force)
+    click.echo(out)
+
+
+def _stdout() -> BinaryIO:
+    """Bytes as they are, whatever the terminal's encoding."""
+    sys.stdout.flush()
+    return sys.stdout.buffer
