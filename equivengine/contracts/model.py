@@ -33,6 +33,8 @@ class Preprocessing:
             lost, its longer side being ``resize_to``, then centre crop).
         resize_to: Length in pixels that ``resize`` refers to; ``None`` means min(size) ("shortest") or max(size).
         interpolation: Pillow filter.
+        crop_rounding: Where a margin of half a pixel goes in the centre crop: ``"even"`` (to the even number of pixels,
+            as torchvision and timm do) or ``"down"`` (as transformers does).
         mean: Per-channel mean subtracted inside the graph, in units of [0, 1] pixels.
         std: Per-channel divisor inside the graph, in units of [0, 1] pixels.
     """
@@ -44,6 +46,7 @@ class Preprocessing:
     interpolation: Interpolation = "bicubic"
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    crop_rounding: Literal["even", "down"] = "even"
 
     def __post_init__(self) -> None:
         channels = 1 if self.mode == "L" else 3
@@ -77,7 +80,10 @@ class Preprocessing:
             image = image.resize(resized, Image.Resampling[self.interpolation.upper()])
         height, width = self.size
         if image.size != (width, height):
-            left, top = _centred(image.width, width), _centred(image.height, height)
+            left, top = (
+                _centred(full, wanted, self.crop_rounding)
+                for full, wanted in ((image.width, width), (image.height, height))
+            )
             image = image.crop((left, top, left + width, top + height))  # what lies outside is black
         pixels = np.array(image, dtype=np.uint8)
         tensor = torch.from_numpy(pixels).to(torch.float32).div_(255.0)
@@ -97,9 +103,11 @@ class Preprocessing:
         return int(short * width / height), short
 
 
-def _centred(full: int, wanted: int) -> int:
+def _centred(full: int, wanted: int, rounding: str) -> int:
     """Where a centred window of length ``wanted`` begins within ``full``; negative where it overhangs."""
-    return round((full - wanted) / 2) if full >= wanted else -((wanted - full) // 2)
+    if full < wanted:
+        return -((wanted - full) // 2)
+    return round((full - wanted) / 2) if rounding == "even" else (full - wanted) // 2
 
 
 @dataclass(frozen=True)
