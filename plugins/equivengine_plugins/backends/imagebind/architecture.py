@@ -206,7 +206,7 @@ class TextTower(nn.Module):
     @property
     def logit_scale(self) -> float:
         """What the published model multiplies text embeddings of unit length by: at most 100."""
-        return min(float(self.log_logit_scale.exp()), LARGEST_LOGIT_SCALE)
+        return min(float(self.log_logit_scale.detach().exp()), LARGEST_LOGIT_SCALE)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Embed tokenised prompts: ids [P, context] -> [P, n], without the factor `logit_scale`."""
