@@ -147,14 +147,14 @@ def _meta(path: Path) -> Iterator[tuple[int, str, str]]:
     """Index, synset and names, from the MATLAB structure ``synsets``; classes are the entries without children."""
     for place, entry in enumerate(_loaded(path), 1):
         try:
-            index, synset, text = int(entry["ILSVRC2012_ID"]), str(entry["WNID"]), str(entry["words"])
+            index, synset, text = int(entry["ILSVRC2012_ID"]), entry["WNID"], entry["words"]
             leaf = int(entry["num_children"]) == 0
         except Exception as error:  # whatever a MATLAB file of unknown origin has in these places
             raise _bad_meta(path, f"entry {place}: {type(error).__name__}: {error}") from error
         if leaf:
-            if not SYNSET.fullmatch(synset) or unusable_name(text):
+            if not isinstance(synset, str) or not SYNSET.fullmatch(synset) or unusable_name(text):
                 raise _bad_meta(path, f"entry {place}: {shown(synset)}, {shown(text)}")
-            yield index, synset, text
+            yield index, str(synset), str(text)
 
 
 def _loaded(path: Path) -> Any:
