@@ -67,7 +67,7 @@ def bad_line(path: Path, number: int, expected: str, got: object) -> eqv.DataErr
     return eqv.DataError(
         f"line {number:,} of {str(path)!r} is not usable",
         expected=expected,
-        got=got if isinstance(got, str) and got.isprintable() and len(got) <= 100 else shown(got),
+        got=got if isinstance(got, str) and got.isprintable() and 0 < len(got) <= 100 else shown(got),
         hint="copy the file again; correct it if you made it yourself",
     )
 

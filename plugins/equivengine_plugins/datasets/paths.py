@@ -99,7 +99,9 @@ class Root:
 
 def plain_name(name: str) -> bool:
     """Whether a name from an annotation file names something below the directory that it is relative to."""
-    return "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
+    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        return False
+    return all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def directory(typed: str) -> Path:
