@@ -168,11 +168,10 @@ def _strip(figure: Figure, arrays: Mapping[str, Any]) -> None:
             axes.imshow(unit[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         else:
             axes.imshow(unit.transpose(1, 2, 0), interpolation="nearest")
-        axes.set_title(title, fontsize=7)
-        axes.set(xlabel="column, pixel", ylabel="row, pixel" if number == 0 else "")
-        axes.xaxis.label.set_size(7)
-        axes.yaxis.label.set_size(7)
-        axes.tick_params(labelsize=6)
+        axes.set_title(title, fontsize=8)
+        axes.set(xlabel="column", ylabel="row, pixel" if number == 0 else "", xticks=[], yticks=[])
+        axes.xaxis.label.set_size(8)
+        axes.yaxis.label.set_size(8)
 
 
 def _title(arrays: Mapping[str, Any], step: int, drift: np.ndarray) -> str:

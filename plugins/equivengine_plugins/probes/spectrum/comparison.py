@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _DRAWS = 20
 #: Heading.
 _SPACES = "normal spaces: spans of leading right singular vectors"
+#: What inputs are called in descriptions, where that is not their name.
+_WORDS = {"matched": "matched input"}
 
 
 @dataclass
@@ -112,13 +114,13 @@ def compare(
         summary[f"{whose}_in_{other}"] = eqv.Scalar(
             float(np.sum(weights * seen[whose]) / np.sum(weights)),
             "1",
-            f"share of the {whose}'s s_i^2 in the {other}'s span",
+            f"share of the {_WORDS.get(whose, whose)}'s s_i^2 in the {_WORDS.get(other, other)}'s span",
             group=_SPACES,
         )
     summary["random_share"] = eqv.Scalar(k / m, "1", "overlap of independent random subspaces, k / m", group=_SPACES)
     for whose, each in spans.items():
         summary[f"{whose}_span_error"] = eqv.Scalar(
-            float(each.sine[k - 1]), "1", f"sine of the error of the {whose}'s span", group=_SPACES
+            float(each.sine[k - 1]), "1", f"sine of the error of the {_WORDS.get(whose, whose)}'s span", group=_SPACES
         )
     gap = abs(float(np.sum(np.cos(angles) ** 2) - np.sum(seen["original"]))) / k
     checks = {"shares": eqv.Check.at_most(gap, 1e-5, "squared cosines add up to the shares of the vectors, over k")}
@@ -196,19 +198,22 @@ def _arrays(
             target.values[:common] / original.values[:common],
             ("common",),
             "1",
-            f"singular values of the {name} over the original's, above the resolution of both",
+            f"singular values of the {_WORDS.get(name, name)} over the original's, above the resolution of both",
         ),
         "principal_angles": eqv.Array(angles, ("angle",), "rad", "principal angles between the spans, ascending"),
         "random_angles": eqv.Array(
             chance.mean(axis=0), ("angle",), "rad", "mean principal angles of independent random subspaces"
         ),
         **{
-            f"{whose}_in_{other}": eqv.Array(
-                seen[whose], ("leading",), "1", f"share of each of the {whose}'s right vectors in the {other}'s span"
-            )
+            f"{whose}_in_{other}": eqv.Array(seen[whose], ("leading",), "1", _share_words(whose, other))
             for whose, other in (("original", name), (name, "original"))
         },
     }
+
+
+def _share_words(whose: str, other: str) -> str:
+    one, another = (_WORDS.get(name, name) for name in (whose, other))
+    return f"share of each of the {one}'s right vectors in the {another}'s span"
 
 
 def _faults(

@@ -98,7 +98,8 @@ def _ratios(axes: Axes, group: Group) -> None:
         courses.append((np.arange(1, count + 1)[kept], target[:count][kept] / original[:count][kept]))
     bundle(axes, [course for course in courses if len(course[0])], TARGET, group.counted("pair"))
     axes.axhline(1, color=CHANCE, linewidth=0.9, linestyle="--")
-    axes.set(yscale="log", xlabel="index i", ylabel=f"$s_i$ of the {other} over $s_i$ of the original")
+    words = "matched input" if other == "matched" else other
+    axes.set(yscale="log", xlabel="index i", ylabel=f"$s_i$ of the {words} over $s_i$ of the original")
     _finish(axes)
 
 
