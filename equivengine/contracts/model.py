@@ -64,13 +64,20 @@ class Preprocessing:
         """Turn a Pillow image into a float32 tensor [C, H, W] with pixels in [0, 1].
 
         Raises:
-            DataError: If the image cannot be decoded.
+            DataError: If it is no image, or cannot be decoded.
         """
         # Pillow itself, not torchvision's wrapper of it, whose import takes longer than a small model's whole run.
         import numpy as np
         import torch
         from PIL import Image
 
+        if not isinstance(image, Image.Image):
+            raise DataError(
+                "a sample is no image",
+                expected="a Pillow image",
+                got=type(image).__name__,
+                hint="take a set of images, or a model of what the samples are (texts: hf_text:...)",
+            )
         try:
             image = image.convert(self.mode)
         except (OSError, ValueError, SyntaxError) as error:

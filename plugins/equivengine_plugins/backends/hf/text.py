@@ -21,11 +21,24 @@ def has_tokenizer(checkpoint: Checkpoint) -> bool:
     return not checkpoint.local or any((Path(checkpoint.name) / name).is_file() for name in _FILES)
 
 
-def load_tokenizer(name: str, **where: Any) -> Any:
-    """What `Checkpoint.part` calls."""
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The tokeniser beside the weights.
+
+    Raises:
+        ModelError: If there is none, or it is broken. Where files are missing, transformers makes one that knows no
+            words at all and says nothing.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(name, **where)
+    found = checkpoint.part("tokeniser", AutoTokenizer.from_pretrained) if has_tokenizer(checkpoint) else None
+    if found is None or len(found) <= len(set(found.all_special_ids)):
+        raise eqv.ModelError(
+            f"{checkpoint.uri.text!r} has no tokeniser",
+            expected=f"one of {', '.join(_FILES)} beside config.json, with words in it",
+            got="none" if found is None else f"{type(found).__name__} with {len(found)} tokens, none of them a word",
+            hint=f"save the model's own there with its save_pretrained({checkpoint.name!r})",
+        )
+    return found
 
 
 class TextTower:
@@ -55,7 +68,7 @@ class TextTower:
         if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
             raise eqv.UsageError("text prompts must be strings, at least one", got=prompts[:3])
         if self._tokenizer is None:
-            self._tokenizer = self._checkpoint.part("tokeniser", load_tokenizer)
+            self._tokenizer = load_tokenizer(self._checkpoint)
         tokens = self._tokenizer(
             prompts,
             padding="max_length" if self._full_length else True,
