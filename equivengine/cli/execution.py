@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
+from equivengine.cli import signals
 from equivengine.cli.output import print_json, print_table
 from equivengine.cli.progress import make_progress
-from equivengine.cli.signals import exit_code
 from equivengine.cli.summary import print_run, run_document
 from equivengine.cli.text import command_line, printable
 from equivengine.contracts.unit import SampleRef
@@ -19,7 +19,7 @@ from equivengine.runtime.config import RunConfig
 from equivengine.runtime.engine import RunReport, execute, plan_of, resume
 from equivengine.runtime.plan import Plan
 from equivengine.runtime.registry import from_environment
-from equivengine.store import open_run
+from equivengine.store import RunDirectory, open_run
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
 
@@ -63,7 +63,9 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
 
     def planned(plan: Plan, path: Path, done: int) -> None:
         directory.append(path)
-        reporter.start(path, len(plan.units), done)
+        there = RunDirectory(path.absolute()).published() if done else set()
+        waiting = (tuple(unit for unit in batch if unit.unit_id not in there) for batch in plan.batches())
+        reporter.start(path, len(plan.units), done, [batch for batch in waiting if batch])
 
     try:
         with _stdout_for_json(as_json), reporter:
@@ -72,12 +74,14 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
                 registry=registry, blocked=ctx.obj["blocked"], on_plan=planned, on_done=reporter.unit_done
             )
     except KeyboardInterrupt as stop:
-        if directory:
-            click.echo("interrupted; what was published stays. Finish it with:", err=True)
-            click.echo(f"  {command_line('equivengine', 'resume', directory[-1])}", err=True)
-        else:
-            click.echo("interrupted before the first unit; nothing was written", err=True)
-        return exit_code(stop)
+        with signals.held():  # a second Ctrl-C is not to hide how to go on
+            if directory:
+                click.echo("interrupted; what was published stays. Finish it with:", err=True)
+                click.echo(f"  {command_line('equivengine', 'resume', directory[-1])}", err=True)
+            else:
+                click.echo("interrupted before the first unit; nothing was written", err=True)
+        signals.leave_at_once()
+        return signals.exit_code(stop)
     for moved in report.set_aside:
         place = moved.moved_to.relative_to(report.directory.absolute())
         click.echo(f"warning: {printable(moved.finding.error.what)}; it was moved to {printable(str(place))}", err=True)

@@ -151,6 +151,7 @@ def run(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except (click.Abort, KeyboardInterrupt) as stop:  # click makes the first of the second
+        signals.leave_at_once()
         _complain("interrupted")
         cause = stop if isinstance(stop, KeyboardInterrupt) else stop.__cause__
         return signals.exit_code(cause if isinstance(cause, KeyboardInterrupt) else KeyboardInterrupt())

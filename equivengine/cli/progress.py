@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from equivengine.cli import signals
+from equivengine.cli.pace import Pace
 from equivengine.cli.text import printable
-from equivengine.contracts.unit import Unit, UnitOutcome
+from equivengine.contracts.unit import Batch, Unit, UnitOutcome
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 
 class Progress(Protocol):
     """Gets told what happens; a context manager around the run."""
 
-    def start(self, path: Path, units: int, done: int) -> None:
-        """Before the first unit."""
+    def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
+        """Before the first unit: how many there are and are done, and those that are not, as they are computed."""
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """After each unit."""
@@ -40,7 +45,7 @@ def make_progress(kind: str) -> Progress:
 class Silent:
     """Says nothing."""
 
-    def start(self, path: Path, units: int, done: int) -> None:
+    def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
         """Nothing."""
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
@@ -54,7 +59,7 @@ class Silent:
 
 
 class Lines(Silent):
-    """One line for each unit, with the time that the rest may take."""
+    """One line for each unit, with rate, the time that the rest may take, and failures so far."""
 
     _listening = True
 
@@ -65,31 +70,37 @@ class Lines(Silent):
             except BrokenPipeError:  # `2>&1 | head`: whoever stopped reading did not ask for the work to stop
                 self._listening = False
 
-    def start(self, path: Path, units: int, done: int) -> None:
-        """Say where results go and what is there already."""
-        self._todo, self._count, self._begun = units - done, 0, time.monotonic()
+    def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
+        """Say where results go, what is there already, and how many units are computed together."""
+        self._pace = Pace(units - done, batches)
         there = f", {done} of them published already" if done else ""
-        self._say(f"{units} unit{'s' * (units != 1)}{there}; results go to {printable(str(path))}")
+        largest = max(map(len, batches), default=1)
+        together = f", up to {largest} computed together" if largest > 1 else ""
+        self._say(f"{units} unit{'s' * (units != 1)}{there}{together}; results go to {printable(str(path))}")
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """One line."""
-        self._count += 1
-        each = (time.monotonic() - self._begun) / self._count
-        left = each * (self._todo - self._count)
-        rest = f", about {left:.0f} s left" if left >= 1 else ""
+        pace = self._pace
+        pace.unit_done(unit, outcome)
+        failed = f"{pace.failed} failed" if pace.failed else ""
+        words = pace.words() if pace.finished < pace.todo else ""
+        aside = "; ".join(filter(None, (f"{outcome.seconds:.1f} s", words, failed)))
         head, *more = _describe(unit, outcome).splitlines()
-        self._say("\n".join([f"[{self._count}/{self._todo}] {head} ({outcome.seconds:.1f} s{rest})", *more]))
+        self._say("\n".join([f"[{pace.finished}/{pace.todo}] {head} ({aside})", *more]))
 
 
 class JsonLines(Lines):
     """One JSON object for each event."""
 
-    def start(self, path: Path, units: int, done: int) -> None:
+    def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
         """The start."""
+        self._pace = Pace(units - done, batches)
         self._write(event="run_started", directory=str(path), units=units, published=done)
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """One unit."""
+        pace = self._pace
+        pace.unit_done(unit, outcome)
         self._write(
             event="unit_finished",
             unit_id=outcome.unit_id,
@@ -99,6 +110,12 @@ class JsonLines(Lines):
             outcome=outcome.outcome,
             seconds=outcome.seconds,
             message=outcome.message,
+            finished=pace.finished,
+            todo=pace.todo,
+            failed=pace.failed,
+            elapsed_seconds=_rounded(pace.elapsed),
+            seconds_per_unit=_rounded(pace.seconds_per_unit),
+            seconds_left=_rounded(pace.seconds_left),
         )
 
     def _write(self, **fields: object) -> None:
@@ -106,42 +123,64 @@ class JsonLines(Lines):
 
 
 class Bar(Silent):
-    """A bar with rate, remaining time and failures."""
+    """A bar with rate, remaining time (counted down between units) and failures."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+        self._pace: Pace | None = None
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            self._pace_column(),
+            TextColumn("{task.fields[failed]}", style="red", markup=False),
             TextColumn("{task.fields[last]}", markup=False),  # names of files may hold brackets
             console=Console(stderr=True),
             transient=True,
         )
-        self._failed = 0
 
-    def start(self, path: Path, units: int, done: int) -> None:
+    def _pace_column(self) -> ProgressColumn:
+        from rich.progress import ProgressColumn, Task
+        from rich.text import Text
+
+        bar = self
+
+        class PaceColumn(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                """Rate and remaining time at this moment."""
+                return Text(bar._pace.words() if bar._pace is not None else "", style="progress.remaining")
+
+        return PaceColumn()
+
+    def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
         """Show the bar."""
+        self._pace = Pace(units - done, batches)
         self._progress.console.print(f"results go to {printable(str(path))}", highlight=False, markup=False)
-        self._task = self._progress.add_task("measuring", total=units, completed=done, last="")
+        self._task = self._progress.add_task("measuring", total=units, completed=done, last="", failed="")
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """Advance it; failures stay on the screen."""
+        assert self._pace is not None
+        self._pace.unit_done(unit, outcome)
         if outcome.outcome == "failed":
-            self._failed += 1
             self._progress.console.print(_describe(unit, outcome), highlight=False, markup=False)
-        last = f"{self._failed} failed" if self._failed else unit.samples[0].id
-        self._progress.update(self._task, advance=1, last=printable(last)[:40])
+        failed = f"{self._pace.failed} failed" if self._pace.failed else ""
+        last = printable(unit.samples[0].id)[:40]
+        self._progress.update(self._task, advance=1, last=last, failed=failed)
 
     def __enter__(self) -> Bar:
         self._progress.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._progress.stop()
+        with signals.held():  # a second Ctrl-C is not to leave the terminal without its cursor
+            self._progress.stop()
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _describe(unit: Unit, outcome: UnitOutcome) -> str:

@@ -62,7 +62,7 @@ def test_plain_progress_counts_what_is_left_to_do(capsys):
     assert lines == [
         "5 units, 3 of them published already; results go to run",
         "[1/2] measure [red]a.png[/nothing]: published (1.5 s)",
-        "[2/2] measure [red]a.png[/nothing]: failed (1.5 s)",
+        "[2/2] measure [red]a.png[/nothing]: failed (1.5 s; 1 failed)",
         "    no",
         "    luck",
     ]
