@@ -19,7 +19,7 @@ OPTIONS = ("sample", "per_class", "short", "seed")
 class Sampling:
     """What to take of a listing.
 
-    The rank of an image is the sha256 of the seed and its file name; those of lowest rank are taken. Every choice of
+    The rank of an image is the sha256 of the seed and its identity; those of lowest rank are taken. Every choice of
     as many images is equally likely over seeds, as far as sha256 is random, on every machine and for any order of the
     listing; an image that is added displaces one at most; and a smaller sample is the beginning of a larger one.
 
@@ -61,13 +61,20 @@ class Sampling:
             raise _alone(uri, "seed", "sample or per_class")
         return cls(sample, per_class, short, uri.integer("seed", 0, maximum=2**64 - 1))
 
-    def draw(self, names: Sequence[str], class_of: Callable[[str], Any], uri: eqv.URI) -> list[str]:
+    def draw(
+        self,
+        names: Sequence[str],
+        class_of: Callable[[str], Any],
+        uri: eqv.URI,
+        identity: Callable[[str], str] = str,
+    ) -> list[str]:
         """The names to take, in the order of the set.
 
         Args:
             names: The listing, relative paths.
             class_of: Class of a name, something that can be ordered; None where it is not known.
             uri: For messages.
+            identity: What stands for an image of a name; no two alike, or they are drawn together.
 
         Raises:
             UsageError: If there are fewer than asked for.
@@ -79,12 +86,18 @@ class Sampling:
                     expected=f"a sample of at most {len(names):,}",
                     got=f"sample={self.sample}",
                 )
-            return heapq.nsmallest(self.sample, names, key=self._rank)
+            return heapq.nsmallest(self.sample, names, key=self._rank(identity))
         if self.per_class is not None:
-            return self._of_each_class(names, class_of, uri)
+            return self._of_each_class(names, class_of, uri, self._rank(identity))
         return list(names)
 
-    def _of_each_class(self, names: Sequence[str], class_of: Callable[[str], Any], uri: eqv.URI) -> list[str]:
+    def _of_each_class(
+        self,
+        names: Sequence[str],
+        class_of: Callable[[str], Any],
+        uri: eqv.URI,
+        rank: Callable[[str], tuple[bytes, str]],
+    ) -> list[str]:
         count = self.per_class or 0
         members: dict[Any, list[str]] = {}
         for name in names:
@@ -101,13 +114,14 @@ class Sampling:
                 hint="add &short=keep to take all of those classes, or &short=drop to leave them out",
             )
         dropped = set(short) if self.short == "drop" else set()
-        drawn = [heapq.nsmallest(count, members[key], key=self._rank) for key in sorted(members) if key not in dropped]
+        drawn = [heapq.nsmallest(count, members[key], key=rank) for key in sorted(members) if key not in dropped]
         return [found[turn] for turn in range(count) for found in drawn if turn < len(found)]
 
-    def _rank(self, name: str) -> tuple[bytes, str]:
-        """By the last part of the name: validation images draw alike with and without folders of synsets."""
-        text = f"{self.seed}/{name.rpartition('/')[2]}"
-        return hashlib.sha256(os.fsencode(text)).digest(), name
+    def _rank(self, identity: Callable[[str], str]) -> Callable[[str], tuple[bytes, str]]:
+        def rank(name: str) -> tuple[bytes, str]:
+            return hashlib.sha256(os.fsencode(f"{self.seed}/{identity(name)}")).digest(), name
+
+        return rank
 
 
 def _alone(uri: eqv.URI, option: str, needed: str) -> eqv.UsageError:

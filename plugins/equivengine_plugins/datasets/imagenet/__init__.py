@@ -74,6 +74,11 @@ class ImageNet(ListedImages):
         """What lies among the images of the split and was not taken for one, in order; relative to its folder."""
         return self._skipped
 
+    def _identity(self, name: str) -> str:
+        """Validation images are numbered: they are the same images with and without folders of synsets."""
+        file = name.rpartition("/")[2]
+        return file if FLAT.fullmatch(file) else name
+
     def _class_of(self, name: str) -> Any:
         return self._truth[name] if self._truth else name.partition("/")[0]
 
