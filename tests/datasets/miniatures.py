@@ -94,7 +94,7 @@ def instances(
     categories: Mapping[int, str] = CATEGORIES,
 ) -> dict:
     """The document of instances_SPLIT.json: for each image, category and area of each instance."""
-    numbers = iter(range(1, 10_000))
+    numbers = iter(range(1, 10**6))
     return {
         "info": {"description": "COCO 2017 Dataset", "year": 2017},
         "licenses": [{"url": "http://creativecommons.org/licenses/by/2.0/", "id": 4, "name": "Attribution License"}],
@@ -128,7 +128,7 @@ def instances(
 
 
 def captions(images: Mapping[int, Sequence[str]]) -> dict:
-    numbers = iter(range(1, 10_000))
+    numbers = iter(range(1, 10**6))
     return {
         "info": {},
         "licenses": [],

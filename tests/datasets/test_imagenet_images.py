@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tracemalloc
 
 import miniatures as mini
 import pytest
@@ -452,3 +453,16 @@ def test_a_linked_folder_or_file_of_names_outside_is_refused_at_once(tmp_path, l
     (root / linked).unlink()
     (tmp_path / "elsewhere").rename(root / linked)
     assert len(opened(tmp_path / "alias")) == 1  # the root itself may be a link
+
+
+def test_a_listing_costs_some_hundred_bytes_for_each_image(tmp_path):
+    for synset in (TENCH, GOLDFISH):
+        (tmp_path / "train" / synset).mkdir(parents=True)
+        for number in range(1500):
+            (tmp_path / "train" / synset / f"{synset}_{10000 + number}.JPEG").touch()
+    tracemalloc.start()
+    found = opened(tmp_path)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept / len(found) < 110
+    assert peak / len(found) < 300  # one folder at a time

@@ -8,7 +8,7 @@ import miniatures as mini
 import pytest
 
 import equivengine as eqv
-from equivengine_plugins.datasets import annotations
+from equivengine_plugins.datasets import openimages
 from equivengine_plugins.datasets.openimages import OpenImages
 
 DOG, PLAIN, PERSON, NONE = "0001eeaf4aed83f9", "00075905539074f2", "0009bad4d8539bb4", "000a045a0715d64d"
@@ -238,7 +238,9 @@ def test_other_encodings_and_sizes_are_refused(tmp_path, monkeypatch):
     (root / LABELS).write_bytes(whole.encode("utf-16"))
     assert "no UTF-8 text" in str(refusal(root))
     (root / LABELS).write_text(whole)
-    monkeypatch.setattr(annotations, "MAX_STREAMED_BYTES", 100)
+    monkeypatch.setattr(openimages, "MAX_CLASSES", 2)
+    assert "at most 2 classes" in str(refusal(root))
+    monkeypatch.setattr(openimages, "MAX_TABLE_BYTES", 100)
     assert "too large" in str(refusal(root))
 
 

@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 import equivengine as eqv
 from equivengine_plugins.datasets import images
 
-MAX_LIST_BYTES = 2**26
-"""Largest list or document that is read whole; the real ones have at most a few MB."""
+MAX_LIST_BYTES = 2**24
+"""Largest list or table that is kept whole; the real ones have at most a few MB."""
 
-MAX_STREAMED_BYTES = 2**36
-"""Largest table or JSON file that is read piece by piece; the largest real ones have some 10 GB."""
+MAX_DOCUMENT_BYTES = 2**22
+"""Largest JSON document that is decoded whole."""
 
 MAX_LINE = 2**20
 """Most characters of one line."""
@@ -112,13 +112,13 @@ def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.strip(" \t")
 
 
-def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def rows(path: Path, limit: int = MAX_LIST_BYTES) -> Iterator[tuple[int, list[str]]]:
     """Number of the last line, and fields, of each row of a CSV file that is not empty.
 
     Raises:
         DataError: As `lines`, and if quotes do not match or a field is too long.
     """
-    reader = csv.reader((f"{line}\n" for _, line in lines(path, MAX_STREAMED_BYTES)), strict=True)
+    reader = csv.reader((f"{line}\n" for _, line in lines(path, limit)), strict=True)
     try:
         for row in reader:
             if row:
@@ -127,13 +127,13 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise bad_line(path, reader.line_num, "comma-separated fields with matching quotes", str(error)) from error
 
 
-def table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+def table(path: Path, columns: Sequence[str], limit: int = MAX_LIST_BYTES) -> Iterator[tuple[int, list[str]]]:
     """Line number and the fields of the named columns, in that order, of each row below the header.
 
     Raises:
         DataError: As `rows`, and if a column is missing or occurs twice or a row has another length than the header.
     """
-    found = rows(path)
+    found = rows(path, limit)
     number, header = next(found, (1, []))
     if any(header.count(column) != 1 for column in columns):
         expected = f"a header with the columns {', '.join(columns)}"
@@ -151,7 +151,7 @@ def document(path: Path) -> Any:
     Raises:
         DataError: If it cannot be read, is not JSON or has a key twice.
     """
-    with opened_text(path) as file:
+    with opened_text(path, MAX_DOCUMENT_BYTES) as file:
         text = file.read()
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)

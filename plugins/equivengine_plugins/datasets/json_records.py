@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import equivengine as eqv
-from equivengine_plugins.datasets.annotations import MAX_STREAMED_BYTES, opened_text, shown
+from equivengine_plugins.datasets.annotations import opened_text, shown
+
+MAX_BYTES = 2**32
+"""Largest file; the largest of COCO has some 450 MB."""
 
 MAX_VALUE = 2**24
 """Most characters of one record. The largest of COCO have some 100,000."""
@@ -34,7 +37,7 @@ def records(path: Path, members: Sequence[str]) -> Iterator[tuple[str, int, dict
         DataError: If the file cannot be read, is not JSON, ends early, or a member is missing, occurs twice, or is
             something else than an array of objects.
     """
-    with opened_text(path, MAX_STREAMED_BYTES) as file:
+    with opened_text(path, MAX_BYTES) as file:
         text = _Text(path, file)
         seen: set[str] = set()
         text.take("{", "a JSON object")

@@ -18,6 +18,12 @@ from equivengine_plugins.datasets.sampling import Sampling
 EQUIVENGINE_API = (1, 0)
 
 SPLITS = ("validation", "train", "test")
+MAX_TABLE_BYTES = 2**36
+"""Largest table of labels; the largest published ones have some 10 GB."""
+
+MAX_CLASSES = 10**6
+"""Most classes of a table; some 20,000 are published."""
+
 RULES = ("rarest", "first", "single")
 FOLDERS = ("{split}", "images/{split}", "images")
 #: Folders below the root in which tables are looked for.
@@ -134,7 +140,7 @@ class _Verified:
         self.count: Counter[str] = Counter()
         # Of each label of an image: 1 where rows say present, 2 where they say absent, 3 where they disagree.
         self._said: dict[str, dict[str, int]] = {image: {} for image in wanted}
-        for number, (image, label, confidence) in table(path, COLUMNS):
+        for number, (image, label, confidence) in table(path, COLUMNS, MAX_TABLE_BYTES):
             if len(image) != 16 or not image.isalnum():
                 raise bad_line(path, number, "an ImageID of 16 hexadecimal digits", image)
             if not label.startswith("/") or unusable_name(label):
@@ -142,6 +148,8 @@ class _Verified:
             present = _confidence(path, number, confidence)
             if present:
                 self.count[label] += 1
+                if len(self.count) > MAX_CLASSES:
+                    raise bad_line(path, number, f"at most {MAX_CLASSES:,} classes", "one more")
             said = self._said.get(image)
             if said is not None and present is not None:
                 label = sys.intern(label)
