@@ -144,6 +144,10 @@ BAD = {
         {"modality_trunks.vision.blocks.99999999.norm_1.bias": torch.zeros(48)},
         "1 unexpected: modality_trunks.vision.blocks.99999999.norm_1.bias",
     ),
+    "a block of a number that nobody reads": (
+        {f"modality_trunks.vision.blocks.{'9' * 5000}.norm_1.bias": torch.zeros(48)},
+        "1 unexpected: modality_trunks.vision.blocks.999",
+    ),
     "of no modality": ({"visual.conv1.weight": torch.zeros(1)}, "1 of another kind: visual.conv1.weight"),
     "misshapen": ({FC2: torch.zeros(48, 95)}, f"1 wrong shape: {FC2} is [48, 95] instead of [48, 96]"),
     "a 2-D stem": ({STEM: torch.zeros(48, 3, 8, 8)}, f"{STEM} is [48, 3, 8, 8]"),
@@ -180,6 +184,12 @@ def test_checkpoint_of_another_model_is_refused_in_a_few_words(tmp_path):
     with pytest.raises(eqv.WeightsError) as caught:
         load(f"imagebind:{tmp_path / 'y.safetensors'}")
     assert "no vision tower" in caught.value.got
+
+
+def test_sparse_tensor_is_refused(saved, state):
+    with pytest.raises(eqv.WeightsError) as caught:
+        load(f"imagebind:{saved({FC2: state[FC2].to_sparse()}, suffix='.pth')}?{HEADS}")
+    assert f"{FC2} holds torch.float32, sparse_coo" in caught.value.got
 
 
 def test_tensor_that_claims_more_than_the_file_holds_is_refused(saved, state):

@@ -315,8 +315,9 @@ def activations(module: nn.Module) -> dict[str, int]:
 
 
 def some(names: Sequence[str], most: int = 8) -> str:
-    """The first few names, as a list in a sentence."""
-    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])]) or "none"
+    """The first few names, as a list in a sentence; names that a file gives may have any length, and are cut."""
+    shown = [name if len(name) <= 160 else f"{name[:160]}..." for name in names[:most]]
+    return ", ".join([*shown, *(["..."] if len(names) > most else [])]) or "none"
 
 
 def first_line(reason: object) -> str:

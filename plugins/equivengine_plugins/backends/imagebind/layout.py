@@ -194,8 +194,8 @@ class _Shapes:
         start = f"modality_trunks.{self.modality}.blocks."
         numbers = {name.removeprefix(start).partition(".")[0] for name in self.state if name.startswith(start)}
         # A number that is out of all proportion is one name too many, not that many blocks.
-        counted = [int(number) for number in numbers if number.isdecimal() and int(number) < len(self.state)]
-        return 1 + max(counted, default=0)
+        known = set(map(str, range(len(self.state))))
+        return 1 + max(map(int, numbers & known), default=0)
 
 
 def dividing(heads: int, width: int, option: str) -> int:
@@ -225,9 +225,11 @@ def fill(tower: Tower, state: MutableMapping[str, Tensor], path: Path) -> Tower:
     Raises:
         WeightsError: If a tensor is missing, unexpected, of a wrong shape, or holds no floating-point numbers.
     """
-    if isinstance(tower, TextTower):
-        _check_mask(state.pop(_MASK, None), tower.config.context, path)
+    mask = state.pop(_MASK, None) if isinstance(tower, TextTower) else None
     check(published_shapes(tower), state, path)
+    _check_values({**state, **({} if mask is None else {_MASK: mask})}, path)
+    if mask is not None:
+        _check_mask(mask, state["modality_preprocessors.text.pos_embed"].shape[1], path)
     values = {}
     for own in tower.state_dict():
         value = state.pop(published_name(tower, own))
@@ -237,24 +239,29 @@ def fill(tower: Tower, state: MutableMapping[str, Tensor], path: Path) -> Tower:
 
 
 def check(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], path: Path) -> None:
-    """Hold names, shapes and dtypes against what is expected.
+    """Hold names and shapes against what is expected.
 
     Raises:
         WeightsError: With the first names of each kind.
     """
     problem = weights.differences(expected, {name: tuple(value.shape) for name, value in state.items()})
-    if problem is None:
-        others = [f"{name} holds {value.dtype}" for name, value in state.items() if not value.is_floating_point()]
-        # Strides of zero let a small file declare a tensor that fills the memory.
-        others += [f"{name} holds fewer numbers than its shape says" for name, value in state.items() if _hollow(value)]
-        problem = weights.some(others, 3) if others else None
     if problem is not None:
         modality = next(iter(expected)).split(".")[1]
         raise _unfit(path, problem, expected=f"the {len(expected)} tensors of a {modality} tower, and no others")
 
 
-def _hollow(value: Tensor) -> bool:
-    return value.untyped_storage().nbytes() < value.numel() * value.element_size()
+def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
+    """Tensors must be dense, of floating-point numbers, and hold as many of them as their shape says."""
+    faults = []
+    for name, value in state.items():
+        if value.layout != torch.strided or value.device.type != "cpu" or not value.is_floating_point():
+            layout = str(value.layout).removeprefix("torch.")
+            faults.append(f"{name} holds {value.dtype}, {layout}, on {value.device}")
+        elif value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            # Strides of zero let a small file declare a tensor that fills the memory.
+            faults.append(f"{name} holds fewer numbers than its shape says")
+    if faults:
+        raise _unfit(path, weights.some(faults, 3), expected="dense tensors of floating-point numbers")
 
 
 def check_joint(vision: VisionTower, text: TextTower, path: Path) -> None:
@@ -272,16 +279,17 @@ def check_joint(vision: VisionTower, text: TextTower, path: Path) -> None:
         )
 
 
-def _check_mask(mask: Tensor | None, context: int, path: Path) -> None:
+def _check_mask(mask: Tensor, context: int, path: Path) -> None:
     """A mask in the file (a buffer, no weights) must be the causal one, since that is what is computed."""
-    if mask is None:
-        return
     shape = list(mask.shape)
-    after = torch.ones(context, context, dtype=torch.bool).triu(1)
-    if shape != [context, context] or bool((mask[~after] != 0).any()) or not bool((mask[after] <= _MASKED).all()):
+    causal = shape == [context, context]
+    if causal:
+        after = torch.ones(context, context, dtype=torch.bool).triu(1)
+        causal = bool((mask[~after] == 0).all()) and bool((mask[after] <= _MASKED).all())
+    if not causal:
         raise _unfit(
             path,
-            f"{_MASK} is {shape} and lets tokens see others than those before them",
+            f"{_MASK} is {shape}, or lets tokens see others than those before them",
             expected=f"the causal mask [{context}, {context}], or none",
         )
 
