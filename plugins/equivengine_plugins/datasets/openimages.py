@@ -49,8 +49,9 @@ class OpenImages(ListedImages):
 
     An image has several labels, from "Animal" to "Terrier". ``?label=rarest``, the default, takes the one that is
     verified in the fewest rows of the whole table: the rarest is the most particular. The order of rows, which
-    ``?label=first`` goes by, says nothing about the image. ``?label=single`` takes only the images with exactly one. An image without a verified label has none. Sample.details has them all, with those that
-    people found absent, and those on which rows disagree, which count as neither.
+    ``?label=first`` goes by, says nothing about the image. ``?label=single`` takes only the images with exactly one.
+    An image without a verified label has none. Sample.details has them all, with those that people found absent, and
+    those on which rows disagree, which count as neither.
     """
 
     name = "openimages"
