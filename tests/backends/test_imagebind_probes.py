@@ -87,6 +87,14 @@ def test_transfer_classifies_by_prompts_at_the_recorded_scale(probe, tmp_path):
     assert "the model's logit_scale" in json.dumps(dict(result.provenance), default=str)
 
 
+def test_no_operation_is_left_to_pytorchs_own_derivative(capsys):
+    assert main.run(["doctor", "--json", "--device", "cpu", "--model", "imagebind:tiny?weights=random"]) == 0
+    coverage = json.loads(capsys.readouterr().out)["model"]["coverage"]
+    assert coverage["scaled_dot_product_attention"]
+    assert coverage["convolution"] == {"matrix product": 1}
+    assert not [name for name, rules in coverage.items() if "torch" in rules]
+
+
 def test_wrong_checkpoint_is_one_short_message(tmp_path, monkeypatch, capsys):
     state = state_dict(SIZES)
     del state["modality_heads.vision.0.bias"]
