@@ -47,9 +47,16 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
 
     if len(results) < 2:
         return {}
-    figures = {}
-    for group in groups(results):
+    found, figures = groups(results), {}
+    if len(found) > 1:
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        _side_by_side(figure.subplots(), found)
+        figure.suptitle(left_out(results), fontsize=9)
+        figures["Spectra side by side"] = figure
+    for group in found:
         pair = _other(group.units[0][1]) is not None
+        if len(found) > 1 and not pair:
+            continue  # drawn above
         figure = Figure(figsize=(8.0, 3.6) if pair else (6.4, 4.0), layout="constrained")
         panels = figure.subplots(1, 1 + pair, squeeze=False)[0]
         _spectra(panels[0], group)
@@ -60,26 +67,43 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
     return figures
 
 
+def _side_by_side(axes: Axes, found: Sequence[Group]) -> None:
+    """The spectra of several models or settings on one axis; of pairs, those of the originals."""
+    resolutions = []
+    for group in found:
+        courses, resolution = _courses(group, "")
+        resolutions.append(resolution)
+        bundle(axes, courses, group.colour, group.label("image"))
+    _scaled(axes, min(resolutions))
+
+
 def _spectra(axes: Axes, group: Group) -> None:
     """A line for each image, those of targets in their own colour."""
+    other = _other(group.units[0][1])
+    courses, resolution = _courses(group, "")
+    name = group.counted("image") if other is None else f"original, {group.counted('pair')}"
+    bundle(axes, courses, ORIGINAL, name)
+    if other is not None:
+        courses, highest = _courses(group, f"{other}_")
+        resolution = max(resolution, highest)
+        bundle(axes, courses, TARGET, f"{other}, {group.counted('pair')}")
+    _scaled(axes, resolution)
+
+
+def _courses(group: Group, prefix: str) -> tuple[list[tuple[np.ndarray, np.ndarray]], float]:
+    """Index and value for each unit, and the largest resolution of them."""
     import numpy as np
 
-    other = _other(group.units[0][1])
-    lines = [("", "image" if other is None else "original", ORIGINAL)]
-    if other is not None:
-        lines.append((f"{other}_", other, TARGET))
-    lowest = 0.0
-    for prefix, name, colour in lines:
-        courses = []
-        for _, arrays in group.units:
-            s = _data(arrays, f"{prefix}singular_values")
-            # On a log axis zero is nowhere: values end a decade below the resolution.
-            lowest = max(lowest, float(_data(arrays, f"{prefix}resolution")[0]) / 10)
-            courses.append((np.arange(1, len(s) + 1), s))
-        courses = [(index, np.maximum(s, lowest)) for index, s in courses]
-        bundle(axes, courses, colour, group.counted(name) if other is None else f"{name}, {group.counted('pair')}")
-    if any(line.get_ydata()[-1] < 1000 * lowest for line in axes.get_lines()):
-        axes.axhline(10 * lowest, color=CHANCE, linewidth=0.9, linestyle="--", label="resolution: roundoff below")
+    values = [_data(arrays, f"{prefix}singular_values") for _, arrays in group.units]
+    resolution = max(float(_data(arrays, f"{prefix}resolution")[0]) for _, arrays in group.units)
+    # On a log axis zero is nowhere: values end a decade below the resolution.
+    return [(np.arange(1, len(s) + 1), np.maximum(s, resolution / 10)) for s in values], resolution
+
+
+def _scaled(axes: Axes, resolution: float) -> None:
+    """Log axis, and the resolution where values come near it."""
+    if any(line.get_ydata()[-1] < 100 * resolution for line in axes.get_lines()):
+        axes.axhline(resolution, color=CHANCE, linewidth=0.9, linestyle="--", label="resolution: roundoff below")
     axes.set(yscale="log", xlabel="index i", ylabel="$s_i$, embedding / pixel")
     _finish(axes)
 
