@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,7 @@ class Encoder(nn.Module):
             license=loaded.license,
             parameters=sum(p.numel() for p in self.module.parameters()),
             details=dict(loaded.details),
+            input_unit="pixel" if is_image(self._input_shape) else "coordinate",
         )
         self._double: Encoder | None = None
 
@@ -168,7 +170,7 @@ class Encoder(nn.Module):
         """
         from PIL import Image
 
-        if x.dim() != 3 or x.shape[0] not in (1, 3):
+        if not is_image(x.shape):
             raise UsageError("inputs of this encoder are no images", expected="[1 or 3, H, W]", got=list(x.shape))
         levels = x.detach().double().clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()
         return Image.fromarray(levels[0] if levels.shape[0] == 1 else levels.transpose(1, 2, 0))
@@ -259,6 +261,13 @@ class Encoder(nn.Module):
     def _validate(self, uri: str, input_range: tuple[float, float]) -> int:
         """Run the module on noise and hold it to the contract. Returns n."""
         low, high = input_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ModelError(
+                f"{uri!r}: the input range is no interval",
+                expected="two finite numbers, the smaller one first",
+                got=input_range,
+                hint="where nothing bounds inputs, declare a box that holds the data",
+            )
         generator = torch.Generator().manual_seed(20230801)
         x = torch.rand((2, *self._input_shape), generator=generator) * (high - low) + low
         x = x.to(self.device)
@@ -328,6 +337,11 @@ class Encoder(nn.Module):
                 hint="remove torch.no_grad(), detach() and numpy from the module's forward",
             )
         return int(y.shape[1])
+
+
+def is_image(shape: Sequence[int]) -> bool:
+    """Whether inputs of this shape are images: [1 or 3, H, W]."""
+    return len(shape) == 3 and shape[0] in (1, 3)
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -125,7 +125,8 @@ class LoadedModel:
         module: Maps normalised input [B, *input_shape] to embeddings [B, n], one plain tensor. Parameters in float32.
         preprocessing: How an image becomes the input, or any callable ``raw -> float32 [*input_shape]``.
         input_shape: Shape of one input; taken from a `Preprocessing` when ``None``.
-        input_range: Smallest and largest value that an input may take, before normalisation.
+        input_range: Smallest and largest value that an input may take, before normalisation; finite. Where nothing
+            bounds them (token embeddings), a box that holds what the data hold.
         random_weights: True if the weights were drawn, not trained. It is stored with every result.
         normalized_output: True if the embedding has unit length by construction.
         activation: Name of the nonlinearity (``"gelu"``, ``"quickgelu"``, ...), for the record.
@@ -167,6 +168,7 @@ class EncoderSpec:
         license: Licence of the weights, if known.
         parameters: Number of parameters.
         details: Whatever else the backend recorded.
+        input_unit: What one number of an input is: ``"pixel"`` where inputs are images, ``"coordinate"`` elsewhere.
     """
 
     uri: str
@@ -181,6 +183,7 @@ class EncoderSpec:
     license: str | None
     parameters: int
     details: Mapping[str, object] = field(default_factory=dict)
+    input_unit: str = "pixel"
 
     @property
     def input_dim(self) -> int:

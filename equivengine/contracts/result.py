@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -168,6 +169,36 @@ class ProbeResult:
                 raise PluginError(
                     f"picture {name!r} is of a wrong type", expected="equivengine.Picture", got=type(picture).__name__
                 )
+
+    def in_unit(self, unit: str) -> ProbeResult:
+        """This result, of an encoder whose inputs are no images: ``unit`` in place of "pixel" in units and words.
+
+        Probes are written in the words of images. Names, numbers and dimensions stay as they are.
+        """
+        if unit == "pixel":
+            return self
+
+        def worded(text: str) -> str:
+            return re.sub(r"\bpixel(s?)\b", rf"{unit}\1", text)
+
+        return replace(
+            self,
+            arrays={
+                name: replace(array, unit=worded(array.unit), description=worded(array.description))
+                for name, array in self.arrays.items()
+            },
+            summary={
+                name: replace(
+                    scalar,
+                    unit=worded(scalar.unit),
+                    description=worded(scalar.description),
+                    group=worded(scalar.group),
+                )
+                for name, scalar in self.summary.items()
+            },
+            checks={name: replace(check, description=worded(check.description)) for name, check in self.checks.items()},
+            message=worded(self.message),
+        )
 
     def nan_scalars(self) -> list[str]:
         """Names of the scalars that are not finite."""

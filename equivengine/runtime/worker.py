@@ -152,7 +152,7 @@ def _measure(batch: Batch, inputs: Inputs, start: float) -> list[Found]:
         record = provenance.describe(unit, encoder, plugins, operations, seconds, started)
         if len(batch) > 1:
             record["batch"] = {"units": list(tasks), "position": list(tasks).index(unit.unit_id)}
-        found.append((result, record))
+        found.append((result.in_unit(encoder.spec.input_unit), record))
     return found
 
 

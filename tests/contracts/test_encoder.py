@@ -376,3 +376,32 @@ def test_abilities_that_a_backend_does_not_give_say_so():
     assert able.classify_ability
     assert torch.equal(able.classify(torch.ones(1, 5)), torch.full((1, 5), 2.0))
     assert able.embed_text(["a", "b"]).shape == (2, 5)
+
+
+@pytest.mark.parametrize("limits", [(-float("inf"), float("inf")), (0.0, float("nan")), (1.0, 0.0), (0.5, 0.5)])
+def test_input_range_that_is_no_interval_is_refused(limits):
+    with pytest.raises(eqv.ModelError, match="input range is no interval") as caught:
+        wrap(Small(), input_range=limits)
+    assert "a box that holds the data" in caught.value.hint
+
+
+def test_numbers_of_an_input_are_pixels_where_inputs_are_images():
+    assert wrap(Small()).spec.input_unit == "pixel"
+    line = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    encoder = eqv.Encoder(eqv.LoadedModel(line, preprocessing=torch.as_tensor, input_shape=(3, 4)), uri="x")
+    assert encoder.spec.input_unit == "coordinate"
+
+
+@pytest.mark.parametrize(("rounding", "left"), [("even", 2), ("down", 1)])
+def test_half_a_pixel_of_margin_goes_where_it_is_declared_to_go(rounding, left):
+    """Three columns too many: torchvision and timm begin at round(1.5) = 2, transformers at 1."""
+    columns = np.tile(np.arange(11, dtype=np.uint8), (8, 1))
+    declared = eqv.Preprocessing(size=(8, 8), mode="L", mean=(0.0,), std=(1.0,), crop_rounding=rounding)
+    pixels = declared(Image.fromarray(columns)).mul(255).round()
+    assert pixels[0, 0].tolist() == list(range(left, left + 8))
+
+
+@pytest.mark.parametrize("raw", ["a text", np.zeros((8, 8, 3)), None])
+def test_sample_that_is_no_image_is_a_data_error(raw):
+    with pytest.raises(eqv.DataError, match="no image"):
+        wrap(Small()).preprocess(raw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from equivengine.contracts.result import MAX_PICTURE_NAME, Picture, ProbeResult
+from equivengine.contracts.result import MAX_PICTURE_NAME, Array, Check, Picture, ProbeResult, Scalar
 from equivengine.errors import PluginError
 from equivengine.pictures.raster import MAX_PIXELS
 
@@ -66,3 +66,23 @@ def test_pictures_are_of_the_class():
 
 def test_a_result_has_no_pictures_unless_it_is_given_some():
     assert ProbeResult({}, {}).pictures == {}
+
+
+def test_inputs_that_are_no_images_have_no_pixels():
+    result = ProbeResult(
+        arrays={"pixel_s": Array(np.ones(2), ("pixel",), "embedding / pixel", "values of each pixel, of 2 pixels")},
+        summary={"s_1": Scalar(1.0, "embedding / pixel", "per pixel", group="change of the pixels")},
+        checks={"in_box": Check.at_most(0, 1, "no pixel leaves the input range")},
+        status="not_converged",
+        message="few pixels moved",
+    )
+    assert result.in_unit("pixel") is result
+    worded = result.in_unit("coordinate")
+    assert worded.arrays["pixel_s"].unit == "embedding / coordinate"
+    assert worded.arrays["pixel_s"].dims == ("pixel",)
+    assert worded.arrays["pixel_s"].description == "values of each coordinate, of 2 coordinates"
+    assert worded.summary["s_1"].unit == "embedding / coordinate"
+    assert worded.summary["s_1"].group == "change of the coordinates"
+    assert worded.checks["in_box"].description == "no coordinate leaves the input range"
+    assert worded.message == "few coordinates moved"
+    assert "pixel" in result.message
