@@ -105,7 +105,13 @@ def write_values(parent: h5py.Group, name: str, data: np.ndarray, encoding: str 
     if data.ndim and data.nbytes >= schema.CHUNKED_FROM_BYTES and data.itemsize <= schema.CHUNK_BYTES:
         chunks = schema.chunk_shape(data.shape, data.itemsize)
         storage = {"chunks": chunks, "compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
-    node = label(parent.create_dataset(name, data=data, dtype=dtype, **storage), encoding)
+    node = parent.create_dataset(name, data=data, dtype=dtype, **storage)
+    if storage and data.nbytes > schema.UNPACKED_FREELY_BYTES:
+        node.id.flush()
+        if data.nbytes > schema.MAX_RATIO * node.id.get_storage_size():  # a reader would take it for a bomb
+            del parent[name]
+            node = parent.create_dataset(name, data=data, dtype=dtype, chunks=storage["chunks"], fletcher32=True)
+    label(node, encoding)
     if kind == "b":
         set_text(node, "dtype", "bool")  # xarray's own convention
     return node

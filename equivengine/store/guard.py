@@ -199,11 +199,15 @@ def names(group: h5py.Group, limit: int = schema.MAX_ENTRIES) -> list[str]:
         limit: `schema.MAX_ENTRIES` for what one unit holds, `schema.MAX_UNITS` for what there is one of for each unit.
 
     Raises:
-        Refused: If there are more than ``limit``.
+        Refused: If there are more than ``limit``, or one is longer than `schema.MAX_NAME_BYTES`.
     """
     if len(group) > limit:
         raise Refused(f"{len(group)} entries in {group.name}", f"at most {limit}")
-    return list(group)
+    found = list(group)
+    longest = max(map(len, found), default=0)
+    if longest > schema.MAX_NAME_BYTES:
+        raise Refused(f"a name of {longest} characters in {group.name}", f"at most {schema.MAX_NAME_BYTES} bytes")
+    return found
 
 
 def has(group: h5py.Group, name: str) -> bool:
@@ -289,7 +293,11 @@ def _check_storage(dataset: h5py.Dataset) -> None:
     factor = schema.MAX_EXPANSION if h5z.FILTER_DEFLATE in filters else 1
     if declared and (stored > room or declared > stored * factor):
         raise Refused(f"{where} declares {declared} bytes but holds {stored}", "the bytes that it declares")
+    if declared > max(schema.UNPACKED_FREELY_BYTES, schema.MAX_RATIO * stored):
+        raise Refused(f"{where} unpacks {stored} bytes to {declared}", f"at most {schema.MAX_RATIO} times as many")
     if layout == h5d.CHUNKED:
+        if dataset.id.get_num_chunks() > schema.MAX_CHUNKS:
+            raise Refused(f"{where} has {dataset.id.get_num_chunks()} chunks", f"at most {schema.MAX_CHUNKS}")
         chunk = math.prod(plist.get_chunk()) * dtype.itemsize
         if chunk > schema.MAX_CHUNK_BYTES:
             raise Refused(f"{where} has chunks of {chunk} bytes", f"at most {schema.MAX_CHUNK_BYTES}")

@@ -87,6 +87,7 @@ class StoredPlan:
             raise StoreError(f"{what} is damaged", expected="an object under 'plan'", got=type(plan).__name__)
         if not isinstance(digest, str):
             raise StoreError(f"{what} is damaged", expected="a text under 'digest'", got=type(digest).__name__)
+        schema.plan_units(plan, what)
         return cls(plan, digest)
 
 
@@ -144,6 +145,17 @@ def check_canonical(path: Path) -> None:
     with guard.damage(path):
         if path.read_bytes() != schema.to_json(data, str(path)).encode():
             raise guard.Refused("JSON in another form than ours", "canonical JSON: ASCII, sorted keys, no spaces")
+
+
+def stored_plan(file: h5py.File, what: str) -> StoredPlan:
+    """The plan in an open ``run.h5``.
+
+    Raises:
+        Refused, StoreError: If it is damaged.
+    """
+    plan = elements.read_json(file, "plan")
+    schema.plan_units(plan, what)
+    return StoredPlan(plan, guard.text(guard.dataset(file, "plan"), "digest"))
 
 
 def stored_failures(file: h5py.File, what: str) -> dict[str, Failure]:

@@ -248,8 +248,7 @@ def _open_run_file(path: Path) -> Run:
     with contextlib.ExitStack() as stack:
         source = Source(path, schema.RUN_FORMAT)
         source.file = stack.enter_context(guard.open_untrusted(path, schema.RUN_FORMAT))
-        digest = guard.text(guard.dataset(source.file, "plan"), "digest")
-        stored = layout.StoredPlan(elements.read_json(source.file, "plan"), digest)
+        stored = layout.stored_plan(source.file, str(path))
         names = guard.names(guard.group(source.file, "units"), schema.MAX_UNITS)
         failures = layout.stored_failures(source.file, str(path))
         units = [name for name in names if schema.is_unit_id(name)]

@@ -61,7 +61,7 @@ def scan_run_file(path: Path) -> RunFile:
     """
     with guard.open_untrusted(path, schema.RUN_FORMAT, sealed=True) as file:
         units = _scan_units(file)
-        plan = layout.StoredPlan(elements.read_json(file, "plan"), guard.text(guard.dataset(file, "plan"), "digest"))
+        plan = layout.stored_plan(file, str(path))
         manifest = read_manifest(file)
         tables = guard.group(file, "summary")
         listed = [unit_id for probe in guard.names(tables) for unit_id in _scan_table(guard.group(tables, probe))]

@@ -66,6 +66,14 @@ MAX_ENTRIES = 10_000
 #: deflate cannot expand more than this (zlib's technical details: 1032:1).
 MAX_EXPANSION = 1032
 
+#: What may unpack to far more than it is stored in; larger datasets may unpack to `MAX_RATIO` times their stored bytes.
+UNPACKED_FREELY_BYTES = 64 << 20
+MAX_RATIO = 100
+#: Chunks of a dataset; ours are of about 1 MiB.
+MAX_CHUNKS = 65_536
+#: Bytes of a name.
+MAX_NAME_BYTES = 1_000
+
 #: Arrays at least this large are chunked, compressed and checksummed; smaller ones are contiguous.
 CHUNKED_FROM_BYTES = 16 << 10
 CHUNK_BYTES = 1 << 20
@@ -265,28 +273,32 @@ def _wrong_types(unit: Unit) -> list[str]:
     return wrong
 
 
-def plan_units(plan: Mapping[str, Any]) -> list[str]:
+def plan_units(plan: Mapping[str, Any], what: str = "the plan") -> list[str]:
     """Unit ids of a plan in its order: ``plan["units"]`` lists `Unit.to_json` objects or unit ids.
+
+    Args:
+        plan: JSON types.
+        what: Names it in errors.
 
     Raises:
         StoreError: If an entry is neither.
     """
     entries = plan.get("units", [])
     if not isinstance(entries, list):
-        raise StoreError("the plan is damaged", expected="a list under 'units'", got=type(entries).__name__)
+        raise StoreError(f"{what} is damaged", expected="a list under 'units'", got=type(entries).__name__)
     ids = []
     for entry in entries:
-        unit_id = entry if isinstance(entry, str) else _entry_id(entry)
+        unit_id = entry if isinstance(entry, str) else _entry_id(entry, what)
         if not is_unit_id(unit_id):
-            raise StoreError("the plan is damaged", expected="a unit id", got=repr(unit_id)[:80])
+            raise StoreError(f"{what} is damaged", expected="a unit id", got=repr(unit_id)[:80])
         ids.append(unit_id)
     return list(dict.fromkeys(ids))
 
 
-def _entry_id(entry: object) -> str:
+def _entry_id(entry: object, what: str) -> str:
     if not isinstance(entry, dict):
-        raise StoreError("the plan is damaged", expected="a unit or its id", got=type(entry).__name__)
+        raise StoreError(f"{what} is damaged", expected="a unit or its id", got=type(entry).__name__)
     try:
-        return str(entry["unit_id"]) if "unit_id" in entry else parse_unit(entry, "a unit of the plan").unit_id
+        return str(entry["unit_id"]) if "unit_id" in entry else parse_unit(entry, what).unit_id
     except ValueError as error:
-        raise StoreError("the plan is damaged", expected="a unit", got=error) from error
+        raise StoreError(f"{what} is damaged", expected="a unit", got=error) from error

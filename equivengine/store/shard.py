@@ -118,6 +118,13 @@ def check_storable(unit: Unit, result: ProbeResult) -> None:
                 got=len(getattr(result, what)),
                 hint="put many numbers of one kind in an array",
             )
+        for name in getattr(result, what):
+            if len(name.encode("utf-8", "surrogatepass")) > schema.MAX_NAME_BYTES:
+                raise PluginError(
+                    f"probe {unit.probe!r} returns {what} with a name that is too long",
+                    expected=f"at most {schema.MAX_NAME_BYTES} bytes",
+                    got=f"{name[:40]!r}...",
+                )
     for name in result.summary:
         if name in schema.TABLE_NAMES:
             raise PluginError(

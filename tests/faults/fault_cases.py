@@ -14,7 +14,13 @@ from pathlib import Path
 
 from equivengine.runtime.config import RunConfig, validated
 
-MODULES = ["equivengine.runtime.engine", "timm", "open_clip", "PIL.PngImagePlugin", "fault_cases"]
+#: What a run imports, some of it late.
+MODULES = [
+    "equivengine.runtime.engine",
+    "equivengine.linearize.program",
+    "torch.fx.experimental.symbolic_shapes",
+    "PIL.PngImagePlugin",
+]
 
 
 def forks() -> multiprocessing.context.ForkServerContext:
