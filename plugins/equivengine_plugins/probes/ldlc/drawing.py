@@ -80,7 +80,7 @@ def _on_one_axis(axes: Axes, measured: Mapping[str, np.ndarray]) -> None:
     every = np.concatenate(list(shown.values()))
     if not len(every):
         every = np.ones(1)
-    bins = np.geomspace(every.min() / 2, every.max() * 2, 90)
+    bins = np.geomspace(every.min() / 2, every.max() * 2, 90).tolist()
     for kind, label, colour in KINDS:
         values = shown[kind]
         if not len(values):

@@ -118,7 +118,7 @@ def _reached(axes: Axes, found: Sequence[Group], rest: str) -> None:
         + "; ".join(filter(None, (counted, "bars: medians", rest)))
         + f"\n{band}",
     )
-    axes.xaxis.label.set_size(8)
+    axes.xaxis.label.set_fontsize(8)
     finish(axes, legend=False)
 
 

@@ -102,7 +102,9 @@ def _courses(group: Group, prefix: str) -> tuple[list[tuple[np.ndarray, np.ndarr
 
 def _scaled(axes: Axes, resolution: float) -> None:
     """Log axis, and the resolution where values come near it."""
-    if any(line.get_ydata()[-1] < 100 * resolution for line in axes.get_lines()):
+    import numpy as np
+
+    if any(np.asarray(line.get_ydata())[-1] < 100 * resolution for line in axes.get_lines()):
         axes.axhline(resolution, color=CHANCE, linewidth=0.9, linestyle="--", label="resolution: roundoff below")
     axes.set(yscale="log", xlabel="index i", ylabel="$s_i$, embedding / pixel")
     _finish(axes)
