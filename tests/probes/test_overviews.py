@@ -145,17 +145,17 @@ def test_a_course_that_has_stopped_keeps_its_last_value():
 
 
 @pytest.mark.parametrize(
-    ("cls", "settings", "titles"),
+    ("cls", "settings", "titles", "of_two"),
     [
-        (Ldlc, {}, ["Constants over images"]),
-        (Spectrum, {}, ["Spectra of all images"]),
-        (Spectrum, {"compare": True}, ["Spectra of all images"]),
-        (Path, {}, ["Straight lines of all pairs", "Paths within classes of all pairs"]),
-        (NullWalk, {}, ["Distance and drift of all walks"]),
+        (Ldlc, {}, ["Constants over images"], 2),
+        (Spectrum, {}, ["Spectra of all images"], 1),  # side by side
+        (Spectrum, {"compare": True}, ["Spectra of all images"], 3),  # the same, and pairs of each
+        (Path, {}, ["Straight lines of all pairs", "Paths within classes of all pairs"], 4),
+        (NullWalk, {}, ["Distance and drift of all walks"], 2),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_all_units_on_common_axes(cls, settings, titles):
+def test_all_units_on_common_axes(cls, settings, titles, of_two):
     results = measured(cls, **settings)
     figures = drawn(cls().overview(results))
     assert list(figures) == titles
@@ -165,7 +165,7 @@ def test_all_units_on_common_axes(cls, settings, titles):
     assert cls().overview(results[:1]) == {}  # what `figures` shows
     assert cls().overview([]) == {}
     other = [(replace(each, params='{"other": 1}'), arrays) for each, arrays in results]
-    assert len(cls().overview([*results, *other])) == 2 * len(titles)
+    assert len(cls().overview([*results, *other])) == of_two
 
 
 def test_courses_of_learning_rates_share_axes():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from equivengine import open_run
@@ -125,3 +129,103 @@ def test_the_page_gives_the_command_and_what_it_shows(name):
     assert "**The paper.**" in section
     assert "**Here.**" in section
     assert "**Why they differ.**" in section
+
+
+# -- in full ----------------------------------------------------------------------------------------------------------
+
+
+def numbers(run, probe, name, **settings):
+    """One scalar of the units of a probe, of those with these parameters."""
+    records = [record for record in run.units(probe) if settings.items() <= json.loads(record.unit.params).items()]
+    assert records
+    return np.array([record.summary[name].value for record in records])
+
+
+def fig1(run):
+    assert (numbers(run, "match", "relative_matched") <= 0.0301).mean() >= 0.9
+    assert numbers(run, "match", "class_start").mean() == 0
+    assert numbers(run, "match", "class_matched").mean() >= 0.9
+    assert np.median(numbers(run, "match", "ssim_matched")) > 2 * np.median(
+        numbers(run, "match", "ssim_target_matched")
+    )
+    assert numbers(run, "transfer", "agreement")[0] >= 0.9
+    assert numbers(run, "projection", "relative_after")[0] <= 1e-3
+
+
+def fig2(run):
+    gd, least = (numbers(run, "match", "l2_matched", solver=solver) for solver in ("gd", "minimal-l2"))
+    met = numbers(run, "match", "relative_matched", solver="minimal-l2") <= 0.0301
+    assert met.sum() >= 2
+    assert (least[met] < gd[met]).all()
+
+
+def fig3(run):
+    assert (numbers(run, "spectrum", "rank") == 94).all()  # of 96: the model ends in a LayerNorm
+    assert np.median(numbers(run, "spectrum", "rank_90")) <= 15
+    assert (numbers(run, "spectrum", "grassmann_distance") < numbers(run, "spectrum", "random_distance")).all()
+    assert all(record.checks["singular_directions"].passed for record in run.units("ldlc"))
+
+
+def fig4(run):
+    (record,) = run.units("ldlc")
+    assert len(record.arrays["random_tangent"].data) == len(record.arrays["null_tangent"].data) == 10_000
+    assert numbers(run, "ldlc", "random_over_null")[0] > 1e5
+    assert numbers(run, "ldlc", "gradient_first_over_random")[0] > 3
+
+
+def fig5(run):
+    rates = (0.001, 0.003, 0.01, 0.03, 0.1)
+    reached = [numbers(run, "match", "relative_matched", rate=rate) for rate in rates]
+    assert np.mean([(values <= 0.0301).mean() for values in reached]) >= 0.8
+    steps = [np.median(numbers(run, "match", "steps", rate=rate)) for rate in rates]
+    assert steps == sorted(steps, reverse=True)
+    assert 8 <= steps[0] / steps[2] <= 12  # in proportion to 1 / rate
+
+
+def fig6(run):
+    assert np.median(numbers(run, "path", "line_linearity")) < 0.8  # 1: as the paper says of its pair
+
+
+def fig7(run):
+    for name in ("first", "last"):
+        assert np.median(numbers(run, "path", f"{name}_between")) <= 2e-3
+        assert np.median(numbers(run, "path", f"{name}_cosine")) > 0.9999
+        assert np.median(numbers(run, "path", f"{name}_moved_relative")) > 0.5
+
+
+def fig8(run):
+    targets = [record.unit.samples[1].digest for record in run.units("match")]
+    assert max(map(targets.count, targets)) >= len(targets) - 1
+    assert numbers(run, "match", "class_matched").mean() >= 0.9
+    assert numbers(run, "transfer", "agreement")[0] >= 0.9
+
+
+def fig9_14_18(run):
+    assert (numbers(run, "match", "relative_matched", solver="gd") <= 0.0301).mean() >= 0.8
+    assert np.median(numbers(run, "match", "relative_matched", solver="lm")) <= 1e-5
+    assert numbers(run, "transfer", "success_own")[0] >= 0.9
+
+
+def fig13(run):
+    assert (numbers(run, "match", "relative_matched") <= 0.0301).mean() >= 0.6
+    assert numbers(run, "match", "class_matched").mean() >= 0.8
+    assert np.median(numbers(run, "match", "mean_matched")) < 0.2
+
+
+CLAIMS = {claim.__name__: claim for claim in (fig1, fig2, fig3, fig4, fig5, fig6, fig7, fig8, fig9_14_18, fig13)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_shows_what_the_page_says_within_two_minutes_of_two_cores(name, registry, tmp_path):
+    started = time.process_time()
+    report = execute(load_toml(RECIPES[name], {"out": str(tmp_path / "run")}), registry=registry)
+    assert time.process_time() - started < 2 * 120
+    assert report.outcomes["failed"] == 0
+    with open_run(report.directory) as run:
+        CLAIMS[name](run)
+        drawn = figures(run, registry)
+        for probe, title in SHOWS[name]:
+            (figure,) = [found for key, found in drawn[probe].items() if key.startswith(title)][:1]
+            figure.savefig(buffer := io.BytesIO(), format="png", dpi=100)
+            assert buffer.getbuffer().nbytes > 5000
