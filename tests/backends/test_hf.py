@@ -55,6 +55,9 @@ def test_family_computes_what_transformers_computes(name, tmp_path):
     assert details["attention"] == attention
     assert details["architecture"] == case.model
     assert details["library"] == f"transformers {transformers.__version__}"
+    assert encoder.spec.activation == {"clip": "quickgelu", "siglip": "gelu_tanh", "resnet": "relu"}.get(
+        name.removesuffix("_vision"), "gelu"
+    )
     assert not encoder.spec.random_weights
 
 

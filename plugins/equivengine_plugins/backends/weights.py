@@ -1,4 +1,4 @@
-"""What the timm and open_clip backends share: reading weights that nobody vouches for, and saying why there are none.
+"""What the backends share: reading weights that nobody vouches for, and saying why there are none.
 
 A checkpoint is untrusted input. Safetensors files are read as they are; pickled ones only through torch's
 ``weights_only`` unpickler, with no fallback. A state dict fits a model exactly or not at all.
@@ -37,11 +37,15 @@ _hub_lock = threading.RLock()
 
 _ACTIVATIONS = {
     "GELU": "gelu",
+    "GELUActivation": "gelu",
     "GELUTanh": "gelu_tanh",
+    "NewGELUActivation": "gelu_tanh",
     "QuickGELU": "quickgelu",
+    "QuickGELUActivation": "quickgelu",
     "ReLU": "relu",
     "ReLU6": "relu6",
     "SiLU": "silu",
+    "SiLUActivation": "silu",
     "Swish": "silu",
     "Hardswish": "hardswish",
     "HardSwish": "hardswish",

@@ -65,7 +65,7 @@ class HfBackend(eqv.Backend):
             module=tower,
             preprocessing=declared,
             random_weights=checkpoint.source.kind == "random",
-            activation=next(iter(activations), str(getattr(tower.model.config, "hidden_act", "unknown"))),
+            activation=next(iter(activations), "unknown"),
             class_names=None if head is None else _class_names(checkpoint.config, head),
             classify=None if head is None else pooling.Classifier(head),
             embed_text=text.TextTower(checkpoint, whole, tower) if embeds_text else None,
