@@ -20,57 +20,63 @@ from equivengine.store.stacking import Stack, coordinate_of, lengths, stack
 UNIT = "unit"
 
 
-def tree(records: Sequence[UnitRecord], arrays: bool | Collection[str], facts: Mapping[str, Any]) -> xarray.DataTree:
-    """One dataset for each probe and model, at ``/probe/model``; slashes in the names of models become ``_``.
+def names_of(records: Sequence[UnitRecord], arrays: bool | Collection[str]) -> set[str]:
+    """Names of the arrays that are wanted.
 
     Raises:
-        StoreError: As `dataset`.
+        StoreError: If no unit has an array of a name that is asked for.
+    """
+    if arrays is False:
+        return set()
+    known = {name for record in records for name in record.arrays}
+    if arrays is True:
+        return known
+    wanted = {arrays} if isinstance(arrays, str) else set(arrays)
+    unknown = sorted(wanted - known)
+    if unknown:
+        raise StoreError(
+            f"there is no array called {unknown[0]!r}", expected=", ".join(sorted(known)) or "no name: there are none"
+        )
+    return wanted
+
+
+def tree(records: Sequence[UnitRecord], arrays: set[str], facts: Mapping[str, Any]) -> xarray.DataTree:
+    """One dataset for each probe and model, at ``/probe/model``; slashes in the names of models become ``_``.
+
+    Args:
+        records: The units.
+        arrays: Names of the arrays that are wanted.
+        facts: Attributes of the root.
+
+    Raises:
+        StoreError: If a shard cannot be read.
     """
     groups: dict[tuple[str, str], list[UnitRecord]] = {}
     for record in records:
         groups.setdefault((record.unit.probe, record.unit.model), []).append(record)
     nodes: dict[str, xarray.Dataset] = {"/": xarray.Dataset(attrs=dict(facts))}
-    known = None if isinstance(arrays, bool) else {name for record in records for name in record.arrays}
     for (probe, model), units in groups.items():
-        path = f"/{probe}/{re.sub('/+', '_', model)}"
-        wanted = arrays if known is None else known.intersection(_known(arrays, known))
-        nodes[_free(path, nodes)] = dataset(units, wanted, {}, strict=False)
+        nodes[_free(f"/{probe}/{re.sub('/+', '_', model)}", nodes)] = dataset(units, arrays, {})
     return xarray.DataTree.from_dict(nodes)
 
 
-def dataset(
-    records: Sequence[UnitRecord], arrays: bool | Collection[str], facts: Mapping[str, Any], *, strict: bool = True
-) -> xarray.Dataset:
+def dataset(records: Sequence[UnitRecord], arrays: set[str], facts: Mapping[str, Any]) -> xarray.Dataset:
     """The units of one probe, along ``unit``.
 
     Args:
         records: At least one.
-        arrays: Whether arrays are wanted, or the names of those that are.
+        arrays: Names of the arrays that are wanted.
         facts: More attributes of the dataset.
-        strict: Refuse names that no unit has an array of.
 
     Raises:
-        StoreError: If a name is unknown, or a shard cannot be read.
+        StoreError: If a shard cannot be read.
     """
     coordinates, common = _coordinates(records)
     variables = _scalars(records) | _checks(records)
-    if arrays is not False:
-        wanted = None if arrays is True else _known(arrays, {n for r in records for n in r.arrays}, strict=strict)
-        taken = [UNIT, *coordinates, *variables]
-        _add_arrays(variables, coordinates, stack(records, wanted, taken), len(records))
+    stacks = stack(records, arrays, taken=[UNIT, *coordinates, *variables])
+    _add_arrays(variables, coordinates, stacks, len(records))
     attributes = {**facts, "probe": records[0].unit.probe, "params": json.dumps(common, ensure_ascii=False)}
     return xarray.Dataset(variables, coordinates, attributes)
-
-
-def _known(wanted: Collection[str] | bool, known: set[str], *, strict: bool = True) -> set[str]:
-    assert not isinstance(wanted, bool)
-    chosen = {wanted} if isinstance(wanted, str) else set(wanted)
-    unknown = sorted(chosen - known)
-    if unknown and strict:
-        raise StoreError(
-            f"there is no array called {unknown[0]!r}", expected=", ".join(sorted(known)) or "no name: there are none"
-        )
-    return chosen & known
 
 
 def _coordinates(records: Sequence[UnitRecord]) -> tuple[dict[str, Any], dict[str, Any]]:

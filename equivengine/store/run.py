@@ -187,11 +187,12 @@ class Run:
                 f"{self.path} has no such results of model {model!r}",
                 expected=", ".join(models) or "a run with results",
             )
+        names = labelled.names_of(chosen, arrays)
         facts = {"run": str(self.path), "plan_digest": self.plan_digest}
         if probe is not None:
-            return labelled.dataset(chosen, arrays, facts)
+            return labelled.dataset(chosen, names, facts)
         counts = {"published": len(self.published), "failed": len(self.failures), "missing": len(self.missing)}
-        return labelled.tree(chosen, arrays, {**facts, **counts})
+        return labelled.tree(chosen, names, {**facts, **counts})
 
     def close(self) -> None:
         """Close files; arrays and pictures that were not read cannot be read any more."""

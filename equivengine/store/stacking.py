@@ -96,14 +96,14 @@ class Stack:
             )
 
 
-def stack(records: Sequence[UnitRecord], wanted: Collection[str] | None, taken: Sequence[str]) -> list[Stack]:
+def stack(records: Sequence[UnitRecord], wanted: Collection[str], *, taken: Sequence[str]) -> list[Stack]:
     """Arrays by name, in the order in which they first occur; opens each unit's file once.
 
     Those of one name with other dimensions, or numbers where others are texts, make a stack of their own.
 
     Args:
         records: The units.
-        wanted: Names of arrays; all if None.
+        wanted: Names of arrays.
         taken: Names that no dimension may have.
 
     Raises:
@@ -111,10 +111,10 @@ def stack(records: Sequence[UnitRecord], wanted: Collection[str] | None, taken: 
     """
     found: dict[tuple[str, tuple[str, ...], bool], Stack] = {}
     for place, record in enumerate(records):
-        if wanted is not None and not set(wanted).intersection(record.arrays):
+        if not set(wanted).intersection(record.arrays):
             continue
         for name, part in record.arrays.open_all().items():
-            if wanted is None or name in wanted:
+            if name in wanted:
                 dims = _distinct(part.dims, taken)
                 key = (name, dims, part.dtype.kind == "U")
                 found.setdefault(key, Stack(name, dims)).parts[place] = part
