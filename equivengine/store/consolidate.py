@@ -30,6 +30,7 @@ def write_run_file(path: Path, root: Path) -> dict[str, str]:
     shards = layout.find_units(root)
     failures = layout.read_failures(root, shards)
     rows: list[_Row] = []
+    first: dict[tuple[str, str], Scalar] = {}
     with shard.new_file(path, schema.RUN_FORMAT) as file:
         plan = elements.write_text(file, "plan", schema.to_json(stored.plan, "the plan"), "json")
         elements.set_text(plan, "digest", stored.digest)
@@ -39,9 +40,11 @@ def write_run_file(path: Path, root: Path) -> dict[str, str]:
             with guard.open_untrusted(root / shards[unit_id], schema.SHARD_FORMAT, check=True) as source:
                 group = guard.group(guard.group(source, "units"), unit_id)
                 shard.copy_unit(group, units)
-                rows.append(_Row(unit_id, group))
+                rows.append(_Row(unit_id, group, first))
         for probe in dict.fromkeys(row.unit.probe for row in rows):
-            _write_table(elements.new_group(tables, probe, "summary-table"), [r for r in rows if r.unit.probe == probe])
+            scalars = {name: scalar for (owner, name), scalar in first.items() if owner == probe}
+            table = elements.new_group(tables, probe, "summary-table")
+            _write_table(table, [row for row in rows if row.unit.probe == probe], scalars)
         kept = elements.new_group(file, "failures", "failures")
         for unit_id in layout.in_plan_order(stored.plan, failures):
             elements.write_text(kept, unit_id, schema.sealed_json(failures[unit_id].to_json(), "a failure"), "json")
@@ -54,19 +57,20 @@ def write_run_file(path: Path, root: Path) -> dict[str, str]:
 
 
 class _Row:
-    """One unit of a table."""
+    """One unit of a table; the first scalar of each probe and name is kept in ``first``, for what all share."""
 
-    def __init__(self, unit_id: str, group: h5py.Group) -> None:
+    def __init__(self, unit_id: str, group: h5py.Group, first: dict[tuple[str, str], Scalar]) -> None:
         self.unit_id = unit_id
         self.unit: Unit = schema.parse_unit(elements.read_json(group, "unit"), f"unit {unit_id}")
         self.status = elements.read_text(group, "status")
         summary = guard.group(group, "summary")
-        self.summary: Mapping[str, Scalar] = {
-            name: elements.read_scalar(summary, name) for name in guard.names(summary)
-        }
+        self.values = {name: elements.read_value(summary, name) for name in guard.names(summary)}
+        for name in self.values:
+            if (self.unit.probe, name) not in first:
+                first[self.unit.probe, name] = elements.read_scalar(summary, name)
 
 
-def _write_table(table: h5py.Group, rows: list[_Row]) -> None:
+def _write_table(table: h5py.Group, rows: list[_Row], scalars: Mapping[str, Scalar]) -> None:
     """Columns over the units of one probe: scalars as float64 (NaN where a unit lacks one), and who they belong to."""
     columns: dict[str, Any] = {
         "unit_id": np.array([row.unit_id for row in rows]),
@@ -74,13 +78,10 @@ def _write_table(table: h5py.Group, rows: list[_Row]) -> None:
         "sample": np.array([sample_text(row.unit) for row in rows]),
         "status": np.array([row.status for row in rows]),
     }
-    first: dict[str, Scalar] = {}
-    for row in rows:
-        first = first | {name: scalar for name, scalar in row.summary.items() if name not in first}
-    for name in first:
-        columns[name] = np.array([row.summary[name].value if name in row.summary else np.nan for row in rows])
+    for name in scalars:
+        columns[name] = np.array([row.values.get(name, np.nan) for row in rows])
     _write_columns(table, columns, "unit")
-    for name, scalar in first.items():
+    for name, scalar in scalars.items():
         for key in ("unit", "description", "group"):
             elements.set_text(table[name], key, getattr(scalar, key))
 

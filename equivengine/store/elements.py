@@ -13,7 +13,7 @@ import numpy as np
 
 from equivengine.contracts.result import Array, Check, Scalar
 from equivengine.errors import PluginError
-from equivengine.store import guard, schema
+from equivengine.store import guard, nodes, schema
 
 # ---------------------------------------------------------------------------------------------------------- writing
 
@@ -28,8 +28,7 @@ def set_text(node: h5py.HLObject, name: str, value: str) -> None:
         raw = _encode(value, name)
         if len(raw) > schema.MAX_ATTRIBUTE_BYTES:
             raise PluginError(f"{name} is too long", expected=f"{schema.MAX_ATTRIBUTE_BYTES} bytes", got=len(raw))
-        # netCDF readers take a text of width 1 for raw characters, so no text is narrower than 2
-        node.attrs.create(name, np.bytes_(raw), dtype=h5py.string_dtype("utf-8", max(2, len(raw))))
+        nodes.set_bytes(node, name, raw)
 
 
 def label(node: h5py.HLObject, encoding: str) -> Any:
@@ -41,7 +40,7 @@ def label(node: h5py.HLObject, encoding: str) -> Any:
 
 def new_group(parent: h5py.Group, name: str, encoding: str) -> h5py.Group:
     """A group that lists its entries in the order in which they were written."""
-    return label(parent.create_group(name, track_order=True), encoding)
+    return label(nodes.make_group(parent, name), encoding)
 
 
 def write_text(parent: h5py.Group, name: str, value: str, encoding: str = "string") -> h5py.Dataset:
@@ -53,13 +52,12 @@ def write_text(parent: h5py.Group, name: str, value: str, encoding: str = "strin
     raw = _encode(value, name)
     if len(raw) > schema.MAX_TEXT_BYTES:
         raise PluginError(f"{name} is too long", expected=f"{schema.MAX_TEXT_BYTES} bytes", got=len(raw))
-    dtype = h5py.string_dtype("utf-8", max(2, len(raw)))
-    return label(parent.create_dataset(name, data=np.array(raw, dtype=dtype), dtype=dtype), encoding)
+    return label(nodes.make_text(parent, name, raw), encoding)
 
 
 def write_scalar(parent: h5py.Group, name: str, scalar: Scalar) -> None:
     """Write a float64 [] dataset; what is absent is left out (xarray refuses None)."""
-    node = label(parent.create_dataset(name, data=np.float64(scalar.value)), "scalar")
+    node = label(nodes.make_float(parent, name, scalar.value), "scalar")
     set_text(node, "unit", scalar.unit)
     set_text(node, "description", scalar.description)
     set_text(node, "group", scalar.group)
@@ -71,7 +69,7 @@ def write_scalar(parent: h5py.Group, name: str, scalar: Scalar) -> None:
 
 def write_check(parent: h5py.Group, name: str, check: Check) -> None:
     """Write a float64 [] dataset: the value, with ``bound`` and ``passed`` as attributes."""
-    node = label(parent.create_dataset(name, data=np.float64(check.value)), "check")
+    node = label(nodes.make_float(parent, name, check.value), "check")
     node.attrs["bound"] = np.float64(check.bound)
     node.attrs["passed"] = np.uint8(check.passed)
     set_text(node, "description", check.description)
@@ -134,10 +132,11 @@ def write_dimensions(group: h5py.Group, sizes: Mapping[str, int]) -> None:
 
 def attach(group: h5py.Group, name: str, dims: tuple[str, ...]) -> None:
     """Name the axes of a dataset, as text for us and as HDF5 dimension scales for others."""
-    set_text(group[name], "dims", ",".join(dims))
+    node = group[name]
+    set_text(node, "dims", ",".join(dims))
     for axis, dim in enumerate(dims):
         if name != dim:
-            group[name].dims[axis].attach_scale(group[dim])
+            nodes.attach_scale(node, axis, group[dim])
 
 
 def write_arrays(group: h5py.Group, arrays: Mapping[str, Array]) -> None:
@@ -206,7 +205,16 @@ def _number(parent: h5py.Group, name: str, encoding: str) -> tuple[h5py.Dataset,
     expect(node, encoding)
     if node.dtype.kind != "f" or node.shape != ():
         raise guard.Refused(f"{node.name} is {node.dtype} {node.shape}", "one float")
-    return node, float(node[()])
+    return node, nodes.read_float(node)
+
+
+def read_value(parent: h5py.Group, name: str) -> float:
+    """Read the value of a scalar alone.
+
+    Raises:
+        Refused, StoreError: If it is something else.
+    """
+    return _number(parent, name, "scalar")[1]
 
 
 def read_scalar(parent: h5py.Group, name: str) -> Scalar:

@@ -19,7 +19,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5i, h5l, h5o, h5z
+from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5s, h5z
 
 from equivengine.errors import StoreError
 from equivengine.store import schema
@@ -28,6 +28,8 @@ _FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
 _LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
 _PLAIN = "integers, floats or fixed-width strings"
 _HASH_STEP = 4 << 20
+#: Datasets that hold no more than this fit in any file that has passed so far.
+_SMALL = 512
 
 #: Files up to this size are held against their own digest when opened; larger ones by `verify_run` only.
 CHECKED_ON_OPEN_BYTES = 256 << 20
@@ -256,21 +258,24 @@ def _child(parent: h5py.Group, name: str) -> Any:
     if not name or "/" in name or name == ".":
         raise Refused(f"{name!r} is no single name", "one path component")
     raw = name.encode()
-    if not parent.id.links.exists(raw):
-        raise KeyError(f"{parent.name} lacks {name!r}")
-    kind = parent.id.links.get_info(raw).type
+    try:
+        kind = parent.id.links.get_info(raw).type
+    except KeyError:
+        raise KeyError(f"{parent.name} lacks {name!r}") from None
     if kind != h5l.TYPE_HARD:
         found = _LINKS.get(kind, "a user-defined link")
         raise Refused(f"{parent.name}/{name} is {found}", "no link that can lead out of the file")
-    child = parent[name]
-    if h5o.get_info(child.id).rc != 1:  # a small file may show one object a million times
+    node = h5o.open(parent.id, raw)
+    if h5o.get_info(node).rc != 1:  # a small file may show one object a million times
         raise Refused(f"{parent.name}/{name} has several names", "one name")
-    return child
+    if isinstance(node, h5d.DatasetID):
+        return h5py.Dataset(node)
+    return h5py.Group(node) if isinstance(node, h5g.GroupID) else h5py.Datatype(node)
 
 
 def _check_storage(dataset: h5py.Dataset) -> None:
     """Refuse storage outside the file, unknown filters and types, and sizes that the file cannot hold."""
-    where = dataset.name
+    where = _Where(dataset)
     plist = dataset.id.get_create_plist()
     if plist.get_external_count():
         raise Refused(f"{where} keeps its values in another file (external storage)", "values in this file")
@@ -280,16 +285,17 @@ def _check_storage(dataset: h5py.Dataset) -> None:
     filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
     if not set(filters) <= _FILTERS or len(set(filters)) < len(filters):
         raise Refused(f"{where} uses the filters {filters}", "gzip, shuffle and fletcher32, each at most once")
-    dtype = dataset.dtype
+    dtype = dataset.id.dtype
     if not _is_plain(dtype):
         raise Refused(f"{where} holds values of type {dtype}", _PLAIN)
-    if dataset.shape is None:
+    space = dataset.id.get_space()
+    if space.get_simple_extent_type() == h5s.NULL:
         raise Refused(f"{where} has no shape", "an array or a scalar")
-    declared = math.prod(dataset.shape) * dtype.itemsize
+    declared = math.prod(space.get_simple_extent_dims()) * dtype.itemsize
     if declared > schema.MAX_DATASET_BYTES:
         raise Refused(f"{where} declares {declared} bytes", f"at most {schema.MAX_DATASET_BYTES}")
     stored = dataset.id.get_storage_size()
-    room = h5i.get_file_id(dataset.id).get_filesize()
+    room = h5i.get_file_id(dataset.id).get_filesize() if stored > _SMALL else _SMALL
     factor = schema.MAX_EXPANSION if h5z.FILTER_DEFLATE in filters else 1
     if declared and (stored > room or declared > stored * factor):
         raise Refused(f"{where} declares {declared} bytes but holds {stored}", "the bytes that it declares")
@@ -305,6 +311,16 @@ def _check_storage(dataset: h5py.Dataset) -> None:
         dataset.id.chunk_iter(lambda info: largest.append(max(largest.pop(), info.size)))
         if largest[0] > chunk + chunk // 100 + 1024:  # HDF5 unpacks a chunk whatever its size is to be
             raise Refused(f"{where} packs {largest[0]} bytes for chunks of {chunk}", "packed chunks no larger")
+
+
+class _Where:
+    """The path of a node, looked up if it is printed."""
+
+    def __init__(self, node: h5py.HLObject) -> None:
+        self._node = node
+
+    def __str__(self) -> str:
+        return str(self._node.name)
 
 
 def _is_plain(dtype: np.dtype) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from equivengine.contracts.result import MAX_PICTURE_NAME, Picture, is_picture_name
 from equivengine.pictures.raster import shape_problem
-from equivengine.store import elements, guard, schema
+from equivengine.store import elements, guard, nodes, schema
 
 _GREY = {"CLASS": "IMAGE", "IMAGE_VERSION": "1.2", "IMAGE_SUBCLASS": "IMAGE_GRAYSCALE"}
 _COLOUR = {**_GREY, "IMAGE_SUBCLASS": "IMAGE_TRUECOLOR", "INTERLACE_MODE": "INTERLACE_PIXEL"}
@@ -87,4 +87,4 @@ def copy_pictures(source: h5py.Group, target: h5py.Group) -> None:
     if names:
         group, made = guard.group(source, schema.PICTURES), elements.new_group(target, schema.PICTURES, "pictures")
         for name in names:
-            group.copy(guard.dataset(group, name), made, name)
+            nodes.copy(guard.dataset(group, name), made, name)

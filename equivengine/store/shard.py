@@ -13,7 +13,7 @@ import h5py
 from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
 from equivengine.errors import EngineError, PluginError, StoreError
-from equivengine.store import elements, guard, pictures, schema
+from equivengine.store import elements, guard, nodes, pictures, schema
 
 
 class _Sink:
@@ -97,7 +97,6 @@ def new_file(path: Path, file_format: str) -> Iterator[h5py.File]:
         block = schema.MAGIC + f"format {file_format} {schema.VERSION_TEXT}\nsha256 {digest}\n".encode()
         sink.file.seek(0)
         sink.file.write(block.ljust(schema.USER_BLOCK, b"\0"))
-        os.fsync(sink.file.fileno())
     finally:
         sink.file.close()
 
@@ -218,12 +217,12 @@ def copy_unit(source: h5py.Group, target: h5py.Group) -> None:
     group = elements.new_group(target, name, "unit")
     for part in ("unit", "provenance", "probe_provenance", "status", "message"):
         if guard.has(source, part):
-            source.copy(guard.dataset(source, part), group, part)
+            nodes.copy(guard.dataset(source, part), group, part)
     for part in ("summary", "checks"):
         made = elements.new_group(group, part, part)
         inner = guard.group(source, part)
         for entry in guard.names(inner):
-            inner.copy(guard.dataset(inner, entry), made, entry)
+            nodes.copy(guard.dataset(inner, entry), made, entry)
     _copy_arrays(guard.group(source, "arrays"), elements.new_group(group, "arrays", "arrays"))
     pictures.copy_pictures(source, group)
 
@@ -233,10 +232,10 @@ def _copy_arrays(source: h5py.Group, target: h5py.Group) -> None:
     axes: dict[str, tuple[str, ...]] = {}
     for stored in elements.array_names(source).values():
         found = guard.dataset(source, stored)
-        source.copy(found, target, stored, without_attrs=True)
-        elements.label(target[stored], "array")
+        nodes.copy(found, target, stored, attributes=False)
+        made = elements.label(target[stored], "array")
         for key in ("unit", "description", "dtype"):
-            elements.set_text(target[stored], key, guard.text(found, key))
+            elements.set_text(made, key, guard.text(found, key))
         dims = guard.text(found, "dims")
         axes[stored] = tuple(dims.split(",")) if dims else ()
         sizes.update(zip(axes[stored], found.shape, strict=True))
