@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 
 
 def number(value: float) -> str:
@@ -24,6 +26,13 @@ def number(value: float) -> str:
 def between(interval: tuple[float, float]) -> str:
     """An interval, both ends as `number` writes them: ``"2.487 .. 18.04"``."""
     return f"{number(interval[0])} .. {number(interval[1])}"
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The known names closest to ``name``, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return ("perhaps " + " or ".join(map(repr, close))) if close else (", ".join(known) or "nothing: none is there")
 
 
 def printable(text: str) -> str:

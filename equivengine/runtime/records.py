@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from typing import Generic, Literal, TypeVar
 
+from equivengine.contracts.wording import suggest as suggest
 from equivengine.errors import PluginError
 
 State = Literal["loaded", "failed", "needs", "blocked"]
@@ -94,10 +93,3 @@ class Shelf(Generic[T]):
                 hint=f"leave one out, for example: equivengine --no-plugin {found[-1][1].name} ...",
             )
         return found[0]
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """The known names closest to ``name``, or all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return ("perhaps " + " or ".join(map(repr, close))) if close else (", ".join(known) or "nothing: none is there")
