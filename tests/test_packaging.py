@@ -190,4 +190,5 @@ def test_a_source_archive_holds_what_a_build_needs(tree):
         names = archive.getnames()
     inside = {name.partition("/")[2] for name in names}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.is_file()}
+    sources |= {str(path.relative_to(ROOT)) for path in (ROOT / "recipes").iterdir()}
     assert sources | {"setup.py", "pyproject.toml", "LICENSE", "NOTICE", "README.md"} <= inside
