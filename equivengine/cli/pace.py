@@ -73,6 +73,11 @@ class Pace:
         return self._clock() - self._begun
 
     @property
+    def silent(self) -> float:
+        """Seconds since a unit finished, or since the start."""
+        return self._clock() - self._last
+
+    @property
     def seconds_per_unit(self) -> float | None:
         """Wall time for each measured unit up to the last one; None before the first."""
         count = self._measured.total()
@@ -91,7 +96,7 @@ class Pace:
         unknown = self.todo - self.finished - self._waiting.total()
         if unknown > 0:
             rest += unknown * measured / count
-        return max(0.0, rest * (wall / measured if measured > 0 else 1.0) - (self._clock() - self._last))
+        return max(0.0, rest * (wall / measured if measured > 0 else 1.0) - self.silent)
 
     def _mean(self, kind: Kind) -> float:
         for alike in ([kind], [known for known in self._measured if known[0] == kind[0]], list(self._measured)):

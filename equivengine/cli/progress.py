@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from equivengine.cli import signals
-from equivengine.cli.pace import Pace
+from equivengine.cli.pace import Pace, clock_time
 from equivengine.cli.text import printable
 from equivengine.contracts.unit import Batch, Unit, UnitOutcome
 
@@ -59,9 +60,38 @@ class Silent:
 
 
 class Lines(Silent):
-    """One line for each unit, with rate, the time that the rest may take, and failures so far."""
+    """One line for each unit, with rate, the time that the rest may take, and failures so far.
 
-    _listening = True
+    Args:
+        patience: After so many seconds without one, a line says that it goes on: some units take an hour, and units
+            that are computed together finish together.
+    """
+
+    def __init__(self, patience: float = 60.0) -> None:
+        self._patience = patience
+        self._listening = True
+        self._over = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        if self._watcher is not None:
+            self._watcher.join()
+
+    def _begin(self, pace: Pace) -> None:
+        self._pace = pace
+        self._watcher = threading.Thread(target=self._watch, name="progress", daemon=True)
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._patience):
+            if self._pace.silent >= self._patience and self._pace.finished < self._pace.todo:
+                self._still()
+
+    def _still(self) -> None:
+        pace = self._pace
+        left = "" if pace.seconds_left is None else f"; {clock_time(pace.seconds_left)} left"
+        self._say(f"[{pace.finished}/{pace.todo}] at work, {clock_time(pace.silent)} since the last unit{left}")
 
     def _say(self, line: str) -> None:
         if self._listening:
@@ -72,11 +102,11 @@ class Lines(Silent):
 
     def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
         """Say where results go, what is there already, and how many units are computed together."""
-        self._pace = Pace(units - done, batches)
         there = f", {done} of them published already" if done else ""
         largest = max(map(len, batches), default=1)
         together = f", up to {largest} computed together" if largest > 1 else ""
         self._say(f"{units} unit{'s' * (units != 1)}{there}{together}; results go to {printable(str(path))}")
+        self._begin(Pace(units - done, batches))
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """One line."""
@@ -94,8 +124,8 @@ class JsonLines(Lines):
 
     def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
         """The start."""
-        self._pace = Pace(units - done, batches)
         self._write(event="run_started", directory=str(path), units=units, published=done)
+        self._begin(Pace(units - done, batches))
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """One unit."""
@@ -115,6 +145,18 @@ class JsonLines(Lines):
             failed=pace.failed,
             elapsed_seconds=_rounded(pace.elapsed),
             seconds_per_unit=_rounded(pace.seconds_per_unit),
+            seconds_left=_rounded(pace.seconds_left),
+        )
+
+    def _still(self) -> None:
+        pace = self._pace
+        self._write(
+            event="at_work",
+            silent_seconds=_rounded(pace.silent),
+            finished=pace.finished,
+            todo=pace.todo,
+            failed=pace.failed,
+            elapsed_seconds=_rounded(pace.elapsed),
             seconds_left=_rounded(pace.seconds_left),
         )
 

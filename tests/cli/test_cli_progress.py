@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,11 +178,11 @@ def test_the_rate_is_the_larger_number(seconds, text):
 
 def test_lines_show_rate_rest_and_failures(clock, capsys):
     todo = units(6)
-    progress = Lines()
-    progress.start(Path("run"), 6, 0, [(unit,) for unit in todo])
-    for place, unit in enumerate(todo):
-        clock.now += 100
-        progress.unit_done(*done(unit, 100.0, "failed" if place == 1 else "published"))
+    with Lines() as progress:
+        progress.start(Path("run"), 6, 0, [(unit,) for unit in todo])
+        for place, unit in enumerate(todo):
+            clock.now += 100
+            progress.unit_done(*done(unit, 100.0, "failed" if place == 1 else "published"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[1] == "[1/6] measure a.png: published (100.0 s; 100.0 s/unit, 0:08:20 left)"
     assert lines[2] == "[2/6] measure a.png: failed (100.0 s; 100.0 s/unit, 0:06:40 left; 1 failed)"
@@ -189,22 +191,48 @@ def test_lines_show_rate_rest_and_failures(clock, capsys):
 
 def test_lines_say_that_units_are_computed_together(clock, capsys):
     todo = units(8)
-    Lines().start(Path("run"), 9, 1, [tuple(todo[:5]), tuple(todo[5:])])
+    with Lines() as progress:
+        progress.start(Path("run"), 9, 1, [tuple(todo[:5]), tuple(todo[5:])])
     said = capsys.readouterr().err
     assert said == "9 units, 1 of them published already, up to 5 computed together; results go to run\n"
 
 
 def test_json_events_hold_the_same_numbers(clock, capsys):
     todo = units(4)
-    progress = JsonLines()
-    progress.start(Path("run"), 4, 0, [(unit,) for unit in todo])
-    for unit in todo:
-        clock.now += 2
-        progress.unit_done(*done(unit, 2.0, "failed"))
+    with JsonLines() as progress:
+        progress.start(Path("run"), 4, 0, [(unit,) for unit in todo])
+        for unit in todo:
+            clock.now += 2
+            progress.unit_done(*done(unit, 2.0, "failed"))
     _, first, _, third, last = (json.loads(line) for line in capsys.readouterr().err.splitlines())
     assert (first["seconds_left"], first["seconds_per_unit"], first["failed"]) == (None, 2.0, 1)
     assert (third["seconds_left"], third["finished"], third["todo"], third["failed"]) == (2.0, 3, 4, 3)
     assert (last["seconds_left"], last["elapsed_seconds"]) == (0.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (Lines, "[4/8] at work, 0:05:00 since the last unit; 0:01:40 left"),
+        (JsonLines, '"event": "at_work", "silent_seconds": 300.0, "finished": 4, "todo": 8'),
+    ],
+)
+def test_a_long_silence_is_broken(clock, capsys, kind, says):
+    """As while units are computed together: nothing finishes for minutes."""
+    todo = units(8)
+    said = ""
+    with kind(patience=0.01) as progress:
+        progress.start(Path("run"), 8, 0, [tuple(todo[:4]), tuple(todo[4:])])
+        clock.now += 400
+        for unit in todo[:4]:
+            progress.unit_done(*done(unit, 100.0))
+        clock.now += 300
+        deadline = time.monotonic() + 30
+        while says not in said and time.monotonic() < deadline:
+            time.sleep(0.01)
+            said += capsys.readouterr().err
+    assert says in said
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
 
 
 def test_the_bar_shows_rate_rest_and_failures_and_leaves_the_cursor(clock, monkeypatch):
