@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from equivengine.cli.text import printable
 from equivengine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ Failed units are rows too. docs/export.md describes the columns.
 
 @click.command("export", help=HELP)
 @click.argument("run", type=click.Path())
-@click.option("--csv", "form", flag_value="csv", help="Tables as CSV files.")
-@click.option("--parquet", "form", flag_value="parquet", help="Tables as Parquet files; needs equivengine[parquet].")
-@click.option("--json", "form", flag_value="json", help="One JSON document, on stdout unless --out names a file.")
+@click.option("--csv", "as_csv", is_flag=True, help="Tables as CSV files.")
+@click.option("--parquet", "as_parquet", is_flag=True, help="Tables as Parquet files; needs equivengine[parquet].")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, on stdout unless --out names a file.")
 @click.option(
     "--out",
     metavar="PATH",
@@ -40,19 +41,29 @@ Failed units are rows too. docs/export.md describes the columns.
 @click.option("--probe", "--plugin", "probe", metavar="NAME", help="Units of this probe only.")
 @click.option("--long", is_flag=True, help="With one file: a row for each scalar of each unit.")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
-def command(run: str, form: str | None, out: str | None, probe: str | None, long: bool, force: bool) -> int:
+def command(
+    run: str,
+    as_csv: bool,
+    as_parquet: bool,
+    as_json: bool,
+    out: str | None,
+    probe: str | None,
+    long: bool,
+    force: bool,
+) -> int:
     """Write the results of a run."""
     from equivengine.store import open_run
 
-    if form is None:
-        raise UsageError("the format is missing", expected="--csv, --parquet or --json")
-    if long and form == "json":
+    if as_csv + as_parquet + as_json != 1:
+        what = "there are several formats" if as_csv + as_parquet + as_json else "the format is missing"
+        raise UsageError(what, expected="one of --csv, --parquet and --json")
+    if long and as_json:
         raise UsageError("--long has no meaning with --json", hint="leave it out")
     with open_run(run) as opened:
-        if form == "json":
+        if as_json:
             _document(opened, out or "-", probe, force)
         else:
-            _tables(opened, out, form, probe, long, force)  # type: ignore[arg-type]  # click gives str
+            _tables(opened, out, "csv" if as_csv else "parquet", probe, long, force)
         if opened.missing:
             count = len(opened.missing)
             noun = "units of the plan are" if count > 1 else "unit of the plan is"
@@ -67,7 +78,7 @@ def _document(run: Run, out: str, probe: str | None, force: bool) -> None:
         export_document(run, _stdout(), probe=probe)
         return
     export_document(run, Path(out), probe=probe, overwrite=force)
-    click.echo(out)
+    click.echo(printable(out))
 
 
 def _tables(run: Run, out: str | None, form: Format, probe: str | None, long: bool, force: bool) -> None:
@@ -79,7 +90,7 @@ def _tables(run: Run, out: str | None, form: Format, probe: str | None, long: bo
             raise UsageError("--long is for one file", expected=f"--out FILE.{form} or --out -", got=out)
         directory = Path(out) if out else (run.path if run.path.is_dir() else run.path.parent) / "export"
         for path, table in export_tables(run, directory, form, probe=probe, overwrite=force):
-            click.echo(f"{path}: {table.rows} rows, {len(table.columns)} columns")
+            click.echo(printable(f"{path}: {table.rows} rows, {len(table.columns)} columns"))
         return
     rows = unit_rows(run, probe)
     tables = [long_scalars(rows)] if long else wide_tables(rows)
@@ -96,7 +107,7 @@ def _tables(run: Run, out: str | None, form: Format, probe: str | None, long: bo
         export_table(run, tables[0], _stdout(), form)
         return
     export_table(run, tables[0], Path(str(out)), form, overwrite=force)
-    click.echo(out)
+    click.echo(printable(str(out)))
 
 
 def _stdout() -> BinaryIO:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from equivengine.store.aside import SetAside, set_aside
 from equivengine.store.content import content_digest, unit_digests
 from equivengine.store.directory import RunDirectory
-from equivengine.store.run import Failure, Run, ScalarColumn, UnitRecord, open_run
+from equivengine.store.run import Failure, Run, ScalarColumn, StoredArray, UnitRecord, open_run
 from equivengine.store.verify import Finding, Inspection, inspect_run, verify_run
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "RunDirectory",
     "ScalarColumn",
     "SetAside",
+    "StoredArray",
     "UnitRecord",
     "content_digest",
     "inspect_run",

@@ -73,6 +73,7 @@ def test_missing_units_are_mentioned(run, cli):
     ("options", "says"),
     [
         ([], "the format is missing"),
+        (["--csv", "--json"], "there are several formats"),
         (["--json", "--long"], "--long has no meaning"),
         (["--csv", "--long"], "--long is for one file"),
         (["--csv", "--probe", "nothing"], "no results of probe 'nothing'"),
