@@ -1,0 +1,421 @@
+"""Requirements on a model: on loading it, on the module itself, and on what the engine makes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from equivengine.contracts.encoder import weights_digest
+from equivengine.contracts.model import LoadedModel
+from equivengine.contracts.unit import canonical_json
+from equivengine.contracts.uri import URI
+from equivengine.errors import UsageError
+from equivengine.testing.encoder_subject import EncoderSubject
+from equivengine.testing.module_requirements import with_unknown_option
+from equivengine.testing.offline import offline
+from equivengine.testing.verdict import Breach, NotTried, Requirement
+
+#: Relative difference of two embeddings of one input that is more than roundoff; as `equivengine.Encoder` has it.
+REPEATED, BATCHED = 1e-5, 1e-3
+
+#: Types whose output differs between training and eval mode.
+_MODAL = (
+    nn.modules.dropout._DropoutNd,
+    nn.modules.batchnorm._BatchNorm,
+    nn.RReLU,
+)
+
+
+def loads(subject: EncoderSubject) -> str:
+    """`Backend.load` returns a model."""
+    outcome = subject.outcome
+    if isinstance(outcome, BaseException):
+        raise outcome
+    if not isinstance(outcome, LoadedModel):
+        raise Breach(
+            "load() returned something else than a model",
+            expected="equivengine.LoadedModel",
+            got=type(outcome).__name__,
+        )
+    if not isinstance(outcome.module, nn.Module):
+        raise Breach("LoadedModel.module is no torch.nn.Module", got=type(outcome.module).__name__)
+    return subject.uri
+
+
+def loads_offline(subject: EncoderSubject) -> str:
+    """Loading works with the network switched off."""
+    failed = isinstance(subject.outcome, BaseException)
+    downloads = [note for note in subject.asked if note.startswith("torch.hub.")]
+    if downloads or (failed and subject.asked):
+        raise Breach(
+            "loading the model reaches for the network",
+            expected="weights and code that come with the plugin, or a file that the user names",
+            got=(downloads or subject.asked)[0],
+            hint="take a path in the address (NAME:/path/to/weights), and raise equivengine.WeightsError that says how "
+            "to get the file",
+        )
+    if failed:
+        raise NotTried("the model did not load")
+    return f"it asked for {subject.asked[0]}, and did without" if subject.asked else ""
+
+
+def loads_soon(subject: EncoderSubject) -> str:
+    """Loading takes no longer than declared."""
+    _ = subject.loaded
+    if subject.load_seconds > subject.seconds_to_load:
+        raise Breach(
+            "loading takes too long",
+            expected=f"at most {subject.seconds_to_load:g} s",
+            got=f"{subject.load_seconds:.1f} s",
+            hint="read weights with safetensors, or raise seconds_to_load where that is their size",
+        )
+    return f"{subject.load_seconds:.2f} s"
+
+
+def loads_the_same(subject: EncoderSubject) -> str:
+    """Two loads give equal weights."""
+    _ = subject.loaded
+    first, second = subject.digest, weights_digest(subject.load().module)
+    if first != second:
+        raise Breach(
+            "loading the same address twice gives different weights",
+            expected="weights that are a function of the address alone: runs are resumed by their digest",
+            got=f"sha256 {first[:12]}... and {second[:12]}...",
+            hint="draw random weights from a generator seeded by the address (uri.integer('seed', 0))",
+        )
+    return f"sha256 {first[:12]}..."
+
+
+def refuses_unknown_options(subject: EncoderSubject) -> str:
+    """A typing error in an address is an error."""
+    _ = subject.loaded
+    address = with_unknown_option(subject.uri)
+    try:
+        with offline():
+            subject.cls().load(URI.parse(address))
+    except UsageError as error:
+        return error.what
+    except Exception as error:
+        raise Breach(
+            "an unknown option is answered by an error that explains nothing",
+            expected="equivengine.UsageError",
+            got=f"{type(error).__name__}: {error}",
+            hint="call uri.allow_options((...)) at the beginning of load()",
+        ) from error
+    raise Breach(
+        "an unknown option passes unnoticed",
+        expected=f"equivengine.UsageError for {address!r}",
+        got="a model",
+        hint="call uri.allow_options((...)) at the beginning of load(), so that typing errors do not change results",
+    )
+
+
+def weights_are_float32(subject: EncoderSubject) -> str:
+    """Parameters are float32, the dtype that results are recorded for."""
+    _ = subject.loaded
+    odd = sorted(str(dtype) for dtype in subject.dtypes if dtype.is_floating_point and dtype != torch.float32)
+    if odd:
+        raise Breach(
+            f"weights are handed over as {', '.join(odd)}",
+            expected="torch.float32; the engine converts, but what was rounded away does not come back",
+            got=odd[0],
+            hint="load them in float32 (in transformers: torch_dtype=torch.float32)",
+        )
+    return ""
+
+
+def weights_are_on_the_cpu(subject: EncoderSubject) -> str:
+    """The engine moves models, not backends."""
+    _ = subject.loaded
+    odd = sorted(str(device) for device in subject.devices if device.type != "cpu")
+    if odd:
+        raise Breach(
+            f"weights are handed over on {odd[0]}",
+            expected="cpu: --device says where a model goes, and the engine moves it",
+            got=odd[0],
+            hint="take .cuda() and device_map out of load()",
+        )
+    return ""
+
+
+def is_in_eval_mode(subject: EncoderSubject) -> str:
+    """The module is handed over as it is to be evaluated."""
+    _ = subject.loaded
+    module = subject.as_loaded
+    if not subject.training:
+        return ""
+    names = dict(subject.loaded.module.named_modules())
+    modal = [name for name in subject.training if isinstance(names.get(name, subject.loaded.module), _MODAL)]
+    if module is not None:
+        z = subject.normalised(subject.inputs())
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            first, second, settled = (subject.evaluate(z, m) for m in (module, module, module.eval()))
+        if not all(isinstance(y, torch.Tensor) for y in (first, second, settled)):
+            raise NotTried("the module returns no plain tensor")
+        scale = float(settled.abs().max()) or 1.0
+        gap = max(float((first - second).abs().max()), float((first - settled).abs().max())) / scale
+        if gap <= REPEATED:
+            return "in training mode, which makes no difference to this module"
+        got = f"a relative difference of {gap:.1e} to the embedding in eval mode"
+    elif modal:
+        got = "a part whose output depends on the mode"
+    else:
+        return "in training mode; no part is known to depend on it"
+    parts = ", ".join(f"{name} ({type(names[name]).__name__})" for name in modal[:3]) or subject.training[0]
+    raise Breach(
+        f"the module is handed over in training mode: {parts}",
+        expected="eval mode. The engine calls eval() itself, so its results stand; other users of the module are lost",
+        got=got,
+        hint="call .eval() on the module at the end of load()",
+    )
+
+
+def returns_one_tensor(subject: EncoderSubject) -> str:
+    """No tuples, no mappings, no model outputs."""
+    output = subject.output
+    if isinstance(output, torch.Tensor):
+        return ""
+    if isinstance(output, Mapping):
+        got = f"{type(output).__name__} with keys {sorted(map(str, output))[:5]}"
+    elif isinstance(output, tuple | list):
+        got = f"{type(output).__name__} of {len(output)}"
+    else:
+        got = type(output).__name__
+    raise Breach(
+        "the module does not return one tensor",
+        expected="a tensor [B, n]",
+        got=got,
+        hint="wrap it in a torch.nn.Module whose forward returns the embedding alone",
+    )
+
+
+def returns_one_embedding_per_input(subject: EncoderSubject) -> str:
+    """The output is [B, n]."""
+    output = subject.output
+    if not isinstance(output, torch.Tensor):
+        raise NotTried("the module returns no plain tensor")
+    count = subject.inputs().shape[0]
+    if output.dim() != 2 or output.shape[0] != count or output.shape[1] == 0:
+        raise Breach(
+            "the output has a wrong shape",
+            expected=f"[{count}, n] for {count} inputs: one embedding for each",
+            got=list(output.shape),
+            hint="pool or flatten in the module, for example torch.nn.Flatten()",
+        )
+    return f"n = {output.shape[1]}, inputs {list(subject.shape)}"
+
+
+def keeps_the_dtype(subject: EncoderSubject) -> str:
+    """float32 in, float32 out."""
+    dtype = subject.embeddings.dtype
+    if dtype != torch.float32:
+        raise Breach(
+            "the output has another dtype than the input",
+            expected="torch.float32",
+            got=dtype,
+            hint="take .half(), .to(torch.bfloat16) and autocast out of the module's forward",
+        )
+    return ""
+
+
+def keeps_its_input(subject: EncoderSubject) -> str:
+    """The module does not write to its input."""
+    _ = subject.embeddings
+    z = subject.normalised(subject.inputs())
+    before = z.clone()
+    subject.evaluate(z)
+    if not torch.equal(z, before):
+        raise Breach(
+            "the module changes its input in place",
+            expected="an input that stays as it was. The engine hands over a copy, so its results stand; not others'",
+            got=f"{int((z != before).sum())} of {z.numel()} values changed",
+            hint="write x = x * 2 instead of x *= 2 and x.mul_(2), and leave inplace=True out of the first layer",
+        )
+    return ""
+
+
+def is_deterministic(subject: EncoderSubject) -> str:
+    """Equal inputs give equal embeddings."""
+    first = subject.embeddings.float()
+    again = subject.evaluate(subject.normalised(subject.inputs())).float()
+    scale = float(first.abs().max()) or 1.0
+    gap = float((first - again).abs().max()) / scale
+    if not gap <= REPEATED and bool(torch.isfinite(first).all()):
+        raise Breach(
+            "the same input gave two different embeddings, in eval mode",
+            expected="a deterministic model",
+            got=f"a relative difference of {gap:.1e}",
+            hint="look for torch.rand, F.dropout without training=self.training, and random masks in forward",
+        )
+    return ""
+
+
+def embeds_each_input_alone(subject: EncoderSubject) -> str:
+    """An embedding does not depend on the rest of the batch."""
+    together = subject.embeddings.float()
+    z = subject.normalised(subject.inputs())
+    apart = torch.cat([subject.evaluate(row[None]).float() for row in z])
+    scale = float(together.abs().max()) or 1.0
+    gap = float((together - apart).abs().max()) / scale
+    if not gap <= BATCHED and bool(torch.isfinite(together).all()):
+        raise Breach(
+            "an embedding depends on what else is in the batch",
+            expected="every input embedded on its own",
+            got=f"a relative difference of {gap:.1e} between alone and in a batch of {len(z)}",
+            hint="use running statistics in batch normalisation, and no softmax or mean over dim 0",
+        )
+    return f"relative difference {gap:.1e}"
+
+
+def lets_gradients_through(subject: EncoderSubject) -> str:
+    """The output is differentiable with respect to the input."""
+    _ = subject.embeddings
+    _, grad = _with_gradient(subject, subject.inputs(1))
+    if grad is None or not bool(grad.abs().max() > 0):
+        raise Breach(
+            "no gradient reaches the input",
+            expected="an output that is differentiable with respect to the input",
+            got="no path in the graph" if grad is None else "a gradient of exactly zero",
+            hint="take torch.no_grad(), detach(), round() and numpy out of the module's forward",
+        )
+    return ""
+
+
+def _with_gradient(subject: EncoderSubject, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The embedding of x, and the gradient of a random combination of its numbers (their plain sum may be constant)."""
+    z = subject.normalised(x).requires_grad_(True)
+    with torch.enable_grad():
+        y = subject.module_in_use(z.clone()).float()
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(4))
+        grad = torch.autograd.grad((y * weights).sum(), z, allow_unused=True)[0] if y.requires_grad else None
+    return y.detach(), grad
+
+
+def stays_finite(subject: EncoderSubject) -> str:
+    """Noise and constant inputs, from one end of the range to the other, have finite embeddings and gradients."""
+    _ = subject.embeddings
+    low, high = subject.loaded.input_range
+    levels = {"the lowest input": low, "the middle of the range": (low + high) / 2, "the highest input": high}
+    constants = {name: torch.full((1, *subject.shape), value) for name, value in levels.items()}
+    for name, x in {"noise": subject.inputs(1), **constants}.items():
+        y, grad = _with_gradient(subject, x)
+        for what, values in (("embedding", y), ("gradient", grad)):
+            if values is not None and not bool(torch.isfinite(values).all()):
+                raise Breach(
+                    f"the {what} holds NaN or infinity for {name}",
+                    expected="finite values within the input range",
+                    got=f"{int((~torch.isfinite(values)).sum())} of {values.numel()} are not finite",
+                    hint="look for a root, a logarithm or a division by a norm of zero in the module's forward",
+                )
+    return ""
+
+
+def shows_nan(subject: EncoderSubject) -> str:
+    """A NaN in the input reaches the embedding, and no other input's."""
+    _ = subject.embeddings
+    z = subject.normalised(subject.inputs())
+    z[0] = float("nan")
+    y = subject.evaluate(z)
+    if bool(torch.isfinite(y[0]).any()):
+        raise Breach(
+            "an input of NaN has an embedding of numbers",
+            expected="NaN in, NaN out: what is broken must not look like a result",
+            got=f"{int(torch.isfinite(y[0]).sum())} of {y[0].numel()} values are finite",
+            hint="take nan_to_num and the like out of the module's forward",
+        )
+    if not bool(torch.isfinite(y[1:]).all()):
+        raise Breach("a NaN in one input reaches the embeddings of others", expected="every input embedded on its own")
+    return ""
+
+
+def is_accepted(subject: EncoderSubject) -> str:
+    """`equivengine.Encoder` wraps the model without complaint."""
+    _ = subject.loaded
+    if isinstance(subject.wrapped, Exception):
+        raise subject.wrapped
+    spec = subject.wrapped.spec
+    return f"{spec.parameters:,} parameters, {spec.embedding_dim} numbers of {spec.input_dim:,} inputs"
+
+
+def says_what_holds(subject: EncoderSubject) -> str:
+    """Declared facts can be stored, and are true."""
+    loaded, encoder = subject.loaded, subject.encoder
+    try:
+        canonical_json(dict(loaded.details))
+    except (TypeError, ValueError) as error:
+        raise Breach("LoadedModel.details cannot be stored", expected="JSON types, no NaN", got=error) from None
+    y = subject.embeddings
+    lengths = torch.linalg.vector_norm(y, dim=1)
+    unit = bool(((lengths - 1).abs() < 1e-4).all())
+    if loaded.normalized_output != unit:
+        raise Breach(
+            "normalized_output says otherwise than the embeddings",
+            expected=f"normalized_output={unit}",
+            got=f"normalized_output={loaded.normalized_output}, lengths {lengths.min():.4g} .. {lengths.max():.4g}",
+        )
+    if loaded.classify is not None:
+        logits = encoder.classify(y)
+        classes = len(loaded.class_names) if loaded.class_names is not None else logits.shape[-1]
+        if logits.shape != (len(y), classes):
+            raise Breach(
+                "classify() and class_names disagree", expected=f"[{len(y)}, {classes}]", got=list(logits.shape)
+            )
+    if loaded.embed_text is not None:
+        found = encoder.embed_text(["a photo of a cat", "a photo of a dog"])
+        if tuple(found.shape) != (2, y.shape[1]):
+            raise Breach("embed_text() returns a wrong shape", expected=[2, y.shape[1]], got=list(found.shape))
+    words = [f"activation {loaded.activation}", f"licence {loaded.license or 'not known'}"]
+    return ", ".join([*words, *(["random weights"] if loaded.random_weights else [])])
+
+
+def takes_no_longer_than_declared(subject: EncoderSubject) -> str:
+    """An embedding and one product J^T u, on this machine."""
+    encoder = subject.encoder
+    start = time.perf_counter()
+    x = subject.inputs(1).requires_grad_(True)
+    encoder(x).sum().backward()
+    seconds = time.perf_counter() - start
+    if seconds > subject.seconds_per_unit:
+        raise Breach(
+            "an embedding with its gradient takes too long",
+            expected=f"at most {subject.seconds_per_unit:g} s",
+            got=f"{seconds:.1f} s on the CPU",
+            hint="try a smaller model of the family, or raise seconds_per_unit",
+        )
+    return f"{1e3 * seconds:.1f} ms on the CPU, {torch.get_num_threads()} threads"
+
+
+LOADING: Sequence[Requirement[EncoderSubject]] = (
+    Requirement("loads", "it loads", loads),
+    Requirement("loads_offline", "loading needs no network", loads_offline),
+    Requirement("loads_soon", "loading takes no longer than declared", loads_soon),
+    Requirement("loads_the_same", "the same address gives the same weights", loads_the_same),
+    Requirement("refuses_unknown_options", "an unknown option in the address is refused", refuses_unknown_options),
+    Requirement("weights_are_float32", "its weights are float32", weights_are_float32),
+    Requirement("weights_are_on_the_cpu", "its weights are on the CPU", weights_are_on_the_cpu),
+)
+
+BEHAVIOUR: Sequence[Requirement[EncoderSubject]] = (
+    Requirement("is_in_eval_mode", "it is handed over in eval mode", is_in_eval_mode),
+    Requirement("returns_one_tensor", "it returns one plain tensor", returns_one_tensor),
+    Requirement(
+        "returns_one_embedding_per_input", "it returns one embedding per input", returns_one_embedding_per_input
+    ),
+    Requirement("keeps_the_dtype", "its output has the dtype of its input", keeps_the_dtype),
+    Requirement("keeps_its_input", "it leaves its input as it was", keeps_its_input),
+    Requirement("is_deterministic", "equal inputs have equal embeddings", is_deterministic),
+    Requirement("embeds_each_input_alone", "an embedding does not depend on the batch", embeds_each_input_alone),
+    Requirement("lets_gradients_through", "a gradient reaches the input", lets_gradients_through),
+    Requirement("stays_finite", "embeddings and gradients are finite, also of constant inputs", stays_finite),
+    Requirement("shows_nan", "NaN in, NaN out, and only there", shows_nan),
+    Requirement("is_accepted", "the engine accepts it as an encoder", is_accepted),
+    Requirement("says_what_holds", "what it declares of itself is true and can be stored", says_what_holds),
+    Requirement(
+        "takes_no_longer_than_declared",
+        "an embedding with its gradient takes no longer than declared",
+        takes_no_longer_than_declared,
+    ),
+)
