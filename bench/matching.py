@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 LEVELS = (3e-2, 1e-2, 3e-3, 2e-3, 1e-3)
 RATES = (1e-3, 1e-2, 5e-2)
 WAYS = ("lm", "lm, no box", "gd", "smallest_l2", "smallest_linf", "lattice")
-#: Steps of gradient descent between two lines of progress.
+#: Steps of gradient descent between two lines of progress: each writes what there is so far.
 PART = 1000
 
 
@@ -94,10 +94,18 @@ def timed(run: Any) -> tuple[Any, float]:
     return found, time.perf_counter() - start
 
 
-def descent(pairs: Pairs, rates: Sequence[float], cap: int, level: float) -> dict[str, dict[str, Any]]:
+def descent(
+    pairs: Pairs,
+    rates: Sequence[float],
+    cap: int,
+    level: float,
+    keep: Callable[[dict[str, dict[str, Any]]], None],
+    part_steps: int = PART,
+) -> dict[str, dict[str, Any]]:
     """Clamped gradient descent at several rates in one batch, in parts, so that progress shows; who has arrived leaves.
 
-    ``seconds`` of each row is its share of the batch's.
+    ``keep`` is handed the rows after each part, their ``cap`` being the steps made so far: a run that is ended early
+    leaves a measurement with a lower cap. ``seconds`` of each row is its share of the batch's.
     """
     count, every = len(pairs.x), len(pairs.x) * len(rates)
     x, target = pairs.x.repeat(len(rates), 1, 1, 1), pairs.target.repeat(len(rates), 1)
@@ -107,7 +115,7 @@ def descent(pairs: Pairs, rates: Sequence[float], cap: int, level: float) -> dic
     left = list(range(every))
     z, steps, seconds = x.clone(), 0, 0.0
     while left and steps < cap:
-        many = min(PART, cap - steps)
+        many = min(part_steps, cap - steps)
         began = time.perf_counter()
         part = eqv.matching.gradient_descent(
             pairs.encoder,
@@ -138,12 +146,14 @@ def descent(pairs: Pairs, rates: Sequence[float], cap: int, level: float) -> dic
         print(
             f"  gd: {steps} steps, {len(left)} of {every} on their way, medians {middle}; {seconds:.0f} s", flush=True
         )
-    found = {}
-    for k, one in enumerate(rates):
-        mine = slice(k * count, (k + 1) * count)
-        rows = {key: {at: values[mine] for at, values in levels.items()} for key, levels in to.items()}
-        rows |= {key: values[mine] for key, values in last.items()}  # type: ignore[misc]
-        found[f"gd, rate {one:g}"] = {**rows, "rate": one, "cap": cap, "seconds": seconds / len(rates)}
+        found = {}
+        for k, one in enumerate(rates):
+            mine = slice(k * count, (k + 1) * count)
+            rows = {key: {at: values[mine] for at, values in levels.items()} for key, levels in to.items()}
+            rows |= {key: values[mine] for key, values in last.items()}  # type: ignore[misc]
+            made = steps if left else cap
+            found[f"gd, rate {one:g}"] = {**rows, "rate": one, "cap": made, "seconds": seconds / len(rates)}
+        keep(found)
     return found
 
 
@@ -161,7 +171,7 @@ def say(name: str, row: dict[str, Any]) -> None:
     )
 
 
-def digits(options: argparse.Namespace) -> dict[str, Any]:
+def digits(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """All ways on the shipped model."""
     pairs = Pairs(
         eqv.load_encoder("digits", device=options.device), eqv.load_images("digits"), options.pairs, options.seed
@@ -169,6 +179,9 @@ def digits(options: argparse.Namespace) -> dict[str, Any]:
     solve, median = eqv.matching, pairs.median
     given = (pairs.encoder, pairs.x, pairs.target)
     rows: dict[str, Any] = {}
+
+    def document(ways: dict[str, Any]) -> dict[str, Any]:
+        return {"model": "digits", "seed": options.seed, "pairs": pairs.ids, "median": median, "ways": rows | ways}
 
     def run(name: str, way: Any) -> eqv.matching.Matching:
         found, seconds = timed(way)
@@ -195,18 +208,28 @@ def digits(options: argparse.Namespace) -> dict[str, Any]:
         rows["lattice"]["rounded"] = [each / median for each in found.details["rounded"]]  # type: ignore[union-attr]
         print(f"  by rounding alone: median {np.median(rows['lattice']['rounded']):.1e}")
     if "gd" in options.only:
-        rows |= descent(pairs, options.rates, options.cap, 1e-3)
+        rows |= descent(pairs, options.rates, options.cap, 1e-3, lambda gd: keep(document(gd)))
         for rate in options.rates:
             say(f"gd, rate {rate:g}", rows[f"gd, rate {rate:g}"])
-    return {"model": "digits", "seed": options.seed, "pairs": pairs.ids, "median": median, "ways": rows}
+    return document({})
 
 
-def vit_s16(options: argparse.Namespace) -> dict[str, Any]:
+def vit_s16(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """One pair of photographs on ViT-S/16 with random weights: lm to 1e-3 against gd to 1e-2."""
     encoder = eqv.load_encoder("timm:vit_small_patch16_224?weights=random&seed=0", device=options.device)
     pairs = Pairs(encoder, eqv.load_images("samples"), 1, options.seed)
     given = (encoder, pairs.x, pairs.target)
     rows: dict[str, Any] = {}
+
+    def document(ways: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "model": "timm:vit_small_patch16_224, random weights",
+            "seed": options.seed,
+            "pairs": pairs.ids,
+            "median": pairs.median,
+            "ways": rows | ways,
+        }
+
     for way in ("products", "dense"):
         if f"lm, {way}" in options.only or "lm" in options.only:
             found, seconds = timed(
@@ -215,16 +238,10 @@ def vit_s16(options: argparse.Namespace) -> dict[str, Any]:
             rows[f"lm, {way}"] = described(pairs, found, seconds)
             say(f"lm, {way}", rows[f"lm, {way}"])
     if "gd" in options.only:
-        rows |= descent(pairs, options.rates, options.cap, 1e-2)
+        rows |= descent(pairs, options.rates, options.cap, 1e-2, lambda gd: keep(document(gd)), PART // 10)
         for rate in options.rates:
             say(f"gd, rate {rate:g}", rows[f"gd, rate {rate:g}"])
-    return {
-        "model": "timm:vit_small_patch16_224, random weights",
-        "seed": options.seed,
-        "pairs": pairs.ids,
-        "median": pairs.median,
-        "ways": rows,
-    }
+    return document({})
 
 
 def main() -> None:
@@ -242,10 +259,16 @@ def main() -> None:
     parser.add_argument("--label", help="part of the file's name")
     options = parser.parse_args()
     document = machine.document("matching", torch.device(options.device))
-    document["results"].append((digits if options.model == "digits" else vit_s16)(options))
+    parts = [options.model, *([options.label] if options.label else []), document["name"]]
+
+    def keep(result: dict[str, Any]) -> None:
+        document["results"] = [result]
+        if options.out:
+            machine.write(options.out, machine.file_name("matching", *parts), document)
+
+    keep((digits if options.model == "digits" else vit_s16)(options, keep))
     if options.out:
-        parts = [options.model, *([options.label] if options.label else []), document["name"]]
-        print(machine.write(options.out, machine.file_name("matching", *parts), document))
+        print(options.out / machine.file_name("matching", *parts))
 
 
 if __name__ == "__main__":
