@@ -120,23 +120,32 @@ def stored_name(name: str, dims: tuple[str, ...], all_dims: Iterable[str]) -> st
     return schema.NON_COORDINATE + name if name in set(all_dims) and dims != (name,) else name
 
 
-def write_dimensions(group: h5py.Group, sizes: Mapping[str, int]) -> None:
-    """Give the axes of a group their scales, where no array of that name is one already."""
+def write_dimensions(group: h5py.Group, sizes: Mapping[str, int]) -> dict[str, h5py.Dataset]:
+    """Give the axes of a group their scales, where no array of that name is one already; returns them by name."""
+    scales = {}
     for dim, size in sizes.items():
         if not guard.has(group, dim):
-            label(group.create_dataset(dim, shape=(size,), dtype=">f4"), "dimension")
-            group[dim].make_scale(f"{schema.DIMENSION_ONLY}{size:10d}")
+            scales[dim] = label(group.create_dataset(dim, shape=(size,), dtype=">f4"), "dimension")
+            scales[dim].make_scale(f"{schema.DIMENSION_ONLY}{size:10d}")
         else:
-            group[dim].make_scale(dim)
+            scales[dim] = group[dim]
+            scales[dim].make_scale(dim)
+    return scales
 
 
-def attach(group: h5py.Group, name: str, dims: tuple[str, ...]) -> None:
-    """Name the axes of a dataset, as text for us and as HDF5 dimension scales for others."""
-    node = group[name]
+def attach(found: Mapping[str, h5py.Dataset], name: str, dims: tuple[str, ...]) -> None:
+    """Name the axes of a dataset, as text for us and as HDF5 dimension scales for others.
+
+    Args:
+        found: The datasets of its group by name (or the group itself).
+        name: Its name there.
+        dims: One for each axis, by the names of their scales.
+    """
+    node = found[name]
     set_text(node, "dims", ",".join(dims))
     for axis, dim in enumerate(dims):
         if name != dim:
-            nodes.attach_scale(node, axis, group[dim])
+            nodes.attach_scale(node, axis, found[dim])
 
 
 def write_arrays(group: h5py.Group, arrays: Mapping[str, Array]) -> None:
@@ -146,13 +155,15 @@ def write_arrays(group: h5py.Group, arrays: Mapping[str, Array]) -> None:
         PluginError: As `write_values`.
     """
     sizes = {dim: size for array in arrays.values() for dim, size in zip(array.dims, array.data.shape, strict=True)}
+    made: dict[str, h5py.Dataset] = {}
     for name, array in arrays.items():
-        node = write_values(group, stored_name(name, array.dims, sizes), array.data)
-        set_text(node, "unit", array.unit)
-        set_text(node, "description", array.description)
-    write_dimensions(group, sizes)
+        stored = stored_name(name, array.dims, sizes)
+        made[stored] = write_values(group, stored, array.data)
+        set_text(made[stored], "unit", array.unit)
+        set_text(made[stored], "description", array.description)
+    made |= write_dimensions(group, sizes)
     for name, array in arrays.items():
-        attach(group, stored_name(name, array.dims, sizes), array.dims)
+        attach(made, stored_name(name, array.dims, sizes), array.dims)
 
 
 def _encode(value: str, what: str) -> bytes:

@@ -19,7 +19,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5s, h5z
+from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5s, h5t, h5z
 
 from equivengine.errors import StoreError
 from equivengine.store import schema
@@ -244,6 +244,24 @@ def dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
     return child
 
 
+def holds_datasets_only(group: h5py.Group) -> bool:
+    """Whether a group has nothing in it but datasets of one name each, with their values in this file.
+
+    Such a group may be copied as a whole. Types and sizes are not looked at: who reads values asks `dataset`.
+    """
+    for name in names(group):
+        raw = name.encode()
+        if group.id.links.get_info(raw).type != h5l.TYPE_HARD:
+            return False
+        found = h5o.get_info(group.id, raw)
+        if found.type != h5o.TYPE_DATASET or found.rc != 1:
+            return False
+        plist = h5d.open(group.id, raw).get_create_plist()
+        if plist.get_external_count() or plist.get_layout() == h5d.VIRTUAL:
+            return False
+    return True
+
+
 def encoding(parent: h5py.Group, name: str) -> str:
     """The ``encoding-type`` of an element, of which nothing else is read.
 
@@ -338,14 +356,16 @@ def attribute(node: h5py.HLObject, name: str) -> Any:
     if not h5a.exists(node.id, raw):
         return None
     found = h5a.open(node.id, raw)
-    dtype, shape = found.dtype, found.shape
+    kind, shape = found.get_type(), found.shape
+    fixed = type(kind) is h5t.TypeStringID and not kind.is_variable_str()
+    dtype = np.dtype(f"S{kind.get_size()}") if fixed else found.dtype
     if not _is_plain(dtype):
         raise Refused(f"attribute {name!r} of {node.name} is of type {dtype}", _PLAIN)
     size = math.prod(shape) * dtype.itemsize
     if size > schema.MAX_ATTRIBUTE_BYTES:
         raise Refused(f"attribute {name!r} of {node.name} has {size} bytes", f"at most {schema.MAX_ATTRIBUTE_BYTES}")
     values = np.empty(shape, dtype)
-    found.read(values)
+    found.read(values, kind if fixed else None)
     return values[()]
 
 

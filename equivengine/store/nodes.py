@@ -27,8 +27,8 @@ _GROUP.set_obj_track_times(False)
 _GROUP.set_link_creation_order(_ORDERED)
 _GROUP.set_attr_creation_order(_ORDERED)
 
-_WITHOUT_ATTRIBUTES = h5p.create(h5p.OBJECT_COPY)
-_WITHOUT_ATTRIBUTES.set_copy_object(h5o.COPY_WITHOUT_ATTR_FLAG)
+#: What HDF5's dimension scales keep on both sides, as references that do not survive a copy.
+_REFERENCES = (b"DIMENSION_LIST", b"REFERENCE_LIST")
 
 
 @functools.lru_cache(1024)
@@ -78,16 +78,22 @@ def read_float(node: h5py.Dataset) -> float:
     return float(value)
 
 
-def copy(source: h5py.Dataset, parent: h5py.Group, name: str, *, attributes: bool = True) -> None:
-    """Copy a dataset into another file without unpacking it.
+def copy(source: h5py.HLObject, parent: h5py.Group, name: str) -> None:
+    """Copy a dataset, or a group of datasets, into another file without unpacking anything; orders are kept.
 
     Args:
-        source: As `guard.dataset` gives it.
+        source: A dataset as `guard.dataset` gives it, or a group that `guard.holds_datasets_only`.
         parent: Where to.
         name: Under which name.
-        attributes: Whether its attributes come along.
     """
-    h5o.copy(source.id, b".", parent.id, name.encode(), None if attributes else _WITHOUT_ATTRIBUTES, _LINK)
+    h5o.copy(source.id, b".", parent.id, name.encode(), None, _LINK)
+
+
+def detach_scales(node: h5py.Dataset) -> None:
+    """Forget the dimension scales of a dataset that was copied; those of the copy are to be attached anew."""
+    for name in _REFERENCES:
+        if h5a.exists(node.id, name):
+            h5a.delete(node.id, name)
 
 
 def attach_scale(node: h5py.Dataset, axis: int, scale: h5py.Dataset) -> None:

@@ -189,8 +189,9 @@ def _compare(group: h5py.Group, unit: Unit, result: ProbeResult) -> None:
     if guard.names(guard.group(group, "summary")) != list(result.summary):
         raise guard.Refused("another summary", ", ".join(result.summary))
     arrays = guard.group(group, "arrays")
-    stored = elements.array_names(arrays)
-    if list(stored) != list(result.arrays):
+    dims = {dim for array in result.arrays.values() for dim in array.dims}
+    stored = {name: elements.stored_name(name, array.dims, dims) for name, array in result.arrays.items()}
+    if guard.names(arrays)[: len(stored)] != list(stored.values()):
         raise guard.Refused("other arrays", ", ".join(result.arrays))
     for name, array in result.arrays.items():
         found = guard.dataset(arrays, stored[name])
@@ -219,26 +220,36 @@ def copy_unit(source: h5py.Group, target: h5py.Group) -> None:
         if guard.has(source, part):
             nodes.copy(guard.dataset(source, part), group, part)
     for part in ("summary", "checks"):
-        made = elements.new_group(group, part, part)
         inner = guard.group(source, part)
+        if guard.holds_datasets_only(inner):
+            nodes.copy(inner, group, part)
+            continue
+        made = elements.new_group(group, part, part)
         for entry in guard.names(inner):
             nodes.copy(guard.dataset(inner, entry), made, entry)
-    _copy_arrays(guard.group(source, "arrays"), elements.new_group(group, "arrays", "arrays"))
+    _copy_arrays(guard.group(source, "arrays"), group)
     pictures.copy_pictures(source, group)
 
 
-def _copy_arrays(source: h5py.Group, target: h5py.Group) -> None:
-    sizes: dict[str, int] = {}
+def _copy_arrays(source: h5py.Group, unit: h5py.Group) -> None:
+    """Copy the group of arrays, then attach the scales of the copies."""
     axes: dict[str, tuple[str, ...]] = {}
     for stored in elements.array_names(source).values():
-        found = guard.dataset(source, stored)
-        nodes.copy(found, target, stored, attributes=False)
-        made = elements.label(target[stored], "array")
-        for key in ("unit", "description", "dtype"):
-            elements.set_text(made, key, guard.text(found, key))
-        dims = guard.text(found, "dims")
+        dims = guard.text(source[stored], "dims")
         axes[stored] = tuple(dims.split(",")) if dims else ()
-        sizes.update(zip(axes[stored], found.shape, strict=True))
-    elements.write_dimensions(target, sizes)
-    for stored in axes:
-        elements.attach(target, stored, axes[stored])
+    if guard.holds_datasets_only(source):
+        nodes.copy(source, unit, "arrays")
+        target = unit["arrays"]
+    else:  # a newer version puts something else there too
+        target = elements.new_group(unit, "arrays", "arrays")
+        for stored in dict.fromkeys((*axes, *(dim for dims in axes.values() for dim in dims))):
+            nodes.copy(guard.dataset(source, stored), target, stored)
+    copies = {stored: target[stored] for stored in guard.names(target)}
+    for copy in copies.values():
+        nodes.detach_scales(copy)
+    for stored, dims in axes.items():
+        if len(dims) != copies[stored].ndim:
+            raise guard.Refused(f"{copies[stored].ndim} axes and {len(dims)} dimensions of {stored!r}", "as many")
+        for axis, dim in enumerate(dims):
+            if stored != dim:
+                nodes.attach_scale(copies[stored], axis, copies[dim])
