@@ -9,6 +9,7 @@ import pytest
 from equivengine.cli import main
 from equivengine.runtime.config import ProbeRequest, RunConfig
 from equivengine.runtime.engine import execute
+from equivengine.runtime.registry import from_environment
 from equivengine.store import open_run
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text()
@@ -25,7 +26,7 @@ def folder(tmp_path_factory):
         limit=2,
         out=str(path / "runs" / "spectrum"),
     )
-    execute(config)
+    execute(config, registry=from_environment())
     return path
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from equivengine.runtime.config import ProbeRequest, RunConfig
 from equivengine.runtime.engine import execute
+from equivengine.runtime.registry import from_environment
 from equivengine.store import open_run
 
 xarray = pytest.importorskip("xarray")
@@ -19,7 +20,8 @@ def run_file(tmp_path_factory):
     """Two probes on some digits: one with arrays that are chunked, one with texts (labels)."""
     out = tmp_path_factory.mktemp("digits") / "run"
     probes = [ProbeRequest(name="spectrum", set={"vectors": 16}), ProbeRequest(name="projection", set={"pairs": 0})]
-    execute(RunConfig(probes=probes, models=["digits"], images=["digits"], limit=2, out=str(out)))
+    config = RunConfig(probes=probes, models=["digits"], images=["digits"], limit=2, out=str(out))
+    execute(config, registry=from_environment())
     return out / "run.h5"
 
 
