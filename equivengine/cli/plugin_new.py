@@ -98,10 +98,8 @@ def _check_name(name: str) -> None:
             expected=f"lower-case letters, digits, single underscores; a letter first; at most {MAX_NAME} characters",
             got=repr(name),
         )
-    if keyword.iskeyword(name) or keyword.issoftkeyword(name) or hasattr(builtins, name):
-        raise UsageError(
-            f"{name!r} is a word of Python itself", expected="a name of its own", hint="choose another name"
-        )
+    if keyword.iskeyword(name):
+        raise UsageError(f"{name!r} is a word of Python itself", expected="a name", hint="choose another name")
 
 
 def _check_free(name: str, module: str, project: str) -> None:
