@@ -1,6 +1,6 @@
-"""Writes the tables of docs/performance.md from bench/results/: `python bench/tables.py [--check]`.
+"""Writes the tables of docs/performance.md and docs/models.md: `python bench/tables.py [--check]`.
 
-A table stands between `<!-- table: TOPIC -->` and `<!-- end -->` and shows every `TOPIC-*.json`.
+A table stands between `<!-- table: TOPIC -->` and `<!-- end -->` and shows every `TOPIC-*.json` of bench/results/.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "performance.md"
+MODELS_PAGE = HERE.parent / "docs" / "models.md"
 MARKED = re.compile(r"(<!-- table: (?P<topic>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Rows = list[list[str]]
@@ -263,6 +264,41 @@ def _matching(name: str, row: dict[str, Any]) -> list[str]:
     ]
 
 
+def model_families(document: dict[str, Any]) -> str:
+    """One row for each family of encoders."""
+    head = ["encoder", "address", "n", "parameters", "compiled kernels", "PyTorch's rule"]
+    head += ["JVP, forward passes", "VJP", "`probe --plugin ldlc`"]
+    return table(head, [_model_family(row) for row in document["results"]])
+
+
+def _model_family(row: dict[str, Any]) -> list[str]:
+    start = [row["family"], f"`{row['model'].replace('{folder}', 'FOLDER')}`"]
+    if "error" in row:
+        return [*start, f"fails: {failure(row['error'])}", *[""] * 6]
+
+    def operations(wanted: Callable[[str], bool]) -> str:
+        return ", ".join(sorted(name for name, rules in row["coverage"].items() if any(map(wanted, rules)))) or "none"
+
+    jvp, vjp = (row["over_forward"][name] for name in ("jvp", "vjp"))
+    return [
+        *start,
+        str(row["n"]),
+        f"{row['parameters'] / 1e6:.1f} M",
+        operations(lambda rule: rule.startswith(("cpu", "cuda"))),
+        operations(lambda rule: rule == "torch"),
+        f"{jvp['median']:.2f} ({jvp['min']:.2f} - {jvp['max']:.2f})",
+        f"{vjp['median']:.2f} ({vjp['min']:.2f} - {vjp['max']:.2f})",
+        _ldlc(row["ldlc"]),
+    ]
+
+
+def _ldlc(found: dict[str, Any]) -> str:
+    if found["exit_code"]:
+        return f"fails: {failure(found['error'])}"
+    failed = found["failed_checks"]
+    return f"random / null {found['random_over_null']:.2g}" + (f"; check failed: {', '.join(failed)}" if failed else "")
+
+
 TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {
     "operators": operators,
     "memory": memory,
@@ -273,10 +309,13 @@ TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {
     "honesty": honesty,
     "matching": matching,
 }
+#: Those of docs/models.md.
+MODEL_TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {"model_families": model_families}
 
 
 def section(topic: str, results: Path) -> str:
     """What is known about a topic: a heading for each file, CPUs first, and its table."""
+    write = {**TOPICS, **MODEL_TOPICS}[topic]
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{topic}-*.json"))]
     documents.sort(key=lambda document: document["device"])
     parts = []
@@ -284,9 +323,7 @@ def section(topic: str, results: Path) -> str:
         facts = document["machine"]
         where = f"{document['threads']} threads, " if document["device"] == "cpu" else ""
         release = facts["doctor"].get("libraries", {}).get("torch", "?")
-        parts.append(
-            f"*{document['name']}, {where}torch {release}, {facts['measured'][:10]}*\n\n{TOPICS[topic](document)}"
-        )
+        parts.append(f"*{document['name']}, {where}torch {release}, {facts['measured'][:10]}*\n\n{write(document)}")
     if not any(document["device"] == "cuda" for document in documents):
         parts.append("Not run on a GPU yet.\n" if documents else "Not measured yet, on no device.\n")
     return "\n" + "\n".join(parts) + "\n"
@@ -301,13 +338,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the page is stale")
     options = parser.parse_args()
-    page = PAGE.read_text(encoding="utf-8")
-    fresh = render(page)
-    if options.check:
-        if fresh != page:
-            sys.exit("docs/performance.md does not show bench/results/: run `python bench/tables.py`")
-    else:
-        PAGE.write_text(fresh, encoding="utf-8")
+    for path in (PAGE, MODELS_PAGE):
+        page = path.read_text(encoding="utf-8")
+        fresh = render(page)
+        if not options.check:
+            path.write_text(fresh, encoding="utf-8")
+        elif fresh != page:
+            sys.exit(f"docs/{path.name} does not show bench/results/: run `python bench/tables.py`")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,12 @@ def test_the_page_shows_the_results_that_are_there():
     assert tables.render(page) == page, "run `python bench/tables.py`"
 
 
+def test_the_page_of_models_shows_the_results_that_are_there():
+    page = tables.MODELS_PAGE.read_text(encoding="utf-8")
+    assert [match["topic"] for match in tables.MARKED.finditer(page)] == list(tables.MODEL_TOPICS)
+    assert tables.render(page) == page, "run `python bench/tables.py`"
+
+
 def test_a_table_shows_medians_extremes_and_failures(tmp_path):
     (tmp_path / "operators-a.json").write_text(json.dumps(document("cpu", [CASE])))
     section = tables.section("operators", tmp_path)
@@ -109,3 +115,28 @@ def test_orthonormal_rows_stand_beside_qr(tmp_path):
     (tmp_path / "orthonormalise-a.json").write_text(json.dumps(document("cpu", [row])))
     section = tables.section("orthonormalise", tmp_path)
     assert "| 64 x 150,528 | 1e3 | fp32 | 31.2 | 3.90 (3.50 - 4.10) | 64 | 1e-07 | 2e-08 |" in section
+
+
+def test_families_of_models_name_what_has_no_kernel(tmp_path):
+    ratio = {"median": 1.013, "min": 0.99, "max": 1.2}
+    row = {
+        "family": "timm ResNet",
+        "model": "timm:resnet18?weights=random&seed=0",
+        "n": 512,
+        "parameters": 11_176_512,
+        "coverage": {"convolution": {"convolution": 20}, "relu": {"torch": 17}, "layer_norm": {"cpu-avx2": 3}},
+        "over_forward": {"jvp": ratio, "vjp": {**ratio, "median": 1.5}},
+        "ldlc": {"exit_code": 0, "failed_checks": ["null values over their noise floor"], "random_over_null": 1.05e15},
+    }
+    stopped = {**row, "family": "hf Swin", "model": "hf:{folder}", "ldlc": {"exit_code": 2, "error": "no | way\nmore"}}
+    broken = {"family": "imagebind", "model": "imagebind:tiny", "error": "ModelError: not\nhere"}
+    (tmp_path / "model_families-a.json").write_text(json.dumps(document("cpu", [row, stopped, broken])))
+    section = tables.section("model_families", tmp_path)
+    assert (
+        "| timm ResNet | `timm:resnet18?weights=random&seed=0` | 512 | 11.2 M | layer_norm | relu | "
+        "1.01 (0.99 - 1.20) | 1.50 (0.99 - 1.20) | "
+        "random / null 1e+15; check failed: null values over their noise floor |"
+    ) in section
+    assert "| hf Swin | `hf:FOLDER` |" in section
+    assert "fails: no \\| way |" in section
+    assert "| imagebind | `imagebind:tiny` | fails: ModelError: not |" in section
