@@ -1,10 +1,10 @@
 """Whether runs survive, and whether damage is found: `python bench/faults.py`, some minutes.
 
-Kills: a run of 200 units is started, killed with SIGKILL at a uniformly random moment, resumed, killed again, until it
-is finished; then the next one, until 200 kills are counted. The moments cover inspection, units, publishing and
-consolidation. After each kill, every shard that was there before is held against its bytes, every new one is read in
-whole, and every unit that was reported as published must be there. Each finished run must have the content of an
-undisturbed one, bit for bit.
+Kills: a run of 200 units is started, killed with SIGKILL at a random moment, resumed, killed again, until it is
+finished; then the next one, until 200 kills are counted. The moment is uniform over a time that begins, by turns at
+random, with the process, with its first unit, or with its consolidation. After each kill, every shard that was there
+before is held against its bytes, every new one is read in whole, and every unit that was reported as published must be
+there. Each finished run must have the content of an undisturbed one, bit for bit.
 
 Damage: single bits are flipped, and ends cut off, at uniformly random places of each kind of file of a run;
 `inspect_run` (`equivengine verify`) must name the file each time. Each case is limited in time: one that hangs is
@@ -133,6 +133,15 @@ class Witness:
         return {"lost": lost, "changed": changed, "unreadable": unreadable}
 
 
+def wait_for_phase(process: Any, board: Path, phase: int) -> None:
+    """Wait until a process says that it is in that phase or beyond, or has ended."""
+    while phase and process.exitcode is None:
+        with contextlib.suppress(OSError, IndexError):
+            if board.read_bytes()[0] >= phase:
+                return
+        process.join(0.002)
+
+
 def content(out: Path) -> str:
     with open_run(out) as run:
         return content_digest(run)
@@ -161,12 +170,15 @@ def kills(folder: Path, wanted: int, units: int, rng: random.Random) -> dict[str
         witness = Witness(out, folder / f"log-{runs}")
         code = None
         while code != 0:
-            reading = 0.6 * gathering * len(witness.seen) / units
-            rest = gathering if len(witness.seen) > 0.8 * units else 0
-            moment = rng.uniform(0, starting + 1.5 + reading + 2 * rest)
+            aim = rng.choice([0, 0, 2, 2, 4])
+            moment = rng.uniform(0, {0: starting, 2: 1.5, 4: 1.2 * gathering}[aim])
             process = context.Process(target=carry_out, args=(config(out, units), witness.log, folder / "phase"))
             process.start()
-            process.join(moment if sum(phases.values()) < wanted else 600)
+            if sum(phases.values()) < wanted:
+                wait_for_phase(process, folder / "phase", aim)
+                process.join(moment)
+            else:
+                process.join()
             if process.exitcode is None:
                 assert process.pid is not None
                 with contextlib.suppress(ProcessLookupError):
