@@ -312,6 +312,46 @@ def test_tensors_of_a_head_that_the_class_does_not_have_are_left_out_and_recorde
     assert loaded.details["left_out_of_checkpoint"] == ["classifier.bias", "classifier.weight"]
 
 
+def test_half_precision_becomes_float32_and_is_recorded(saved):
+    model, folder = saved
+    model.half().save_pretrained(folder)
+    loaded = load(f"hf:{folder}")
+    assert loaded.details["checkpoint_dtype"] == "float16"
+    assert {p.dtype for p in loaded.module.parameters()} == {torch.float32}
+    assert torch.equal(loaded.module.model.layernorm.weight, model.layernorm.weight.float())
+
+
+def test_weights_in_parts_are_put_together(saved):
+    model, folder = saved
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="40KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(load(f"hf:{folder}").module(x), model(x).pooler_output, atol=1e-6)
+    sorted(folder.glob("model-*.safetensors"))[0].unlink()
+    with pytest.raises(eqv.WeightsError):
+        load(f"hf:{folder}")
+
+
+def test_model_in_the_hub_cache_loads_without_network(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--org--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    model = cases.save(cases.FAMILIES["vit"], repository / "snapshots" / ("0" * 40))
+    loaded = load("hf:org/name")
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(loaded.module(x), model(x).pooler_output, atol=1e-6)
+    assert loaded.details["commit"] == "0" * 40
+    with pytest.raises(eqv.WeightsError, match="cannot be had"):
+        load("hf:org/name?revision=other")
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 64])
 def test_broken_weights_are_a_weights_error(saved, content):
     _, folder = saved

@@ -96,7 +96,7 @@ class Checkpoint:
             "library": f"transformers {transformers.__version__}",
             "architecture": self.model_class.__name__,
             "attention": self.config._attn_implementation,
-            "revision": getattr(self.config, "_commit_hash", None),
+            "commit": self._commit(),
         }
         with weights.seeded(self.source.seed), quiet():
             if self.source.kind == "random":
@@ -104,6 +104,7 @@ class Checkpoint:
             else:
                 model, unused = self._read()
                 recorded["left_out_of_checkpoint"] = unused
+                recorded["checkpoint_dtype"] = str(self.config.dtype).removeprefix("torch.")
         return model.eval().requires_grad_(False), recorded
 
     def part(self, what: str, make: Any) -> Any:
@@ -125,6 +126,17 @@ class Checkpoint:
                 got=weights.first_line(error),
                 hint=f"save it there with its save_pretrained({self.name!r})" if self.local else None,
             ) from error
+
+    def _commit(self) -> str | None:
+        """The commit on the hub that the configuration was read from."""
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        if self.local:
+            return None
+        path = try_to_load_from_cache(
+            self.name, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=self.revision or "main"
+        )
+        return Path(path).parent.name if isinstance(path, str) else None
 
     def _drawn(self) -> Any:
         try:
