@@ -11,9 +11,9 @@ import pytest
 
 import equivengine as eqv
 
-MODULES = ["digits", "samples", "folder", "noise", "imagenet", "coco", "openimages"]
+MODULES = ["digits", "samples", "folder", "noise", "imagenet", "coco", "openimages", "lines", "sentences"]
 #: Those whose examples name a place that is not there.
-ELSEWHERE = {"folder", "imagenet", "coco", "openimages"}
+ELSEWHERE = {"folder", "imagenet", "coco", "openimages", "lines"}
 
 
 def load(name: str):

@@ -63,7 +63,7 @@ def test_line_that_is_too_long_is_refused(tmp_path):
 
 def test_what_cannot_be_opened_is_a_data_error(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
-    for name, message in (("none.txt", "no text file"), (".", "no text file"), ("empty.txt", "holds no")):
+    for name, message in (("none.txt", "does not exist"), (".", "does not exist"), ("empty.txt", "holds no")):
         with pytest.raises(eqv.DataError, match=message):
             opened(tmp_path / name)
     for text in ("lines", "sentences:3", "sentences?limit=3", f"lines:{tmp_path}/empty.txt?x=1"):

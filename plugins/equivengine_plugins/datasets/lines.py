@@ -41,7 +41,7 @@ class Lines(eqv.Dataset):
         try:
             if not self._path.is_file():
                 raise eqv.DataError(
-                    f"there is no text file {path!r}",
+                    f"the text file {path!r} does not exist",
                     expected="a file with one text a line",
                     got="a directory" if self._path.is_dir() else "nothing",
                     hint="check the path",
