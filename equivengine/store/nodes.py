@@ -27,8 +27,9 @@ _GROUP.set_obj_track_times(False)
 _GROUP.set_link_creation_order(_ORDERED)
 _GROUP.set_attr_creation_order(_ORDERED)
 
-#: What HDF5's dimension scales keep on both sides, as references that do not survive a copy.
-_REFERENCES = (b"DIMENSION_LIST", b"REFERENCE_LIST")
+#: What does not survive a copy: the references that dimension scales keep on both sides; and an attribute of format 1.1
+#: at which xarray's netCDF4 engine stumbles.
+_NOT_COPIED = (b"DIMENSION_LIST", b"REFERENCE_LIST", b"_Encoding")
 
 
 @functools.lru_cache(1024)
@@ -90,8 +91,8 @@ def copy(source: h5py.HLObject, parent: h5py.Group, name: str) -> None:
 
 
 def detach_scales(node: h5py.Dataset) -> None:
-    """Forget the dimension scales of a dataset that was copied; those of the copy are to be attached anew."""
-    for name in _REFERENCES:
+    """Forget the dimension scales of a dataset that was copied; those beside the copy are to be attached anew."""
+    for name in _NOT_COPIED:
         if h5a.exists(node.id, name):
             h5a.delete(node.id, name)
 
