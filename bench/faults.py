@@ -310,8 +310,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="(default %(default)s)")
     parser.add_argument("--units", type=int, default=200, help="of a run (default %(default)s)")
-    parser.add_argument("--flips", type=int, default=500, help="in each kind of file (default %(default)s)")
-    parser.add_argument("--truncations", type=int, default=100, help="of each kind of file (default %(default)s)")
+    parser.add_argument("--flips", type=int, default=500, help="in each shard; a fifth elsewhere (default %(default)s)")
+    parser.add_argument("--truncations", type=int, default=100, help="likewise (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the JSON file")
     options = parser.parse_args()
@@ -325,9 +325,10 @@ def main() -> None:
         install_toys(folder / "site")
         root, paths = damaged_files(folder)
         for name, path in paths.items():
-            rows.append(damage(root, path, name, "flipped bit", options.flips, flip(rng)))
+            part = 1 if name.endswith("shard") else 5
+            rows.append(damage(root, path, name, "flipped bit", options.flips // part, flip(rng)))
             cut = lambda original: original[: rng.randrange(len(original))]  # noqa: E731
-            rows.append(damage(root, path, name, "truncation", options.truncations, cut))
+            rows.append(damage(root, path, name, "truncation", options.truncations // part, cut))
             for row in rows[-2:]:
                 print(f"{row['case']:12} {name:12} {row['found']} of {row['cases']} found, "
                       f"{row['crashes']} crashes, {row['hangs']} hangs, slowest {row['slowest_s']} s")  # fmt: skip

@@ -235,8 +235,8 @@ def _copy_arrays(source: h5py.Group, unit: h5py.Group) -> None:
     """Copy the group of arrays, then attach the scales of the copies."""
     axes: dict[str, tuple[str, ...]] = {}
     for stored in elements.array_names(source).values():
-        dims = guard.text(source[stored], "dims")
-        axes[stored] = tuple(dims.split(",")) if dims else ()
+        text = guard.text(source[stored], "dims")
+        axes[stored] = tuple(text.split(",")) if text else ()
     if guard.holds_datasets_only(source):
         nodes.copy(source, unit, "arrays")
         target = unit["arrays"]

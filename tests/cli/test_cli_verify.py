@@ -156,3 +156,17 @@ def test_what_is_no_run_is_refused(cli, tmp_path):
         said = cli("verify", path, code=1)
         assert "error:" in said.err
         assert said.out == ""
+
+
+def test_of_a_batch_only_the_damaged_unit_is_published_again(measure, cli, tmp_path):
+    """The whole batch is computed: what a unit gives may depend on its companions."""
+    run = tmp_path / "run"
+    measure("--set", "largest=3", probe="together")
+    undisturbed, before = content(run), state(run)
+    spoilt = sorted((run / "shards").rglob("*.h5"))[1]
+    flip(spoilt)
+    assert cli("verify", run, "--json", code=1).document["rerun"] == [spoilt.stem]
+    assert "1 computed, 2 already there" in cli("resume", run).out
+    after = state(run)
+    assert all(after[path] == before[path] for path in before if path.name not in (spoilt.name, "run.h5"))
+    assert content(run) == content(run / "run.h5") == undisturbed
