@@ -125,7 +125,7 @@ def test_a_recipe_draws_the_figure_that_it_is_called_after(name, registry, tmp_p
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_page_gives_the_command_and_what_it_shows(name):
     sections = re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]
-    (section,) = [section for section in sections if f"equivengine run recipes/{name}.toml" in section]
+    (section,) = [section for section in sections if f"```sh\nequivengine run recipes/{name}.toml\n```" in section]
     assert "**The paper.**" in section
     assert "**Here.**" in section
     assert "**Why they differ.**" in section
