@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from equivengine.contracts.wording import between, number
+from equivengine.contracts.wording import between, in_unit, number
 from equivengine.errors import PluginError
 from equivengine.pictures.raster import Picture as Picture
 
@@ -179,7 +178,7 @@ class ProbeResult:
             return self
 
         def worded(text: str) -> str:
-            return re.sub(r"\bpixel(s?)\b", rf"{unit}\1", text)
+            return in_unit(text, unit)
 
         return replace(
             self,

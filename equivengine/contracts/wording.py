@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 
 
@@ -48,3 +49,8 @@ def _is_control(character: str) -> bool:
     code = ord(character)
     # C0, DEL, C1, and the marks that reverse the direction of what follows.
     return code < 0x20 or 0x7F <= code < 0xA0 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+
+
+def in_unit(text: str, unit: str) -> str:
+    """A text with ``unit`` in place of the word "pixel", for inputs that are no images; plurals alike."""
+    return text if unit == "pixel" else re.sub(r"\bpixel(s?)\b", rf"{unit}\1", text)

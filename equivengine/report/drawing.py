@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from equivengine.contracts.result import Array
-from equivengine.contracts.wording import printable
+from equivengine.contracts.wording import in_unit, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +51,16 @@ def drawn(title: str, figure: Figure) -> Drawn:
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     width, height = canvas.get_width_height()
     return Drawn(title, buffer.getvalue(), width, height)
+
+
+def relabelled(figure: Figure, unit: str) -> Figure:
+    """The figure, with ``unit`` for "pixel" in its labels: probes draw in the words of images."""
+    if unit != "pixel":
+        from matplotlib.text import Text
+
+        for text in figure.findobj(Text):
+            text.set_text(in_unit(text.get_text(), unit))
+    return figure
 
 
 def plain(arrays: Mapping[str, Array]) -> Iterator[tuple[str, Figure]]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from equivengine.contracts.probe import Params, Probe
+from equivengine.contracts.wording import in_unit
 from equivengine.errors import EngineError
-from equivengine.report.drawing import Drawn, drawn, plain
+from equivengine.report.drawing import Drawn, drawn, plain, relabelled
 from equivengine.report.summary import Section
 from equivengine.runtime.contract import one_line
 from equivengine.runtime.registry import Registry
@@ -65,18 +66,25 @@ class Presenter:
         if probe is None:
             return []
         given = [(record.unit, record.arrays) for record in records]
-        return self._drawn(lambda: probe.overview(given).items(), probe.name, "could not draw its overview")
+        units = {_input_unit(record) for record in records}
+        unit = units.pop() if len(units) == 1 else "pixel"
+        return self._drawn(lambda: probe.overview(given).items(), probe.name, "could not draw its overview", unit)
 
     def figures(self, probe: Probe[Any] | None, record: UnitRecord) -> list[Drawn]:
         """Figures of one unit; plain plots of its arrays where the probe draws none."""
         found: list[Drawn] = []
         if probe is not None:
             name = f"could not draw {' -> '.join(sample.id for sample in record.unit.samples[:2])}"
-            found = self._drawn(lambda: probe.figures(record.arrays).items(), probe.name, name)
+            found = self._drawn(lambda: probe.figures(record.arrays).items(), probe.name, name, _input_unit(record))
         return found or self._drawn(lambda: plain(record.arrays), record.unit.probe, "could not be plotted plainly")
 
-    def _drawn(self, make: Callable[[], Iterable[tuple[str, Any]]], probe: str, problem: str) -> list[Drawn]:
-        return self._contained(lambda: [drawn(str(title), figure) for title, figure in make()], probe, problem) or []
+    def _drawn(
+        self, make: Callable[[], Iterable[tuple[str, Any]]], probe: str, problem: str, unit: str = "pixel"
+    ) -> list[Drawn]:
+        def each() -> list[Drawn]:
+            return [drawn(in_unit(str(title), unit), relabelled(figure, unit)) for title, figure in make()]
+
+        return self._contained(each, probe, problem) or []
 
     def _contained(self, call: Callable[[], T], probe: str, problem: str) -> T | None:
         try:
@@ -89,6 +97,12 @@ class Presenter:
 
     def _remark(self, text: str) -> None:
         self.remarks[text] = None
+
+
+def _input_unit(record: UnitRecord) -> str:
+    """What one number of an input is; stored results that do not say are of images."""
+    model = record.provenance.get("model")
+    return str(model.get("input_unit", "pixel")) if isinstance(model, dict) else "pixel"
 
 
 def _named(section: Section) -> list[str]:

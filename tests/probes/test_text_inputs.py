@@ -54,3 +54,30 @@ def test_probe_runs_on_token_embeddings_and_names_no_pixels(probe, uri, tmp_path
     units = {one.unit for one in said}
     assert not [one for one in said if "pixel" in one.unit or "pixel" in one.description]
     assert any("coordinate" in one for one in units)
+
+
+def test_figures_of_a_report_name_no_pixels(uri, tmp_path, monkeypatch):
+    from matplotlib.text import Text
+
+    from equivengine.report import presentation
+    from equivengine.report.presentation import Presenter
+    from equivengine.runtime.loading import default_registry
+
+    request = ProbeRequest(name="spectrum")
+    out = str(tmp_path / "r")
+    execute(RunConfig(probes=(request,), models=uri, images="sentences", limit=1, device="cpu", out=out))
+    labels = []
+    real = presentation.drawn
+
+    def noting(title, figure):
+        labels.extend([title, *(text.get_text() for text in figure.findobj(Text))])
+        return real(title, figure)
+
+    monkeypatch.setattr(presentation, "drawn", noting)
+    probe, _ = default_registry().probe("spectrum")
+    presenter = Presenter(default_registry())
+    for record in eqv.open_run(out).units():
+        assert presenter.figures(probe(), record)
+    assert not presenter.remarks
+    assert any("embedding / coordinate" in label for label in labels)
+    assert not [label for label in labels if "pixel" in label]
