@@ -107,6 +107,14 @@ class Problem:
         self.forwards[which] += cost.forwards
         self.products[which] += cost.products
 
+    def part(self, which: torch.Tensor) -> Problem:
+        """The problem of the pairs ``which`` [k] alone, which counts from zero."""
+        part = object.__new__(Problem)
+        part.__dict__.update(self.__dict__)
+        part.origin, part.target = self.origin[which], self.target[which]
+        part.forwards, part.products = (torch.zeros(len(which), dtype=torch.int64) for _ in range(2))
+        return part
+
     def rounded(self, z: torch.Tensor) -> torch.Tensor:
         """Points as f sees them."""
         return z.to(self.dtype).to(torch.float64)

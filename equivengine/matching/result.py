@@ -108,12 +108,28 @@ class Recorder:
         row[4, which] = (problem.forwards + problem.products)[which.cpu()].to(row)
         self._rows.append(row)
 
+    def splice(self, other: Recorder, rows: torch.Tensor, which: torch.Tensor, nearest: torch.Tensor) -> None:
+        """Go on with the course of another solver, leaving out steps that were no nearer than all before.
+
+        Args:
+            other: A recorder of part of the problem, whose cost has not been added to it yet.
+            rows: Pairs of that part, [k].
+            which: The same pairs here, [k].
+            nearest: Their distances so far, [k].
+        """
+        before = (self._problem.forwards + self._problem.products)[which.cpu()].to(nearest)
+        for step in other._rows:
+            values = step[:, rows].clone()
+            values[4] += before
+            nearer = values[0] < nearest
+            nearest = torch.where(nearer, values[0], nearest)
+            row = torch.full((5, len(self._problem)), torch.nan, dtype=torch.float64, device=nearest.device)
+            row[:, which] = torch.where(nearer, values, torch.nan)
+            if bool(nearer.any()):
+                self._rows.append(row)
+
     def __len__(self) -> int:
         return len(self._rows)
-
-    def first_distance(self) -> torch.Tensor:
-        """Distances at the start, [B]."""
-        return self._rows[0][0]
 
     def last_cosine(self, which: torch.Tensor) -> torch.Tensor:
         """Cosine of the pairs ``which`` [k] at the step noted last."""

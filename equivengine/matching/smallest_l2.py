@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from equivengine.errors import UsageError
-from equivengine.matching.descend import begin, descend, mean_square
+from equivengine.matching.descend import State, mean_square
 from equivengine.matching.goals import finite_start, goals
 from equivengine.matching.linear import Mode, choose, linearise
 from equivengine.matching.problem import Problem
 from equivengine.matching.region import Region
+from equivengine.matching.restart import restart
 from equivengine.matching.result import Matching, Recorder, Stop, roundoff
 from equivengine.matching.trial import attempt
 
@@ -29,10 +30,10 @@ CLOSE, POLISHED = 1.1, 3e-4
 FIRST_DAMPING, GROWTH, DECAY, NO_DAMPING = 0.25, 4.0, 0.2, 1e-2
 #: Failed steps in a row after which a weight counts as settled.
 GIVE_UP = 12
-#: Weights this small, over |J|_F^2 / n, are roundoff's. Some pairs find their way out of a valley only far down.
-LEAST_WEIGHT = 1e-12
-#: Linearisations left from which on a failed pair is tried from a match.
-ENOUGH = 30
+#: Weights this small, over |J|_F^2 / n, lead nowhere; another start does.
+LEAST_WEIGHT = 1e-9
+#: Linearisations that are kept back to shrink the change that a failed pair is matched by from another start.
+SHRINKING = 20
 #: Relative residual of multipliers that are fitted by conjugate gradients.
 PRECISE = 1e-3
 
@@ -47,14 +48,13 @@ def smallest_l2(
     precision: str = "fp32",
     max_jacobians: int = 120,
     jacobian: Literal["auto", "dense", "products"] = "auto",
-    polish: bool = True,
 ) -> Matching:
     """Minimise |z - x| subject to |f(z) - target| <= distance and the bounds of a region.
 
     Continuation in a weight w: |z - x|^2 / 2 + |f(z) - target|^2 / (2 w) is minimised in the box for falling w, by
     damped Gauss-Newton steps that solve their box-constrained subproblems exactly and are corrected for curvature;
     once the goal is met, w is bisected for the largest that meets it. Where that leads to no match, it begins again at
-    the one that Levenberg-Marquardt finds. The minimum is local.
+    one that Levenberg-Marquardt finds from elsewhere (`restart`). The minimum is local.
 
     ``optimality`` of the result is the first-order residual (Karush, Kuhn and Tucker) of the smallest change with the
     embedding that was reached: |z - clip(x - J^T y)| / |z - x| at the multipliers y that fit best; 0 at a minimum.
@@ -68,7 +68,6 @@ def smallest_l2(
         precision: ``"fp32"`` or ``"fp64"``.
         max_jacobians: Points at which the model may be linearised, for each pair.
         jacobian: As for `levenberg_marquardt`.
-        polish: Bisect the weight once the goal is met; otherwise the first input that meets it is returned.
 
     Returns:
         The smallest change found that meets the goal; of pairs without one, the nearest embedding.
@@ -89,10 +88,9 @@ def smallest_l2(
         )
     search = _Continuation(problem, goal, region.bounds(problem.origin, problem.dtype))
     mode = choose(problem, jacobian)
-    search.run(torch.nonzero(search.apart > goal).flatten(), mode, max_jacobians, polish)
-    if polish:
-        search.begin_from_matches(mode, max_jacobians)
-    return search.result(region, mode, polish)
+    search.run(torch.nonzero(search.apart > goal).flatten(), mode, max_jacobians)
+    search.begin_from_matches(region, mode, max_jacobians)
+    return search.result(region, mode)
 
 
 def first_order(
@@ -131,7 +129,7 @@ class _Continuation:
         self.best_weight = torch.zeros_like(self.apart)
         self.best_length = torch.full_like(self.apart, torch.inf).masked_fill(self.apart <= goal, 0.0)
 
-    def run(self, which: torch.Tensor, mode: Mode, most: int, polish: bool) -> None:
+    def run(self, which: torch.Tensor, mode: Mode, most: int) -> None:
         """Go on with the pairs ``which`` [k] until each is done; those without a weight get their first."""
         if not len(which):
             return
@@ -142,7 +140,7 @@ class _Continuation:
         self.weight[which] = torch.where(first, FIRST_WEIGHT * self.scale[which], self.weight[which])
         while len(which):
             better = self.step(model, which)
-            keep = self.judge(which, better, most, polish)
+            keep = self.judge(which, better, most)
             if not bool(keep.any()):
                 break
             again = torch.nonzero(keep & better).flatten()
@@ -152,28 +150,21 @@ class _Continuation:
                 model = model.take(torch.nonzero(keep).flatten())
                 which = which[keep]
 
-    def begin_from_matches(self, mode: Mode, most: int) -> None:
-        """Shrink the changes that Levenberg-Marquardt finds, of pairs whose continuation came to no match."""
-        left = most - self.jacobians
-        lost = torch.isinf(self.best_length).cpu() & (left > ENOUGH)
-        if not bool(lost.any()):
+    def begin_from_matches(self, region: Region, mode: Mode, most: int) -> None:
+        """Shrink the changes that Levenberg-Marquardt finds from other starts, of pairs that came to no match."""
+        lost = torch.nonzero(torch.isinf(self.best_length)).flatten()
+        if not len(lost):
             return
-        aside = torch.where(lost.to(self.goal.device), self.goal, torch.inf)
-        state = begin(self.problem, self.problem.origin)
-        descend(self.problem, state, aside, self.bounds, mode, int(left[lost].min()) - ENOUGH // 2)
-        self.jacobians += state.jacobians
-        which = torch.nonzero(lost.to(self.goal.device) & (state.apart <= self.goal)).flatten()
-        self.z[which], self.residual[which], self.apart[which] = (
-            each[which] for each in (state.z, state.residual, state.apart)
-        )
-        self.recorder.note(self.z[which], self.residual[which], which)
+        state = State(self.z, self.residual, self.apart, self.jacobians, self.stop, self.recorder)
+        restart(self.problem, state, lost, self.goal, region, mode, most - SHRINKING)
+        which = lost[self.apart[lost] <= self.goal[lost]]
         # Both terms of the objective are equal there: a weight that holds the match while the change shrinks.
         length = torch.linalg.vector_norm(self.z[which] - self.problem.origin[which], dim=1)
         self.weight[which] = (self.goal[which] / length).square()
         self.damping[which], self.failures[which] = 0.0, 0
         self.meets[which], self.misses[which] = 0.0, torch.inf
         self._remember(which)
-        self.run(which, mode, most, polish=True)
+        self.run(which, mode, most)
 
     def step(self, model: LinearModel, which: torch.Tensor) -> torch.Tensor:
         """One step of each pair of ``which`` [k]. Returns where it lowered the objective, [k]."""
@@ -230,10 +221,10 @@ class _Continuation:
         )
         self.damping[settled], self.failures[settled] = 0.0, 0
 
-    def judge(self, which: torch.Tensor, better: torch.Tensor, most: int, polish: bool) -> torch.Tensor:
+    def judge(self, which: torch.Tensor, better: torch.Tensor, most: int) -> torch.Tensor:
         """Which pairs go on, [k]; notes why the others stop."""
         met = torch.isfinite(self.best_length[which])
-        done = met & ((self.misses[which] <= CLOSE * self.meets[which]) | (not polish))
+        done = met & (self.misses[which] <= CLOSE * self.meets[which])
         tiny = ~met & (self.weight[which] < LEAST_WEIGHT * self.scale[which])
         spent = (self.jacobians.to(which.device)[which] >= most) & better
         floor = roundoff(self.problem)
@@ -247,14 +238,14 @@ class _Continuation:
                 self.stop[pair] = "roundoff" if float(self.apart[pair]) <= float(floor[pair]) else "stalled"
         return ~(done | tiny | spent)
 
-    def result(self, region: Region, mode: Mode, judged: bool) -> Matching:
-        """The best points, ``judged`` with their optimality residuals (which take one more Jacobian each)."""
+    def result(self, region: Region, mode: Mode) -> Matching:
+        """The best points, with their optimality residuals (which take one more Jacobian each)."""
         problem, met = self.problem, torch.isfinite(self.best_length)
         z = torch.where(met[:, None], self.best_z, self.z)
         residual = torch.where(met[:, None], self.best_residual, self.residual)
         optimality = torch.full_like(self.apart, torch.nan).masked_fill(self.best_length == 0, 0.0)
         which = torch.nonzero(met & (self.best_length > 0)).flatten()
-        if judged and len(which):
+        if len(which):
             model = linearise(problem, z[which], which, mode)
             self.jacobians[which.cpu()] += 1
             optimality[which] = first_order(model, z[which], problem.origin[which], *(b[which] for b in self.bounds))
