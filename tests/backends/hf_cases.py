@@ -38,8 +38,8 @@ def in_order(model: Any, x: torch.Tensor) -> torch.Tensor:
     tokens = model.vit.embeddings.patch_embeddings(x) + model.vit.embeddings.position_embeddings[:, 1:]
     first = (model.vit.embeddings.cls_token + model.vit.embeddings.position_embeddings[:, :1]).expand(len(x), -1, -1)
     hidden = torch.cat([first, tokens], dim=1)
-    for layer in model.vit.layers:
-        hidden = layer(hidden, None)
+    for layer in model.vit.layers if hasattr(model.vit, "layers") else model.vit.encoder.layer:
+        hidden = layer(hidden)
     return model.vit.layernorm(hidden)[:, 0]
 
 
@@ -143,7 +143,14 @@ def build(case: Case, seed: int = 0) -> Any:
 
 def processor(case: Case) -> Any:
     """The library's image processor, in the variant that computes with Pillow."""
-    return getattr(transformers, f"{case.processor}Pil")(**case.settings)
+    return variants(case)[0](**case.settings)
+
+
+def variants(case: Case) -> tuple[Any, Any]:
+    """The image processors that compute with Pillow and with torch; which has a suffix depends on the release."""
+    pillow = getattr(transformers, f"{case.processor}Pil", None)
+    plain = getattr(transformers, case.processor)
+    return (pillow, plain) if pillow is not None else (plain, getattr(transformers, f"{case.processor}Fast"))
 
 
 def save(case: Case, folder: Path, seed: int = 0) -> Any:

@@ -79,9 +79,9 @@ def test_torchs_variant_of_the_processor_differs_by_rounding(name):
     """At most 2 levels of 255 in any pixel, a fifth of a level on average: why the variant is fixed and recorded."""
     case = cases.FAMILIES[name]
     image = cases.picture(301, 203)
-    variants = [getattr(transformers, case.processor + kind)(**case.settings) for kind in ("Pil", "")]
-    pixels = [np.asarray(one(images=image, return_tensors="np")["pixel_values"][0]) for one in variants]
-    levels = np.abs(pixels[0] - pixels[1]) * np.reshape(variants[0].image_std, (3, 1, 1)) * 255
+    made = [variant(**case.settings) for variant in cases.variants(case)]
+    pixels = [np.asarray(one(images=image, return_tensors="pt")["pixel_values"][0]) for one in made]
+    levels = np.abs(pixels[0] - pixels[1]) * np.reshape(made[0].image_std, (3, 1, 1)) * 255
     assert levels.max() < 2.01
     assert levels.mean() < 0.2
 
