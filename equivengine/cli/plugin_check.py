@@ -22,6 +22,10 @@ from equivengine.testing.verdict import Verdict, failure
 #: How often a new process takes over from one that was lost.
 RESTARTS = 5
 
+#: Where a process that is lost would be lost again: nothing more can be said of the plugin, or of one section.
+_WHOLE = ("plugin_loads", "names_are_free")
+_SECTION = ("ready", "loads", "opens", "returns_a_result")
+
 #: Seconds that a hanging process gets to say where it hangs.
 _LAST_WORDS = 2.0
 
@@ -85,9 +89,10 @@ def check_plugin(request: Request, *, limit: float, on_verdict: Callable[[Sectio
         name = lost.event["name"] or "ready"
         problem = failure(f"the process was lost: {lost.how}", lost.expected, lost.where, lost.hint)
         note(lost.event, Verdict(name, lost.event["sentence"], **problem))
-        request = replace(request, done=(*request.done, f"{lost.event['section']}/{name}"))
-        if name in ("loads", "names_are_free", "ready"):  # it would be lost there again
+        if name in _WHOLE:
             break
+        passed_over = "*" if name in _SECTION else name
+        request = replace(request, done=(*request.done, f"{lost.event['section']}/{passed_over}"))
     return list(sections.values())
 
 
@@ -117,7 +122,12 @@ def _events(request: Request, limit: float) -> Iterator[dict[str, Any] | _Lost]:
 def _followed(
     process: subprocess.Popen[bytes], events: IO[str], said: IO[bytes], limit: float
 ) -> Iterator[dict[str, Any] | _Lost]:
-    current: dict[str, Any] = {"section": "plugin", "title": "plugin", "name": "loads", "sentence": "the plugin loads"}
+    current: dict[str, Any] = {
+        "section": "plugin",
+        "title": "plugin",
+        "name": "plugin_loads",
+        "sentence": "the plugin loads",
+    }
     waiting = ""
     deadline = time.monotonic() + limit
     while True:

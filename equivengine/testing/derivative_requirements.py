@@ -111,9 +111,14 @@ def agrees_with_its_adjoint(subject: EncoderSubject) -> str:
 
 
 def _operator(subject: EncoderSubject) -> tuple[JacobianOperator, torch.Tensor]:
-    """The Jacobian in float64 at noise, and that input [*shape]."""
+    """The Jacobian in float64 at noise, and that input [*shape]. Raises `NotTried` if float64 does not work."""
     x = subject.inputs(1)[0].double()
     encoder = subject.encoder
+    try:
+        with torch.no_grad():
+            encoder.at_precision("fp64")(x[None])
+    except Exception as error:
+        raise NotTried("the module cannot be converted to float64") from error
     try:
         return JacobianOperator(encoder, x, precision="fp64"), x
     except EngineError as error:

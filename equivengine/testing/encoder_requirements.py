@@ -152,7 +152,8 @@ def is_in_eval_mode(subject: EncoderSubject) -> str:
     if module is not None:
         z = subject.normalised(subject.inputs())
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            first, second, settled = (subject.evaluate(z, m) for m in (module, module, module.eval()))
+            first, second = subject.evaluate(z, module), subject.evaluate(z, module)
+            settled = subject.evaluate(z, module.eval())
         if not all(isinstance(y, torch.Tensor) for y in (first, second, settled)):
             raise NotTried("the module returns no plain tensor")
         scale = float(settled.abs().max()) or 1.0
