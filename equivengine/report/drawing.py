@@ -47,10 +47,36 @@ def drawn(title: str, figure: Figure) -> Drawn:
 
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(DPI)
+    try:
+        png = _png(figure)
+    except ValueError:  # a name of a class or a file that looks like a formula and is none
+        if not _as_they_stand(figure):
+            raise
+        png = _png(figure)
+    width, height = canvas.get_width_height()
+    return Drawn(title, png, width, height)
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    width, height = canvas.get_width_height()
-    return Drawn(title, buffer.getvalue(), width, height)
+    return buffer.getvalue()
+
+
+def _as_they_stand(figure: Figure) -> int:
+    """Show texts that are no formulas as they stand. Returns how many there were."""
+    from matplotlib.mathtext import MathTextParser
+    from matplotlib.text import Text
+
+    parser, count = MathTextParser("agg"), 0
+    for text in figure.findobj(Text):
+        try:
+            if text.get_parse_math() and "$" in text.get_text():
+                parser.parse(text.get_text())
+        except ValueError:
+            text.set_parse_math(False)
+            count += 1
+    return count
 
 
 def relabelled(figure: Figure, unit: str) -> Figure:
