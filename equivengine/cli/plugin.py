@@ -79,6 +79,7 @@ def check(
     parse_settings(settings)  # a typing error is one here already
     record = next(record for record in records if record.name == name)
     shown: list[str] = []
+    untried: set[tuple[str, str]] = set()
 
     def show(section: Section, verdict: Verdict) -> None:
         if as_json:
@@ -86,6 +87,10 @@ def check(
         if section.title not in shown:
             shown.append(section.title)
             click.echo(printable(f"{record.owner}" if section.key == "plugin" else f"\n{section.title}"))
+        if verdict.state == "not tried":  # one line for each reason: a model that does not load has thirty
+            if (section.key, verdict.what) in untried:
+                return
+            untried.add((section.key, verdict.what))
         for line in _lines(verdict):
             click.echo(printable(line))
 

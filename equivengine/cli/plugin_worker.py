@@ -99,7 +99,7 @@ def _names(request: Request, record: PluginRecord, emit: Emit) -> None:
     emit({"event": "begin", **section, "name": NAMES[0], "sentence": NAMES[1]})
     everything = Registry.load()
     found = next(other for other in everything.records if (other.name, other.module) == (record.name, record.module))
-    shelves = {
+    shelves: dict[str, Any] = {
         "backends": everything.backends,
         "probes": everything.probes,
         "datasets": everything.datasets,

@@ -22,7 +22,7 @@ from equivengine.testing.verdict import Breach, Requirement
 #: Words that stand for a unit in the description of a number.
 _UNITS = re.compile(
     r";|\b(count|number|ratio|relative|fraction|share|units?|pixels?|levels?|seconds?|steps?|points?|images?|degrees?"
-    r"|iterations?|directions?|length|over|bytes|seed|Eq\.)\b",
+    r"|iterations?|directions?|length|cosine|over|bytes|seed|Eq\.)\b",
     re.IGNORECASE,
 )
 
