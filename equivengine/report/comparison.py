@@ -170,13 +170,13 @@ def _cautions(columns: Sequence[Column]) -> list[str]:
         if any(value != values[0] for value in values):
             told = "; ".join(f"{c.label}: {value}" for c, value in zip(columns, values, strict=True))
             cautions.append(f"the parameter {name} differs ({told})")
-    for what, values in (
+    for what, words in (
         ("versions of the probe", [column.records[0].unit.probe_version for column in columns]),
         ("precisions", [section.facts["precision"] for section in sections]),
         ("seeds", [section.facts["seed"] for section in sections]),
     ):
-        if len(set(values)) > 1:
-            cautions.append(f"{what} differ: {', '.join(dict.fromkeys(values))}")
+        if len(set(words)) > 1:
+            cautions.append(f"{what} differ: {', '.join(dict.fromkeys(words))}")
     for warning in dict.fromkeys(warning for section in sections for warning in section.warnings):
         whose = [column.label for column in columns if warning in column.section.warnings]
         cautions.append(f"{'all' if len(whose) == len(columns) else ', '.join(whose)}: {warning}")
