@@ -442,6 +442,13 @@ def test_address_that_makes_no_sense_is_a_usage_error(saved, text, message):
         load(text.format(saved[1]))
 
 
+@pytest.mark.parametrize("scheme", ["hf", "hf_text"])
+def test_missing_library_names_the_extra(scheme, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(eqv.ModelError, match=r"needs equivengine\[hf\]"):
+        eqv.load_encoder(f"{scheme}:{tmp_path}")
+
+
 def test_plugin_imports_neither_torch_nor_transformers():
     code = (
         "import sys; from equivengine_plugins.backends import hf; "

@@ -127,7 +127,7 @@ def test_open_clip_family_computes_what_open_clip_computes(family, tmp_path):
     double = own.double()
     assert_same_map(encoder, normalised(preprocessing, lambda x: double.encode_image(x, normalize=False)))
     assert (encoder.spec.activation == "quickgelu") == (family == "clip_quickgelu")
-    if "net" not in family:
+    if family not in ("clip_convnext", "clip_resnet"):
         coverage = eqv.JacobianOperator(encoder, torch.rand(encoder.input_shape)).coverage()
         assert set(coverage["scaled_dot_product_attention"]) <= {"reference", "cpu-base", "cpu-avx2", "cpu-avx512"}
         assert not [operation for operation, rules in coverage.items() if "torch" in rules]
