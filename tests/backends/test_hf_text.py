@@ -68,6 +68,8 @@ def test_family_computes_what_transformers_computes(name, tmp_path):
         assert torch.allclose(encoder(x[None]), expected, rtol=1e-4, atol=1e-6)
     double = own.double()
     assert_same_map(encoder, lambda x: double(inputs_embeds=x).last_hidden_state.mean(dim=1), x)
+    coverage = eqv.JacobianOperator(encoder, x).coverage()
+    assert not [operation for operation, rules in coverage.items() if "torch" in rules]
     assert encoder.input_shape == (8, 20 if name == "ElectraModel" else 32)
     details = json.loads(json.dumps(encoder.spec.details))
     assert (details["pool"], details["tokens"], details["short_texts"]) == ("mean", 8, "refuse")
