@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import equivengine as eqv
-from equivengine_plugins.backends.hf.checkpoint import Checkpoint, refuse_code
+from equivengine_plugins.backends.hf.checkpoint import Checkpoint
+from equivengine_plugins.backends.hf.configuration import refuse_code
 
 # PIL.Image.Resampling
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
