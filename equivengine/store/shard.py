@@ -233,23 +233,22 @@ def copy_unit(source: h5py.Group, target: h5py.Group) -> None:
 
 def _copy_arrays(source: h5py.Group, unit: h5py.Group) -> None:
     """Copy the group of arrays, then attach the scales of the copies."""
-    axes: dict[str, tuple[str, ...]] = {}
-    for stored in elements.array_names(source).values():
-        text = guard.text(source[stored], "dims")
-        axes[stored] = tuple(text.split(",")) if text else ()
     if guard.holds_datasets_only(source):
         nodes.copy(source, unit, "arrays")
         target = unit["arrays"]
     else:  # a newer version puts something else there too
         target = elements.new_group(unit, "arrays", "arrays")
-        for stored in dict.fromkeys((*axes, *(dim for dims in axes.values() for dim in dims))):
-            nodes.copy(guard.dataset(source, stored), target, stored)
+        for stored in guard.names(source):
+            if guard.encoding(source, stored) in ("array", "dimension"):
+                nodes.copy(guard.dataset(source, stored), target, stored)
     copies = {stored: target[stored] for stored in guard.names(target)}
     for copy in copies.values():
         nodes.detach_scales(copy)
-    for stored, dims in axes.items():
-        if len(dims) != copies[stored].ndim:
-            raise guard.Refused(f"{copies[stored].ndim} axes and {len(dims)} dimensions of {stored!r}", "as many")
+    for stored, copy in copies.items():
+        text = guard.text(copy, "dims")  # only arrays have them
+        dims = text.split(",") if text else []
+        if text and len(dims) != copy.ndim:
+            raise guard.Refused(f"{copy.ndim} axes and {len(dims)} dimensions of {stored!r}", "as many")
         for axis, dim in enumerate(dims):
             if stored != dim:
-                nodes.attach_scale(copies[stored], axis, copies[dim])
+                nodes.attach_scale(copy, axis, copies[dim])
