@@ -90,7 +90,7 @@ def descend(
     goal: torch.Tensor,
     bounds: tuple[torch.Tensor, torch.Tensor],
     mode: Mode,
-    most: int,
+    most: int | torch.Tensor,
     l2: float | None = None,
     *,
     patient: bool = True,
@@ -103,7 +103,7 @@ def descend(
         goal: Distance to stop at, [B].
         bounds: Smallest and largest value of every coordinate, [B, m] each.
         mode: How J is had.
-        most: Linearisations of each pair at most.
+        most: Linearisations of each pair at most, one number or [B].
         l2: Largest L2 distance from the original.
         patient: Whether to go on with pairs that are stuck; otherwise they stop as stalled.
     """

@@ -10,8 +10,9 @@ import torch
 from equivengine.errors import UsageError
 from equivengine.matching.descend import begin, descend
 from equivengine.matching.goals import goals
-from equivengine.matching.linear import choose
+from equivengine.matching.linear import SMALL_N, choose, formable
 from equivengine.matching.problem import Problem
+from equivengine.matching.quasi_newton import approach
 from equivengine.matching.region import Region
 from equivengine.matching.restart import restart
 from equivengine.matching.result import Matching
@@ -33,8 +34,9 @@ def levenberg_marquardt(
 
     Each step minimises |J d + r|^2 + damping |d|^2 subject to the bounds of the region (`subproblem`), is corrected for
     curvature, and is taken if the distance falls (Levenberg, 1944; Marquardt, 1963). All pairs share passes; each
-    has its own damping. A pair that gets stuck begins again elsewhere (`restart`), unless ``start`` was given;
-    ``details["restarted"]`` names it. The optimum is local: another start may come nearer.
+    has its own damping. Where J takes more than `SMALL_N` products it is learned on the way first, and formed once that
+    brings too little (`quasi_newton`). A pair that gets stuck begins again elsewhere (`restart`), unless ``start`` was
+    given; ``details["restarted"]`` names it. The optimum is local: another start may come nearer.
 
     Args:
         f: An encoder, or any callable [B, *input_shape] -> [B, n].
@@ -45,8 +47,8 @@ def levenberg_marquardt(
         start: Where to begin, [B, *input_shape]; at the originals when None.
         precision: ``"fp32"`` or ``"fp64"``.
         max_jacobians: Points at which the model may be linearised, for each pair.
-        jacobian: ``"dense"`` forms J (n products a step), ``"products"`` solves by conjugate gradients, ``"auto"``
-            takes what is cheaper.
+        jacobian: ``"dense"`` forms J (n products a step), ``"products"`` never does and solves by conjugate gradients,
+            ``"auto"`` takes what is cheaper.
 
     Raises:
         UsageError: If an argument makes no sense.
@@ -62,7 +64,13 @@ def levenberg_marquardt(
     state = begin(problem, region.project(z, problem.origin, problem.dtype))
     mode = choose(problem, jacobian)
     goal = goals(distance, problem)
-    descend(problem, state, goal, bounds, mode, max_jacobians, region.l2, patient=start is not None)
+    if problem.n > SMALL_N and max_jacobians > 1:
+        forms = jacobian != "products" and formable(problem)
+        # One is kept for what follows.
+        most = torch.full_like(state.jacobians, max_jacobians - 1)
+        approach(problem, state, goal, bounds, most, region.l2, forms=forms)
+    left = max_jacobians - state.jacobians
+    descend(problem, state, goal, bounds, mode, left, region.l2, patient=start is not None)
     restarted: list[int] = []
     if start is None:
         stuck = torch.tensor([why == "stalled" for why in state.stop])

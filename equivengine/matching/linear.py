@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
-from equivengine.errors import NumericsError
+from equivengine.matching.problem import finite
 
 if TYPE_CHECKING:
     from equivengine.matching.problem import Problem
@@ -21,8 +21,8 @@ DENSE_BYTES = 4 << 30
 MOST_CG = 60
 
 
-class LinearModel(Protocol):
-    """J of k points, k <= B: [k, n, m]."""
+class System(Protocol):
+    """A matrix [n, m] for each of k points, with what a box-constrained least-squares step needs of it."""
 
     #: Whether `solve` is exact to roundoff.
     exact: bool
@@ -46,6 +46,10 @@ class LinearModel(Protocol):
             tolerance: Relative residual at which an inexact solver may stop.
         """
 
+
+class LinearModel(System, Protocol):
+    """J of k points, k <= B: [k, n, m]."""
+
     def refresh(self, rows: torch.Tensor, z: torch.Tensor, which: torch.Tensor) -> None:
         """Move ``rows`` [j] of this model to points z [j, m] of pairs ``which`` [j]."""
 
@@ -57,36 +61,22 @@ def choose(problem: Problem, wanted: Literal["auto", "dense", "products"]) -> Mo
     """Dense where n is small, or where a GPU makes n products at once cheaper than dozens one after the other."""
     if wanted != "auto":
         return wanted
-    fits = 8 * problem.n * problem.m <= DENSE_BYTES // 4
     fast = problem.origin.device.type == "cuda"
-    return "dense" if fits and (problem.n <= SMALL_N or fast) else "products"
+    return "dense" if formable(problem) and (problem.n <= SMALL_N or fast) else "products"
 
 
-class Dense:
-    """J formed in float64, by n products for each point."""
+def formable(problem: Problem) -> bool:
+    """Whether one J in float64 takes no more than its share of memory."""
+    return 8 * problem.n * problem.m <= DENSE_BYTES // 4
+
+
+class Formed:
+    """Matrices J [k, n, m] that are there, float64."""
 
     exact = True
 
-    def __init__(self, problem: Problem, z: torch.Tensor, which: torch.Tensor) -> None:
-        self._problem = problem
-        self.J = torch.empty(len(z), problem.n, problem.m, dtype=torch.float64, device=z.device)
-        self.refresh(torch.arange(len(z), device=z.device), z, which)
-
-    def refresh(self, rows: torch.Tensor, z: torch.Tensor, which: torch.Tensor) -> None:
-        """Form J anew at ``rows``."""
-        if not len(rows):
-            return
-        operator = self._problem.jacobian(z, which)
-        self.J[rows] = finite(operator.dense()).to(torch.float64)
-        self._problem.spent(which, min(operator.shape))
-
-    def take(self, rows: torch.Tensor) -> Dense:
-        """A copy of some rows; the model itself where these are all."""
-        if len(rows) == len(self.J):
-            return self
-        part = object.__new__(Dense)
-        part._problem, part.J = self._problem, self.J[rows]
-        return part
+    def __init__(self, J: torch.Tensor) -> None:
+        self.J = J
 
     def forward(self, d: torch.Tensor) -> torch.Tensor:
         """J d."""
@@ -110,6 +100,31 @@ class Dense:
         p, pulled = torch.zeros_like(rhs), torch.zeros_like(free)
         p[active], pulled[active] = found[..., 0], (J.mT @ found)[..., 0]
         return p, pulled
+
+
+class Dense(Formed):
+    """J formed in float64, by n products for each point."""
+
+    def __init__(self, problem: Problem, z: torch.Tensor, which: torch.Tensor) -> None:
+        super().__init__(torch.empty(len(z), problem.n, problem.m, dtype=torch.float64, device=z.device))
+        self._problem = problem
+        self.refresh(torch.arange(len(z), device=z.device), z, which)
+
+    def refresh(self, rows: torch.Tensor, z: torch.Tensor, which: torch.Tensor) -> None:
+        """Form J anew at ``rows``."""
+        if not len(rows):
+            return
+        operator = self._problem.jacobian(z, which)
+        self.J[rows] = finite(operator.dense()).to(torch.float64)
+        self._problem.spent(which, min(operator.shape))
+
+    def take(self, rows: torch.Tensor) -> Dense:
+        """A copy of some rows; the model itself where these are all."""
+        if len(rows) == len(self.J):
+            return self
+        part = object.__new__(Dense)
+        part._problem, part.J = self._problem, self.J[rows]
+        return part
 
 
 class Products:
@@ -172,19 +187,3 @@ class Products:
 def linearise(problem: Problem, z: torch.Tensor, which: torch.Tensor, mode: Mode) -> LinearModel:
     """The linear model at points z [k, m] of the pairs ``which`` [k]."""
     return (Dense if mode == "dense" else Products)(problem, z, which)
-
-
-def finite(values: torch.Tensor) -> torch.Tensor:
-    """The same values.
-
-    Raises:
-        NumericsError: If one is not finite.
-    """
-    if not bool(torch.isfinite(values).all()):
-        raise NumericsError(
-            "a derivative holds NaN or infinity",
-            expected="finite values",
-            got=f"{int((~torch.isfinite(values)).sum())} of {values.numel()} are not",
-            hint="look for a root, a logarithm or a norm of zero in the model; --precision fp64 may help",
-        )
-    return values

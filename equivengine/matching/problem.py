@@ -9,7 +9,7 @@ import torch
 
 from equivengine.errors import ModelError, NumericsError, UsageError
 from equivengine.jacobian import JacobianOperator
-from equivengine.jacobian.function import applied, at_precision
+from equivengine.jacobian.function import applied, at_precision, explained
 from equivengine.ops.precision import DTYPES, ieee_float32
 
 #: Inputs that are evaluated in one pass.
@@ -142,6 +142,37 @@ class Problem:
         self.passed(which)
         return value - self.target[which]
 
+    def differentiable(self, z: torch.Tensor, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and embeddings at points z [k, m] of the pairs ``which`` [k], for `pulled`. A forward pass each.
+
+        Raises:
+            ModelError: If f cannot be evaluated or differentiated.
+        """
+        with torch.enable_grad(), ieee_float32(), explained("reverse"):
+            inputs = self._inputs(z).requires_grad_(True)
+            value = applied(self._evaluate, True, inputs)
+        self.check_length(value)
+        self.passed(which)
+        return inputs, value
+
+    def pulled(self, here: tuple[torch.Tensor, torch.Tensor], v: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        """J^T v of one cotangent v [k, n] for each point of `differentiable`, [k, m]; once for each evaluation.
+
+        Args:
+            here: What `differentiable` returned.
+            v: Cotangents; zero where none is wanted.
+            which: Pairs that pay for a product.
+
+        Raises:
+            ModelError: If f cannot be differentiated.
+            NumericsError: If a derivative is not finite.
+        """
+        inputs, value = here
+        with ieee_float32(), explained("reverse"):
+            (pulled,) = torch.autograd.grad(value, inputs, v.to(value.dtype), materialize_grads=True)
+        self.spent(which, 1)
+        return finite(pulled).flatten(1).to(torch.float64)
+
     def jacobian(self, z: torch.Tensor, which: torch.Tensor) -> JacobianOperator:
         """The Jacobians at points z [k, m] of the pairs ``which`` [k]. It costs each a forward pass."""
         self.passed(which)
@@ -166,3 +197,19 @@ class Problem:
 
     def _inputs(self, z: torch.Tensor) -> torch.Tensor:
         return z.to(self.dtype).reshape(-1, *self.shape).clone()
+
+
+def finite(values: torch.Tensor) -> torch.Tensor:
+    """The same values.
+
+    Raises:
+        NumericsError: If one is not finite.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise NumericsError(
+            "a derivative holds NaN or infinity",
+            expected="finite values",
+            got=f"{int((~torch.isfinite(values)).sum())} of {values.numel()} are not",
+            hint="look for a root, a logarithm or a norm of zero in the model; --precision fp64 may help",
+        )
+    return values

@@ -225,7 +225,7 @@ class _Continuation:
         """Which pairs go on, [k]; notes why the others stop."""
         met = torch.isfinite(self.best_length[which])
         done = met & (self.misses[which] <= CLOSE * self.meets[which])
-        tiny = ~met & (self.weight[which] < LEAST_WEIGHT * self.scale[which])
+        tiny = ~met & (self.weight[which] <= LEAST_WEIGHT * self.scale[which])
         spent = (self.jacobians.to(which.device)[which] >= most) & better
         floor = roundoff(self.problem)
         for place in torch.nonzero(done | tiny | spent).flatten().tolist():

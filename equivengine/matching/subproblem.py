@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from equivengine.matching.linear import LinearModel
+    from equivengine.matching.linear import System
 
 #: Newton steps; each ends sooner once the tolerance is met.
 MOST_NEWTON = 100
@@ -48,7 +48,7 @@ class Step:
 
 
 def box_least_squares(
-    model: LinearModel,
+    model: System,
     residual: torch.Tensor,
     anchor: torch.Tensor,
     weight: torch.Tensor,

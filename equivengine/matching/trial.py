@@ -12,7 +12,7 @@ from equivengine.matching.region import project
 from equivengine.matching.subproblem import Step, box_least_squares
 
 if TYPE_CHECKING:
-    from equivengine.matching.linear import LinearModel
+    from equivengine.matching.linear import LinearModel, System
     from equivengine.matching.problem import Problem
 
 #: Relative residual of the subproblem: without formed Jacobians each digit costs products.
@@ -77,7 +77,7 @@ def attempt(
     origin = problem.origin[which]
 
     def moved(r: torch.Tensor) -> torch.Tensor:
-        d = _within(model, r, anchor - z, weight, lower - z, upper - z, origin - z, l2)
+        d = within(model, r, anchor - z, weight, lower - z, upper - z, origin - z, l2)
         return project(problem.rounded(torch.clamp(z + d, lower, upper)), origin, lower, upper, l2)
 
     def seen(point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -99,8 +99,8 @@ def attempt(
     return Trial(first, found, value, foretold)
 
 
-def _within(
-    model: LinearModel,
+def within(
+    model: System,
     residual: torch.Tensor,
     anchor: torch.Tensor,
     weight: torch.Tensor,
