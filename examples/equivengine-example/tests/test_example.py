@@ -28,7 +28,7 @@ def test_the_filter_of_a_gratings_orientation_answers_most():
     orientations = 6
     bank = filter_bank(orientations, [8])
     for index in range(orientations):
-        grating = torch.from_numpy(pixels(180 * index / orientations, 8)[:48, :48]).float() / 127.5 - 1
+        grating = torch.from_numpy(pixels(180 * index / orientations, 8)[:48, :48]).float() / 127 - 1
         energies = bank(grating[None, None]).view(orientations, -1).mean(1)
         assert int(energies.argmax()) == index
 

@@ -6,6 +6,7 @@ embedding goes, against rms |J v| over random directions v of length 1, which is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,10 @@ class EverydayParams(eqv.Params):
 
 
 class Everyday(eqv.Probe[EverydayParams]):
-    """|J t| / |t| for seven everyday changes of an image."""
+    """|J t| / |t| for seven everyday changes of an image.
+
+    NaN stands for a change that leaves an image as it is: stripes that move along themselves.
+    """
 
     name = "everyday"
     version = "1"
@@ -42,7 +46,7 @@ class Everyday(eqv.Probe[EverydayParams]):
         """Measure one image.
 
         Raises:
-            UsageError: If inputs of the encoder are no images, or the image is flat.
+            UsageError: If inputs of the encoder are no images.
         """
         import torch
 
@@ -51,19 +55,20 @@ class Everyday(eqv.Probe[EverydayParams]):
             raise eqv.UsageError("'everyday' needs images", expected="inputs [C, H, W]", got=list(x.shape))
         T = tangents(x.double())
         sizes = T.flatten(1).norm(dim=1)
-        if not bool((sizes > 1e-6 * x.numel() ** 0.5).all()):
-            raise eqv.UsageError("the image is flat: it cannot be shifted or turned", hint="choose another image")
+        sizes[sizes < 1e-6 * x.numel() ** 0.5] = torch.nan
         J = task.jacobian(x)
         V = eqv.linalg.gaussian_directions(task.stream("directions"), 0, task.params.directions, J.shape[1])
         V = V / V.norm(dim=1, keepdim=True)
-        units = T / sizes.view(-1, 1, 1, 1)
+        units = T / sizes.nan_to_num(1.0).view(-1, 1, 1, 1)
         both = torch.cat([units.to(J.x), V.to(J.x).view(-1, *x.shape)])
         responses = J.jvp(both)
         lengths = torch.linalg.vector_norm(responses.double(), dim=1).cpu().numpy()
         answers, random = lengths[: len(CHANGES)], lengths[len(CHANGES) :]
+        gone = sizes.isnan().cpu().numpy()
         rms = float((random**2).mean() ** 0.5)
         back = J.vjp(responses[:1]).double().flatten() @ both[0].double().flatten()  # <J t, J t> = <t, J^T J t>
         gap = abs(float(back) - float(answers[0] ** 2)) / max(float(answers.max() ** 2), 1e-30)
+        answers[gone] = float("nan")
         unit = "embedding / pixel"
         return eqv.ProbeResult(
             arrays={
@@ -88,7 +93,8 @@ class Everyday(eqv.Probe[EverydayParams]):
                 "original": eqv.pictures.picture(x, "the image as the encoder sees it"),
                 **{
                     name.replace(" ", "_"): eqv.pictures.picture(_shown(x, t), f"{name}, exaggerated")
-                    for name, t in zip(CHANGES, T, strict=True)
+                    for name, t, same in zip(CHANGES, T, gone, strict=True)
+                    if not same
                 },
             },
         )
@@ -96,11 +102,12 @@ class Everyday(eqv.Probe[EverydayParams]):
     def findings(self, summary: Mapping[str, eqv.Scalar], params: EverydayParams) -> Sequence[str]:
         """The strongest and the weakest answer."""
         ratios = {name: summary[name.replace(" ", "_")] for name in CHANGES}
+        ratios = {name: ratio for name, ratio in ratios.items() if math.isfinite(ratio.value)}
         strongest = max(ratios, key=lambda name: ratios[name].value)
         weakest = min(ratios, key=lambda name: ratios[name].value)
         return [
-            f"Of seven everyday changes, '{strongest}' moves the embedding most: {ratios[strongest]} times as far as a "
-            f"random change of equal length; '{weakest}' moves it least: {ratios[weakest]} times."
+            f"Of {len(ratios)} everyday changes, '{strongest}' moves the embedding most: {ratios[strongest]} times as "
+            f"far as a random change of equal length; '{weakest}' moves it least: {ratios[weakest]} times."
         ]
 
     def figures(self, result: Mapping[str, Any]) -> Mapping[str, Figure]:

@@ -63,7 +63,7 @@ def pixels(angle: float, period: int) -> np.ndarray:
     row, column = np.mgrid[0:SIDE, 0:SIDE]
     turn = math.radians(angle)
     wave = np.cos(2 * math.pi * (column * math.cos(turn) + row * math.sin(turn)) / period)
-    return np.rint(127.5 + 100 * wave).astype(np.uint8)
+    return np.rint(127 + 100 * wave).astype(np.uint8)
 
 
 def image(angle: float, period: int) -> Image.Image:
