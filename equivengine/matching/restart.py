@@ -17,7 +17,7 @@ SPREAD = 0.3
 #: Other starts that a pair gets, one after the other.
 STARTS = 4
 #: Linearisations that a pair must have left to begin again, and that are kept back for its last steps.
-ENOUGH, LAST = 20, 10
+ENOUGH, LAST = 12, 4
 
 
 def restart(
