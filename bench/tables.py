@@ -255,7 +255,7 @@ def _matching(name: str, row: dict[str, Any]) -> list[str]:
         return text if arrived == len(values) else f"{text} ({arrived} of {len(values)})"
 
     return [
-        name,
+        f"{name}, {row['cap']} steps at most" if "cap" in row else name,
         f"{statistics.median(row['relative']):.0e}",
         f"{max(row['relative']):.0e}",
         f"{statistics.median(row['l2']):.2f}",
