@@ -68,6 +68,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     before = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*paths, str(ROOT), str(ROOT / "plugins"), *before]))
     monkeypatch.delenv("EQUIVENGINE_PLUGINS", raising=False)
+    loading = sys.modules.get("equivengine.runtime.loading")
+    if loading is not None:  # plugins that an earlier test has loaded for this process
+        monkeypatch.setattr(loading, "_registry", None)
     yield packages
     for module in packages.modules:
         sys.modules.pop(module, None)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from equivengine.cli.options import json_option
+
+if TYPE_CHECKING:
+    from equivengine.runtime.registry import Registry
 
 
 @click.command("doctor")
@@ -22,12 +25,14 @@ def command(ctx: click.Context, short: bool, model: str | None, device: str, as_
     plugin that only lacks an optional package is not. With --model: which of its operations run fused kernels.
     """
     from equivengine.cli.output import print_json
+    from equivengine.runtime.registry import from_environment
 
-    facts = _facts(ctx)
+    registry = from_environment(ctx.obj["blocked"])
+    facts = _facts(registry)
     if model is not None:
         from equivengine.cli.doctor_model import model_facts, print_model
 
-        facts["model"] = model_facts(model, device)
+        facts["model"] = model_facts(model, device, registry)
     if as_json:
         print_json(facts)
     elif short:
@@ -41,12 +46,11 @@ def command(ctx: click.Context, short: bool, model: str | None, device: str, as_
     return 1 if facts["problems"] else 0
 
 
-def _facts(ctx: click.Context) -> dict[str, Any]:
+def _facts(loaded: Registry) -> dict[str, Any]:
     import torch
 
     from equivengine.errors import ExtensionError
     from equivengine.ops import extension
-    from equivengine.runtime import registry
     from equivengine.runtime.provenance import describe_device, environment
 
     problems = []
@@ -55,7 +59,6 @@ def _facts(ctx: click.Context) -> dict[str, Any]:
     except ExtensionError as error:
         problems.append(str(error))
     facts = environment()
-    loaded = registry.from_environment(ctx.obj["blocked"])
     for record in loaded.records:
         if record.state == "failed":
             problems.append(f"{record.owner}: {record.reason}")

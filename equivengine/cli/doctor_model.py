@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from equivengine.runtime.registry import Registry
 
 #: Rules under which all directions share one primal; "torch" is PyTorch's own rule for one operation.
 _MEANING = {
@@ -16,7 +19,7 @@ _MEANING = {
 }
 
 
-def model_facts(uri: str, device: str) -> dict[str, Any]:
+def model_facts(uri: str, device: str, registry: Registry) -> dict[str, Any]:
     """Load a model, take its derivative at a random image, and say what it consists of.
 
     Raises:
@@ -27,7 +30,7 @@ def model_facts(uri: str, device: str) -> dict[str, Any]:
     from equivengine.jacobian import JacobianOperator
     from equivengine.runtime.loading import load_encoder
 
-    encoder = load_encoder(uri, device=device)
+    encoder = load_encoder(uri, device=device, registry=registry)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(encoder.input_shape, generator=generator).to(encoder.device)
     operator = JacobianOperator(encoder, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import broken_plugins
 import pytest
@@ -26,7 +27,10 @@ def verdicts(site):
         assert len({verdict.name for verdict in told}) == len(told)
         return {verdict.name: verdict for verdict in told}
 
-    return check
+    yield check
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:  # what a broken plugin has left open
+        pyplot.close("all")
 
 
 def failures(found: dict[str, Verdict]) -> list[str]:

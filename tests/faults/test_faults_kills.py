@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from fault_cases import carry_out, config, consolidate_for_ever, kill_after, publish_for_ever, wait_for
@@ -22,9 +23,12 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
     """Kills fall on planning, units, publishing, inspection and consolidation, wherever the time has come."""
     rng = random.Random(seed)
     log = tmp_path / "log"
+    begun = time.monotonic()
+    start(carry_out, config(tmp_path / "timed", probe=probe)).join(60)
+    whole = time.monotonic() - begun
     kills = 0
     for _ in range(12):
-        kills += kill_after(start(carry_out, config(out, probe=probe), log, True), rng.uniform(0.1, 0.7))
+        kills += kill_after(start(carry_out, config(out, probe=probe), log, True), rng.uniform(0.1, 0.9) * whole)
         if (out / "plan.json").exists():
             found = inspect_run(out)
             assert not found.findings
