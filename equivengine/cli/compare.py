@@ -34,7 +34,7 @@ def command(ctx: click.Context, runs: tuple[str, ...], out: str | None, as_json:
 
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(open_run(run)) for run in runs]
-        path = Path(out).absolute() if out else None
+        path = Path(out) if out else None
         if path is None:
             comparisons = compare(opened)
         else:

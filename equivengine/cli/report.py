@@ -33,8 +33,9 @@ def command(ctx: click.Context, run: str, out: str | None, figures: int, picture
     from equivengine.store import open_run
 
     with open_run(run) as opened:
-        beside = opened.path / PAGE if opened.path.is_dir() else opened.path.with_suffix(".report.html")
-        path = Path(out).absolute() if out else beside
+        given = Path(run)
+        beside = given / PAGE if given.is_dir() else given.with_suffix(".report.html")
+        path = Path(out) if out else beside
         page = write_report(opened, from_environment(ctx.obj["blocked"]), path, figures=figures, pictures=pictures)
     for remark in page.remarks:
         click.echo(f"note: {printable(remark)}", err=True)

@@ -82,9 +82,10 @@ class Scalar:
                 raise PluginError(f"interval of {self.description!r} is reversed", got=(low, high))
 
     def __str__(self) -> str:
-        """``"0.1641 embedding / pixel (0.1505 .. 0.5868)"``; an interval of no width is left out."""
-        text = number(self.value) if self.unit in ("", "1") else f"{number(self.value)} {self.unit}"
-        if self.interval is None or self.interval == (self.value, self.value):
+        """``"0.1641 embedding / pixel (0.1505 .. 0.5868)"``; an interval whose ends look like the value is left out."""
+        value = number(self.value)
+        text = value if self.unit in ("", "1") else f"{value} {self.unit}"
+        if self.interval is None or {number(end) for end in self.interval} == {value}:
             return text
         return f"{text} ({between(self.interval)})"
 

@@ -86,3 +86,14 @@ def test_inputs_that_are_no_images_have_no_pixels():
     assert worded.checks["in_box"].description == "no coordinate leaves the input range"
     assert worded.message == "few coordinates moved"
     assert "pixel" in result.message
+
+
+def test_a_scalar_is_written_as_a_sentence_takes_it():
+    def said(value, unit="1", interval=None):
+        return str(Scalar(value, unit, "a number", interval))
+
+    assert said(0.16412, "embedding / pixel", (0.15049, 0.58681)) == "0.1641 embedding / pixel (0.1505 .. 0.5868)"
+    assert said(183312.6, interval=(152469, 194923)) == "183,313 (152,469 .. 194,923)"
+    assert said(94, interval=(94, 94)) == said(94, "") == "94"
+    assert said(2.19301, interval=(2.19300, 2.19302)) == "2.193"
+    assert said(float("nan"), "dB") == "- dB"
