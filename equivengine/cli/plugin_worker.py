@@ -75,7 +75,7 @@ def _load(request: Request, emit: Emit) -> Registry:
     """Load the plugin and no other: what happens then is its own fault."""
     section = {"title": f"plugin {request.plugin!r}", "section": "plugin"}
     emit({"event": "begin", **section, "name": LOADS[0], "sentence": LOADS[1]})
-    entries = [entry for entry in entry_points(group=GROUP) if entry.name == request.plugin]
+    entries = sorted((e for e in entry_points(group=GROUP) if e.name == request.plugin), key=lambda e: e.value)
     alone = Registry.load(entries=entries[:1])
     (record,) = alone.records
     if record.state == "loaded":

@@ -91,6 +91,17 @@ def test_a_name_that_another_plugin_has_is_named(verdicts):
     assert "backend 'digits' is also claimed by plugin 'digits'" in verdict.got
 
 
+def test_two_distributions_that_bring_one_plugin_are_both_named(site):
+    for number in ("first", "second"):
+        source = broken_plugins.DATASET.replace("NAME", number)
+        site.install("same", source, module=f"{number}_module", distribution=number)
+    found: list[dict] = []
+    plugin_worker.check(Request("same"), found.append)
+    (verdict,) = [event["verdict"] for event in found if event.get("verdict", {}).get("name") == "names_are_free"]
+    assert verdict["state"] == "failed"
+    assert "second_module, from second 1.0" in verdict["got"]
+
+
 def test_expected_failures_are_declared_in_the_module(verdicts):
     declared = (
         "EQUIVENGINE_EXPECTED_FAILURES = {'shows_nan': 'missing pixels are NaN', 'loads': 'nothing fails here'}\n"

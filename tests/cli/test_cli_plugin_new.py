@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -134,23 +134,25 @@ def test_written_plugins_install_and_pass_the_check_and_their_tests(cli, toys, t
     assert " passed" in done.stdout
 
 
-def test_what_the_written_readme_says_runs(cli, toys, tmp_path, monkeypatch):
-    for kind, images in (("backend", "noise:2?size=32"), ("probe", "digits"), ("dataset", None)):
-        name = f"of_{kind}"
-        cli("plugin", "new", name, "--kind", kind, "--out", name)
-        source = tmp_path / name / "src"
-        monkeypatch.syspath_prepend(source)
-        toys.install(name, module=f"equivengine_{name}", distribution=f"written-{name}")
-        readme = (tmp_path / name / "README.md").read_text()
-        (usage,) = re.findall(r"^    (equivengine probe .*)$", readme, re.MULTILINE)
-        words = usage.split()[1:]
-        if images is not None and "--images" in words:
-            words[words.index("--images") + 1] = images
-        words += ["--limit", "2", "--set", "directions=4"]
-        words += [] if kind == "probe" else ["--set", "null_directions=0", "--set", "gradient_steps=0"]
-        try:
-            document = json.loads(cli(*words, "--out", f"run-{kind}", "--json").out)
-            assert document["outcomes"]["published"] == 2
-            assert not document["outcomes"].get("failed")
-        finally:
-            sys.modules.pop(f"equivengine_{name}", None)
+@pytest.mark.parametrize("kind", ["probe", *(pytest.param(k, marks=pytest.mark.slow) for k in ("backend", "dataset"))])
+def test_what_the_written_readme_says_runs(cli, toys, tmp_path, monkeypatch, kind):
+    name = f"of_{kind}"
+    cli("plugin", "new", name, "--kind", kind, "--out", name)
+    monkeypatch.syspath_prepend(tmp_path / name / "src")
+    toys.install(name, module=f"equivengine_{name}", distribution=f"written-{name}")
+    toys.modules.add(f"equivengine_{name}")
+    (usage,) = re.findall(r"^    (equivengine probe .*)$", (tmp_path / name / "README.md").read_text(), re.MULTILINE)
+    options = ["--limit", "2", "--set", "directions=4"]
+    if kind != "probe":
+        options += ["--set", "null_directions=0", "--set", "gradient_steps=0"]
+    document = cli(*usage.split()[1:], *options, "--out", f"run-{kind}", "--json").document
+    assert document["outcomes"]["published"] == 2
+    assert not document["outcomes"].get("failed")
+
+
+def test_the_wheel_takes_every_template():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["equivengine"]
+    packed = {path for pattern in patterns for path in (ROOT / "equivengine").glob(pattern)}
+    templates = {path for path in (ROOT / "equivengine" / "cli" / "templates").rglob("*") if path.is_file()}
+    assert len(templates) == 8
+    assert templates <= packed
