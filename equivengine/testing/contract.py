@@ -11,8 +11,9 @@ from equivengine.contracts.model import Backend
 from equivengine.contracts.probe import Params, Probe
 from equivengine.testing.dataset_requirements import DATASET, DatasetSubject
 from equivengine.testing.derivative_requirements import DERIVATIVE
-from equivengine.testing.encoder_requirements import BEHAVIOUR, LOADING
+from equivengine.testing.encoder_requirements import BEHAVIOUR
 from equivengine.testing.encoder_subject import EncoderSubject
+from equivengine.testing.loading_requirements import LOADING
 from equivengine.testing.module_requirements import EXPECTED_FAILURES, MODULE
 from equivengine.testing.preprocessing_requirements import PREPROCESSING
 from equivengine.testing.probe_requirements import PROBE
