@@ -103,7 +103,7 @@ def test_an_unknown_plugin_or_setting_is_one_error(cli):
     assert "Commands:" in cli("plugin", "--help").out
 
 
-def test_written_plugins_install_and_pass_the_check_and_their_tests(cli, toys, tmp_path, monkeypatch):
+def test_written_plugins_install_pass_the_check_and_bring_tests(cli, toys, tmp_path, monkeypatch):
     folders = []
     for kind in KINDS:
         cli("plugin", "new", f"my{kind}", "--kind", kind, "--out", f"work-{kind}")
