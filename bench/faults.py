@@ -2,7 +2,7 @@
 
 Kills: a run of 200 units is started, killed with SIGKILL at a random moment, resumed, killed again, until it is
 finished; then the next one, until 200 kills are counted. The moment is uniform over a time that begins, by turns at
-random, with the process, with its first unit, or (where few units are left) with its consolidation. After each kill,
+random, with the process, with its first unit, or (where little is left to do) with its consolidation. After each kill,
 every shard that was there before is held against its bytes, every new one is read in whole, and every unit that was
 reported as published must be there. Each finished run must have the content of an undisturbed one, bit for bit.
 
@@ -170,7 +170,8 @@ def kills(folder: Path, wanted: int, units: int, rng: random.Random) -> dict[str
         witness = Witness(out, folder / f"log-{runs}")
         code = None
         while code != 0:
-            aim = rng.choice([0, 2, 2, 2] if len(witness.seen) < 0.9 * units else [0, 2, 4, 4, 4])
+            early = sum(phases.values()) < 0.7 * wanted and len(witness.seen) < 0.9 * units
+            aim = rng.choice([0, 2, 2, 2] if early else [0, 2, 4, 4, 4])
             moment = rng.uniform(0, {0: starting, 2: 1.5, 4: 1.2 * gathering}[aim])
             process = context.Process(target=carry_out, args=(config(out, units), witness.log, folder / "phase"))
             process.start()
