@@ -136,6 +136,8 @@ def main(arguments: list[str] | None = None) -> None:
     code = run(arguments)
     for stream in (sys.stdout, sys.stderr):
         _settle(stream)
+    if code > 128:  # stopped: a second signal, while the interpreter takes itself apart, is not to change the code
+        os._exit(code)
     sys.exit(code)
 
 
