@@ -90,6 +90,9 @@ bench: $(BUILT)  ## measure time, memory and accuracy into bench/results/; leave
 	$(PY) bench/svd.py
 	$(PY) bench/orthonormalise.py
 	OMP_NUM_THREADS=1 $(PY) bench/honesty.py
+	OMP_NUM_THREADS=1 $(PY) bench/faults.py
+	-OMP_NUM_THREADS=1 $(PY) bench/store.py
+	$(PY) bench/model_families.py
 	$(PY) bench/tables.py
 
 .PHONY: digits-weights
