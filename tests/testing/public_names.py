@@ -20,7 +20,7 @@ from equivengine.testing.contract import REQUIREMENTS
 KEPT = Path(__file__).with_suffix(".txt")
 
 #: Modules with public names of their own. `equivengine.ops` is reachable for what it says of itself, without a promise.
-SUBMODULES = ("linalg", "matching", "pictures", "statistics", "errors", "testing")
+SUBMODULES = ("linalg", "matching", "pictures", "statistics", "stopping", "errors", "testing")
 
 
 def lines() -> list[str]:
