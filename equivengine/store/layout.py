@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from equivengine.contracts.unit import Unit
+from equivengine.contracts.units import UnitIds, UnitList, plan_digest
 from equivengine.errors import StoreError
 from equivengine.store import atomic, elements, guard, schema
 
@@ -65,6 +67,40 @@ class StoredPlan:
     plan: dict[str, Any]
     digest: str
 
+    @cached_property
+    def units(self) -> UnitList | None:
+        """Its units, made when they are asked for; None for a plan that lists them one by one (or only their ids).
+
+        Raises:
+            StoreError: If they are damaged.
+        """
+        return schema.grouped_units(self.plan, "the plan") if "groups" in self.plan else None
+
+    @cached_property
+    def unit_ids(self) -> UnitIds:
+        """Ids of its units, in order.
+
+        Raises:
+            StoreError: If they are damaged.
+        """
+        return schema.plan_units(self.plan) if self.units is None else self.units.ids
+
+    def check(self, what: str) -> None:
+        """Read the units, and hold those of a plan with groups against the digest; ``what`` names it in errors.
+
+        A plan that lists its units may carry any digest: whoever knows what else is in it checks that.
+
+        Raises:
+            StoreError: If they are damaged, or others than those of the digest.
+        """
+        ids = schema.plan_units(self.plan, what) if self.units is None else self.units.ids
+        if self.units is not None and plan_digest(ids, schema.plan_batches(self.plan, what)) != self.digest:
+            raise StoreError(
+                f"{what} is damaged: its units are not those of its digest",
+                expected=f"plan {self.digest[:80]}",
+                hint="start the run again in another directory",
+            )
+
     def to_json(self) -> dict[str, Any]:
         """JSON types only, without the seal of the file; `from_json` reverses it."""
         return {
@@ -87,14 +123,15 @@ class StoredPlan:
             raise StoreError(f"{what} is damaged", expected="an object under 'plan'", got=type(plan).__name__)
         if not isinstance(digest, str):
             raise StoreError(f"{what} is damaged", expected="a text under 'digest'", got=type(digest).__name__)
-        schema.plan_units(plan, what)
-        return cls(plan, digest)
+        stored = cls(plan, digest)
+        stored.check(what)
+        return stored
 
 
 def _check(data: Mapping[str, Any], what: str, expected_format: str) -> None:
     """Format, version and seal; what a newer minor version seals is for its own readers and `inspect_run` to check."""
     version = schema.check_format(what, data.get("format"), data.get("format_version"), expected_format)
-    if version <= schema.VERSION:
+    if schema.is_known(version):
         schema.check_seal(data, what, version)
 
 
@@ -154,8 +191,9 @@ def stored_plan(file: h5py.File, what: str) -> StoredPlan:
         Refused, StoreError: If it is damaged.
     """
     plan = elements.read_json(file, "plan")
-    schema.plan_units(plan, what)
-    return StoredPlan(plan, guard.text(guard.dataset(file, "plan"), "digest"))
+    stored = StoredPlan(plan, guard.text(guard.dataset(file, "plan"), "digest"))
+    stored.check(what)
+    return stored
 
 
 def stored_failures(file: h5py.File, what: str) -> dict[str, Failure]:

@@ -6,17 +6,22 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from equivengine.contracts.unit import Unit, canonical_json
+from equivengine.contracts.units import UnitIds, UnitList
+from equivengine.contracts.units_as_json import batch_sizes_from_json, units_from_json
 from equivengine.errors import PluginError, StoreError
 
-#: (major, minor). A reader takes every minor of its major; what it does not know it passes over.
-VERSION = (1, 2)
+#: (major, minor) that is written.
+VERSION = (2, 0)
 VERSION_TEXT = f"{VERSION[0]}.{VERSION[1]}"
+#: The last minor that is known of each major that is read. A newer minor is read too; what is not known of it is passed
+#: over.
+KNOWN_MINORS = {1: 2, 2: 0}
 
 #: The field of JSON files that holds the digest of the rest, and the version that brought it.
 SEAL = "sha256"
@@ -108,20 +113,25 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     return tuple(reversed(chunks))
 
 
+def is_known(version: tuple[int, int]) -> bool:
+    """Whether nothing of a version is passed over: it is none of a newer minor release."""
+    return version[1] <= KNOWN_MINORS.get(version[0], -1)
+
+
 def check_version(what: str, version: str, expected_format: str) -> tuple[int, int]:
     """Parse ``"major.minor"`` and refuse a newer major.
 
     Raises:
-        StoreError: If the major is not ours, or this is no version.
+        StoreError: If the major is none that is read, or this is no version.
     """
     match = re.fullmatch(r"(\d{1,6})\.(\d{1,6})", version)
     if match is None:
         raise StoreError(f"{what} names no format version", expected="major.minor", got=repr(version[:80]))
     major, minor = int(match[1]), int(match[2])
-    if major != VERSION[0]:
+    if major not in KNOWN_MINORS:
         raise StoreError(
             f"{what} was written in format version {version}",
-            expected=f"{expected_format} {VERSION[0]}.x",
+            expected=f"{expected_format} {' or '.join(f'{known}.x' for known in KNOWN_MINORS)}",
             got=version,
             hint="install the equivengine release that wrote it, or a newer one",
         )
@@ -273,26 +283,62 @@ def _wrong_types(unit: Unit) -> list[str]:
     return wrong
 
 
-def plan_units(plan: Mapping[str, Any], what: str = "the plan") -> list[str]:
-    """Unit ids of a plan in its order: ``plan["units"]`` lists `Unit.to_json` objects or unit ids.
+def plan_units(plan: Mapping[str, Any], what: str = "the plan") -> UnitIds:
+    """Unit ids of a plan in its order.
 
     Args:
-        plan: JSON types.
+        plan: JSON types. Either ``plan["groups"]`` and what belongs to it say what the units share and where they
+            differ (`units_to_json`), or ``plan["units"]`` lists `Unit.to_json` objects or unit ids.
         what: Names it in errors.
 
     Raises:
-        StoreError: If an entry is neither.
+        StoreError: If it is something else.
     """
+    if "groups" in plan:
+        return grouped_units(plan, what).ids
     entries = plan.get("units", [])
     if not isinstance(entries, list):
         raise StoreError(f"{what} is damaged", expected="a list under 'units'", got=type(entries).__name__)
-    ids = []
+    return UnitIds.of(_listed(entries, what))
+
+
+def grouped_units(plan: Mapping[str, Any], what: str) -> UnitList:
+    """The units of a plan that has groups.
+
+    Raises:
+        StoreError: If they are damaged, or there are more than `MAX_UNITS`.
+    """
+    try:
+        for entry in plan["groups"]:
+            if values_in(entry["params"]) > MAX_JSON_VALUES:
+                raise ValueError(f"parameters of more than {MAX_JSON_VALUES} values")
+        return units_from_json(plan, MAX_UNITS)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise _no_plan(what, "groups of units", error) from error
+
+
+def plan_batches(plan: Mapping[str, Any], what: str) -> tuple[tuple[int, int], ...]:
+    """Sizes of the batches of a plan that has groups, as `Batches` takes them.
+
+    Raises:
+        StoreError: If they are damaged.
+    """
+    try:
+        return batch_sizes_from_json(plan.get("batches", ()))
+    except (TypeError, ValueError) as error:
+        raise _no_plan(what, "sizes of batches", error) from error
+
+
+def _no_plan(what: str, expected: str, error: Exception) -> StoreError:
+    return StoreError(f"{what} is damaged", expected=expected, got=f"{type(error).__name__}: {error}"[:300])
+
+
+def _listed(entries: list[object], what: str) -> Iterator[str]:
     for entry in entries:
         unit_id = entry if isinstance(entry, str) else _entry_id(entry, what)
         if not is_unit_id(unit_id):
             raise StoreError(f"{what} is damaged", expected="a unit id", got=repr(unit_id)[:80])
-        ids.append(unit_id)
-    return list(dict.fromkeys(ids))
+        yield unit_id
 
 
 def _entry_id(entry: object, what: str) -> str:

@@ -284,10 +284,10 @@ def test_a_newer_major_is_one_clear_error_and_a_newer_minor_is_read(target, wher
 
         return change
 
-    edit(path, version("1.9"))
+    edit(path, version("2.9"))
     read_everything(run)
-    edit(path, version("2.0"))
-    with pytest.raises(StoreError, match=r"was written in format version 2\.0") as caught:
+    edit(path, version("3.0"))
+    with pytest.raises(StoreError, match=r"was written in format version 3\.0") as caught:
         read_everything(run)
     assert "install" in caught.value.hint
 
@@ -296,10 +296,10 @@ def test_newer_plans_and_failures_are_refused_likewise(directory):
     directory.record_failure(make_unit(), "broken")
     for path in (directory.path / "plan.json", directory.path / "failures" / f"{make_unit().unit_id}.json"):
         data = json.loads(path.read_text())
-        path.write_text(json.dumps({**data, "format_version": "1.7", "news": 1}))
+        path.write_text(json.dumps({**data, "format_version": "2.7", "news": 1}))
         read_everything(directory.path)
-        path.write_text(json.dumps({**data, "format_version": "2.0"}))
-        with pytest.raises(StoreError, match=r"format version 2\.0"):
+        path.write_text(json.dumps({**data, "format_version": "3.0"}))
+        with pytest.raises(StoreError, match=r"format version 3\.0"):
             open_run(directory.path)
         path.write_text(json.dumps(data)[:-3])
         with pytest.raises(StoreError, match="damaged") as caught:
