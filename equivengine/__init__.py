@@ -42,6 +42,7 @@ _EXPORTS = {
     "Dataset": "equivengine.contracts.dataset",
     "Sample": "equivengine.contracts.dataset",
     "Executor": "equivengine.contracts.executor",
+    "Work": "equivengine.contracts.executor",
     "Unit": "equivengine.contracts.unit",
     "UnitOutcome": "equivengine.contracts.unit",
     "settings": "equivengine.contracts.unit",
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from equivengine.contracts.dataset import Sample as Sample
     from equivengine.contracts.encoder import Encoder as Encoder
     from equivengine.contracts.executor import Executor as Executor
+    from equivengine.contracts.executor import Work as Work
     from equivengine.contracts.hookspecs import hookimpl as hookimpl
     from equivengine.contracts.model import Backend as Backend
     from equivengine.contracts.model import EncoderSpec as EncoderSpec

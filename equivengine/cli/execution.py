@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -29,11 +30,20 @@ def execute_and_print(ctx: click.Context, config: RunConfig, *, as_json: bool, p
     return _carry_out(ctx, lambda **hooks: execute(config, **hooks), as_json=as_json, progress=progress)
 
 
-def resume_and_print(ctx: click.Context, path: str, *, device: str, executor: str, as_json: bool, progress: str) -> int:
+def resume_and_print(
+    ctx: click.Context,
+    path: str,
+    *,
+    device: str,
+    executor: str,
+    executor_set: dict[str, Any],
+    as_json: bool,
+    progress: str,
+) -> int:
     """Finish a run, print. Returns the exit code."""
     return _carry_out(
         ctx,
-        lambda **hooks: resume(path, device=device, executor=executor, **hooks),
+        lambda **hooks: resume(path, device=device, executor=executor, executor_set=executor_set, **hooks),
         as_json=as_json,
         progress=progress,
     )

@@ -67,13 +67,17 @@ def _print_blocks(kind: str, rows: list[dict[str, Any]]) -> None:
                 default = "required" if parameter["required"] else _shown(parameter["default"])
                 table.add_row(literal(f"{parameter['name']}={default}"), literal(parameter["description"]))
             out.print(Padding(table, (0, 0, 0, 4)))
-    if kind == "probes" and rows:
-        out.print(literal(f"Change a parameter with --set, for example: {_example(rows)}", "dim"), soft_wrap=True)
+    if kind in ("probes", "executors") and rows:
+        option = "--set" if kind == "probes" else "--set-executor"
+        text = f"Change a parameter with {option}, for example: {_example(kind, rows)}"
+        out.print(literal(text, "dim"), soft_wrap=True)
 
 
-def _example(rows: list[dict[str, Any]]) -> str:
+def _example(kind: str, rows: list[dict[str, Any]]) -> str:
     row = next((row for row in rows if row.get("parameters")), rows[0])
     name, *_ = [parameter["name"] for parameter in row.get("parameters", [])] or ["KEY"]
+    if kind == "executors":
+        return f"equivengine probe --plugin ldlc --executor {row['name']} --set-executor {name}=VALUE"
     return f"equivengine probe --plugin {row['name']} --set {name}=VALUE"
 
 
@@ -123,13 +127,10 @@ def _provided(ctx: click.Context, kind: str) -> list[dict[str, Any]]:
         cls, owner = shelf.find(name)
         row: dict[str, Any] = {"name": name, "summary": cls.summary, "owner": owner.owner}
         if kind == "probes":
-            row |= {
-                "version": cls.version,
-                "arity": cls.arity,
-                "takes": TAKES[cls.arity],
-                "parameters": [_parameter(key, field) for key, field in cls.Params.model_fields.items()],
-            }
-        elif kind != "executors":
+            row |= {"version": cls.version, "arity": cls.arity, "takes": TAKES[cls.arity]}
+        if kind in ("probes", "executors"):
+            row["parameters"] = [_parameter(key, field) for key, field in cls.Params.model_fields.items()]
+        else:
             row["examples"] = list(cls.examples)
         rows.append(row)
     return rows

@@ -11,7 +11,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--device, --executor, --progress, --json.
+    """--device, --executor, --set-executor, --progress, --json.
 
     Where work is done may come from the environment; what is measured may not, so that a command means the same
     everywhere.
@@ -36,6 +36,14 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Where units run; see `ls executors`.",
         ),
         click.option(
+            "--set-executor",
+            "executor_set",
+            multiple=True,
+            metavar="KEY=VALUE",
+            callback=_parsed,
+            help="A parameter of the executor; repeatable.",
+        ),
+        click.option(
             "--progress",
             type=click.Choice(["auto", "plain", "json", "none"]),
             default="auto",
@@ -49,6 +57,14 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed(decorators):
         command = decorate(command)
     return command
+
+
+def _parsed(ctx: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
+    if not pairs:  # `--help` is not to import what reads them
+        return {}
+    from equivengine.runtime.config import parse_settings
+
+    return parse_settings(pairs, "--set-executor")
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

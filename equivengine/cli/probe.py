@@ -52,7 +52,8 @@ def command(
         "models": [options["model"]],
         "images": images,
         "limit": limit,
-        **{key: options[key] for key in ("targets", "pairing", "seed", "device", "precision", "executor", "out")},
+        **{key: options[key] for key in ("targets", "pairing", "seed", "precision", "out")},
+        **{key: options[key] for key in ("device", "executor", "executor_set")},
     }
     config = validated({key: value for key, value in given.items() if value is not None})
     return execute_and_print(ctx, config, as_json=options["as_json"], progress=options["progress"])

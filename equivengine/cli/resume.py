@@ -26,6 +26,7 @@ def command(ctx: click.Context, run: str, **options: Any) -> int:
         run,
         device=options["device"],
         executor=options["executor"],
+        executor_set=options["executor_set"],
         as_json=options["as_json"],
         progress=options["progress"],
     )

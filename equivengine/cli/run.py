@@ -24,8 +24,8 @@ name = "spectrum"
 name = "ldlc"
 set = { directions = 100, eps = 1e-3 }
 
-Further entries: targets, pairing, seed, precision, device, executor, out. A probe may stand there several times, with
-different parameters.
+Further entries: targets, pairing, seed, precision, device, executor, executor_set, out. A probe may stand there several
+times, with different parameters.
 
 Options given here count more than the file, for device and executor also the environment: --model and --images, once or
 several times, stand in place of all of the file's, and so does each other option.
@@ -38,7 +38,7 @@ Examples:
 """
 
 #: Options that say where work is done; those of `_MEASURED` say what is measured. Both are entries of a run file.
-_PLACES = ("device", "executor", "out")
+_PLACES = ("device", "executor", "executor_set", "out")
 _MEASURED = ("models", "images", "targets", "pairing", "limit", "seed", "precision")
 
 

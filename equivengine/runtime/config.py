@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from equivengine.contracts.executor import Executor
 from equivengine.contracts.probe import Params, Probe
 from equivengine.errors import UsageError
 from equivengine.runtime.records import suggest
@@ -53,6 +54,9 @@ class RunConfig(BaseModel):
     device: str = Field(default="auto", description='"auto", "cpu", "cuda" or "cuda:N".')
     precision: Literal["fp32", "fp64"] = Field(default="fp32", description="Arithmetic of the derivatives.")
     executor: str = Field(default="serial", description="Where units run.")
+    executor_set: dict[str, Any] = Field(
+        default_factory=dict, description="Parameters of the executor that differ from their defaults."
+    )
     out: str | None = Field(default=None, description="Run directory; derived from the plan when unset.")
 
     @field_validator("models", "images", mode="before")
@@ -87,6 +91,8 @@ def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"the run file {str(path)!r} is no TOML", got=error) from None
     config = validated(data, where=str(path))
+    if overrides and overrides.get("executor", config.executor) != config.executor:
+        data.pop("executor_set", None)  # of an executor that is not taken
     # A second time rather than by model_copy, which checks nothing; what is wrong then is not the file's.
     return validated({**data, **overrides}) if overrides else config
 
@@ -105,8 +111,12 @@ def validated(data: dict[str, Any], where: str = "the options") -> RunConfig:
         raise _usage_error(error, where, RunConfig) from None
 
 
-def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, Any]:
     """``("directions=32",)`` -> ``{"directions": 32}``; values are JSON where they parse, text otherwise.
+
+    Args:
+        pairs: As they were given.
+        option: What they were given with, for messages.
 
     Raises:
         UsageError: If a pair has no ``=`` or a key stands twice.
@@ -116,9 +126,9 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         key = key.strip()
         if not equals or not key:
-            raise UsageError("--set takes KEY=VALUE", got=repr(pair))
+            raise UsageError(f"{option} takes KEY=VALUE", got=repr(pair))
         if key in settings:
-            raise UsageError(f"--set {key} is given twice", hint="keep one of the two")
+            raise UsageError(f"{option} {key} is given twice", hint="keep one of the two")
         try:
             settings[key] = json.loads(text)
         except (ValueError, RecursionError):  # no JSON, or JSON that no parameter is (5,000 digits, 5,000 brackets)
@@ -136,6 +146,18 @@ def probe_params(probe: type[Probe[Any]], settings: dict[str, Any]) -> Params:
         return probe.Params.model_validate(settings)
     except ValidationError as error:
         raise _usage_error(error, f"--set for probe {probe.name!r}", probe.Params) from None
+
+
+def executor_params(executor: type[Executor], settings: dict[str, Any]) -> Params:
+    """The executor's parameters.
+
+    Raises:
+        UsageError: Naming the key, what it takes and what came.
+    """
+    try:
+        return executor.Params.model_validate(settings)
+    except ValidationError as error:
+        raise _usage_error(error, f"--set-executor for executor {executor.name!r}", executor.Params) from None
 
 
 def _usage_error(error: ValidationError, where: str, model: type[BaseModel]) -> UsageError:

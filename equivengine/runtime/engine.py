@@ -6,22 +6,24 @@ import functools
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from equivengine.contracts.unit import Batch, Unit, UnitOutcome
+from equivengine.contracts.executor import Executor
+from equivengine.contracts.unit import Batch, Unit, UnitOutcome, canonical_json
 from equivengine.errors import EngineError, PluginError, UsageError
 from equivengine.runtime import contract, worker
-from equivengine.runtime.config import RunConfig
-from equivengine.runtime.loading import Workbench, default_registry
+from equivengine.runtime.config import RunConfig, executor_params
+from equivengine.runtime.loading import Workbench, blamed, default_registry
 from equivengine.runtime.plan import Plan, make_plan
-from equivengine.runtime.registry import Registry
+from equivengine.runtime.registry import PluginRecord, Registry
+from equivengine.runtime.work import work_of
 from equivengine.runtime.worker import WorkerContext, run_batch
 from equivengine.store import RunDirectory, SetAside, inspect_run, set_aside
 
-__all__ = ["RunReport", "WorkerContext", "default_name", "execute", "plan_of", "resume", "run_batch"]
+__all__ = ["RunReport", "WorkerContext", "default_name", "execute", "executor_of", "plan_of", "resume", "run_batch"]
 
 #: Encoders that stay loaded: a plan of many models loads each again when its turn comes, rather than holding them all.
 KEEP_ENCODERS = 2
@@ -75,9 +77,10 @@ def execute(
         KeyboardInterrupt: If the user interrupts. Published units stay; the same call continues.
     """
     registry = registry or default_registry()
+    where = executor_of(config, registry)
     plan, bench = plan_of(config, registry)
     path = Path(config.out) if config.out else Path("runs") / default_name(config, plan)
-    return _carry_out(plan, RunReport(path), bench, config, on_plan, on_done, blocked)
+    return _carry_out(plan, RunReport(path), bench, config, where, on_plan, on_done, blocked)
 
 
 def plan_of(config: RunConfig, registry: Registry) -> tuple[Plan, Workbench]:
@@ -86,11 +89,26 @@ def plan_of(config: RunConfig, registry: Registry) -> tuple[Plan, Workbench]:
     return make_plan(config, bench), bench
 
 
+def executor_of(config: RunConfig, registry: Registry) -> tuple[Executor, PluginRecord]:
+    """The executor that a configuration names, with its parameters, and who brought it.
+
+    Raises:
+        UsageError: If there is none of that name, or a parameter of it makes no sense.
+        EngineError: If it says that it cannot work: a package is not installed, a scheduler does not answer.
+    """
+    cls, owner = registry.executor(config.executor)
+    executor = cls(executor_params(cls, config.executor_set))
+    with blamed(owner, PluginError, f"executor {config.executor!r} cannot work here"):
+        executor.check(config.device)
+    return executor, owner
+
+
 def resume(
     path: str | Path,
     *,
     device: str = "auto",
     executor: str = "serial",
+    executor_set: Mapping[str, Any] | None = None,
     registry: Registry | None = None,
     on_plan: Callable[[Plan, Path, int], None] = lambda plan, path, done: None,
     on_done: OnDone = lambda unit, outcome: None,
@@ -113,13 +131,15 @@ def resume(
         )
     directory = RunDirectory.open(path)
     plan = Plan.from_store(directory.stored_plan, Path(path))
-    config = plan.config.model_copy(update={"device": device, "executor": executor, "out": str(path)})
+    places = {"device": device, "executor": executor, "executor_set": dict(executor_set or {}), "out": str(path)}
+    config = plan.config.model_copy(update=places)
+    where = executor_of(config, registry)
     bench = Workbench(registry, device, keep=KEEP_ENCODERS)
     inspection = inspect_run(path)
     moved = set_aside(inspection)
     current = not (moved or inspection.outdated)
     report = RunReport(Path(path), set_aside=moved)
-    return _carry_out(plan, report, bench, config, on_plan, on_done, blocked, current=current)
+    return _carry_out(plan, report, bench, config, where, on_plan, on_done, blocked, current=current)
 
 
 def _carry_out(
@@ -127,6 +147,7 @@ def _carry_out(
     report: RunReport,
     bench: Workbench,
     config: RunConfig,
+    where: tuple[Executor, PluginRecord],
     on_plan: Callable[[Plan, Path, int], None],
     on_done: OnDone,
     blocked: Sequence[str],
@@ -136,7 +157,7 @@ def _carry_out(
     """Run what is missing; ``current``: ``run.h5`` holds what the directory holds, so far."""
     start = time.perf_counter()
     path = report.directory
-    executor_class, owner = bench.registry.executor(config.executor)
+    executor, owner = where
     directory = RunDirectory.create_or_open(path, plan.to_json(), plan.digest)
     done = directory.published() & {unit.unit_id for unit in plan.units}
     report.duplicates = plan.duplicates
@@ -158,11 +179,16 @@ def _carry_out(
             hook("equivengine_unit_finished", unit=unit, outcome=outcome)
             on_done(unit, outcome)
 
-    context = WorkerContext(str(path), config.device, tuple(blocked))
+    settings = canonical_json(executor.params.model_dump(mode="json", exclude_unset=True))
+    context = WorkerContext(str(path), config.device, tuple(blocked), config.executor, settings)
+    work = work_of(plan, context, bench.registry)
     try:
-        with worker.lent(context, bench):
-            executor_class().map(functools.partial(run_batch, context), todo, on_done=finished)
-    except (EngineError, KeyboardInterrupt):
+        with worker.lent(work.context, bench):
+            executor.map(work, todo, on_done=finished)
+    except EngineError:
+        raise
+    except KeyboardInterrupt:
+        directory.sweep()
         raise
     except BaseException as error:
         raise PluginError(

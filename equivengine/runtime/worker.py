@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,11 +33,21 @@ Found = tuple[ProbeResult, dict[str, Any]] | BaseException
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a worker needs to run units; strings only, so that it crosses processes."""
+    """What a worker needs to run units; strings only, so that it crosses processes.
+
+    Attributes:
+        directory: The run directory.
+        device: Where encoders go.
+        blocked: Plugins that are left out.
+        executor: Name of the executor, for provenance.
+        executor_set: Its parameters that differ from their defaults, as canonical JSON, for provenance.
+    """
 
     directory: str
     device: str
     blocked: tuple[str, ...] = ()
+    executor: str = "serial"
+    executor_set: str = "{}"
 
 
 _inputs: dict[WorkerContext, Inputs] = {}
@@ -52,7 +63,8 @@ def lent(context: WorkerContext, bench: Workbench) -> Iterator[None]:
         _inputs.pop(context, None)
 
 
-def _inputs_of(context: WorkerContext) -> Inputs:
+def inputs_of(context: WorkerContext) -> Inputs:
+    """Encoders and image sets of this process; in a fresh one, after its plugins have been loaded."""
     if context not in _inputs:  # a fresh worker process
         registry = from_environment(context.blocked)
         use_registry(registry)
@@ -84,40 +96,53 @@ def run_batch(context: WorkerContext, batch: Batch) -> tuple[UnitOutcome, ...]:
         return tuple(UnitOutcome(unit.unit_id, "skipped") for unit in batch)
     try:
         with without_deprecations():
-            found = _measure(batch, _inputs_of(context), start)
+            found = _measure(batch, context, start)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # plugins may raise anything, SystemExit included
         found = [error] * len(batch)
     seconds = (time.perf_counter() - start) / len(batch)
-    return tuple(_keep(directory, unit, one, seconds) for unit, one in zip(batch, found, strict=True))
+    return tuple(_keep(context, directory, unit, one, seconds) for unit, one in zip(batch, found, strict=True))
 
 
-def _keep(directory: RunDirectory, unit: Unit, found: Found, seconds: float) -> UnitOutcome:
+def facts(context: WorkerContext) -> dict[str, Any]:
+    """What is recorded of the process that a unit failed in."""
+    return {**provenance.environment(), "executor": _executor(context)}
+
+
+def _executor(context: WorkerContext) -> dict[str, Any]:
+    return {"name": context.executor, "set": json.loads(context.executor_set), "host": socket.gethostname()}
+
+
+def _keep(
+    context: WorkerContext, directory: RunDirectory, unit: Unit, found: Found, seconds: float
+) -> UnitOutcome:
     if directory.is_published(unit.unit_id):
         return UnitOutcome(unit.unit_id, "skipped")
     if isinstance(found, BaseException):
-        return _failed(directory, unit, found, seconds)
+        return _failed(context, directory, unit, found, seconds)
     result, record = found
     try:
         directory.publish(unit, result, record)
     except PluginError as error:  # the result holds what cannot be stored
-        return _failed(directory, unit, error, seconds)
+        return _failed(context, directory, unit, error, seconds)
     return UnitOutcome(unit.unit_id, "published", result.message, seconds, status=result.status)
 
 
-def _failed(directory: RunDirectory, unit: Unit, error: BaseException, seconds: float) -> UnitOutcome:
+def _failed(
+    context: WorkerContext, directory: RunDirectory, unit: Unit, error: BaseException, seconds: float
+) -> UnitOutcome:
     message = str(error) if isinstance(error, EngineError) else f"probe {unit.probe!r}: {contract.one_line(error)}"
     message = message.encode("utf-8", "backslashreplace").decode()  # names of files may be no UTF-8
     kind = type(error).__name__
-    facts = {**provenance.environment(), "seconds": seconds}
-    directory.record_failure(unit, message, error_type=kind, provenance=facts)
+    directory.record_failure(unit, message, error_type=kind, provenance={**facts(context), "seconds": seconds})
     return UnitOutcome(unit.unit_id, "failed", message, seconds, error_type=kind)
 
 
-def _measure(batch: Batch, inputs: Inputs, start: float) -> list[Found]:
+def _measure(batch: Batch, context: WorkerContext, start: float) -> list[Found]:
     """What each unit gives. Raises what concerns all of them."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
+    inputs = inputs_of(context)
     bench = inputs.bench
     first = batch[0]
     cls, owner = _probe_as_planned(first, bench)
@@ -150,6 +175,7 @@ def _measure(batch: Batch, inputs: Inputs, start: float) -> list[Found]:
         roles = zip(("images", "targets"), unit.samples, strict=False)
         plugins = owners | {role: bench.dataset_owner(ref.images) for role, ref in roles}
         record = provenance.describe(unit, encoder, plugins, operations, seconds, started)
+        record["executor"] = _executor(context)
         if len(batch) > 1:
             record["batch"] = {"units": list(tasks), "position": list(tasks).index(unit.unit_id)}
         found.append((result.in_unit(encoder.spec.input_unit), record))

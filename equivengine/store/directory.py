@@ -43,8 +43,9 @@ class RunDirectory:
             PluginError: If the plan is not JSON.
         """
         root = Path(path).absolute()
-        text = schema.sealed_json(layout.StoredPlan(dict(plan), plan_digest).to_json(), "the plan")
-        schema.plan_units(plan)
+        stored = layout.StoredPlan(dict(plan), plan_digest)
+        text = schema.sealed_json(stored.to_json(), "the plan")
+        stored.check("the plan")
         atomic.make_directory(root)
         if not _holds_plan(root):
             _check_empty(root)
@@ -60,10 +61,9 @@ class RunDirectory:
         for name in (schema.SHARDS, schema.FAILURES):
             atomic.make_directory(root / name)
         _check_writable(root)
-        shards, pictures = (root / schema.SHARDS).glob("[0-9a-f][0-9a-f]"), (root / schema.PICTURES).glob("*")
-        for directory in (root, root / schema.FAILURES, *sorted(shards), *sorted(pictures)):
-            atomic.sweep(directory)
-        return cls(root)
+        opened = cls(root)
+        opened.sweep()
+        return opened
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
@@ -93,6 +93,13 @@ class RunDirectory:
             StoreError: If it was damaged since.
         """
         return layout.read_plan(self.path).plan
+
+    def sweep(self) -> None:
+        """Remove what dead writers left, in all folders."""
+        root = self.path
+        shards, pictures = (root / schema.SHARDS).glob("[0-9a-f][0-9a-f]"), (root / schema.PICTURES).glob("*")
+        for directory in (root, root / schema.FAILURES, *sorted(shards), *sorted(pictures)):
+            atomic.sweep(directory)
 
     def publish(self, unit: Unit, result: ProbeResult, provenance: Mapping[str, Any]) -> bool:
         """Publish a unit's result; durable on disk when this returns.
