@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import logging
 import os
@@ -15,7 +14,7 @@ from typing import Any, TextIO
 import click
 
 import equivengine
-from equivengine.cli import signals
+from equivengine.cli import mistakes, signals
 from equivengine.cli.text import printable
 from equivengine.errors import EngineError, PluginError, UsageError
 
@@ -29,6 +28,10 @@ Try first:
   equivengine probe --plugin ldlc
 Then:
   equivengine probe --plugin spectrum --model timm:vit_base_patch16_224 --images folder:photos
+What there is to choose from:
+  equivengine ls probes
+  equivengine ls models
+  equivengine ls datasets
 """
 EXIT_CODES = """\b
 Exit codes: 0 done, 1 failed, 2 usage, 3 some units failed,
@@ -77,9 +80,14 @@ class Commands(click.Group):
             raise PluginError(
                 f"the command {cmd_name!r} cannot be loaded",
                 got=f"{_owner(found[0])}: {type(error).__name__}: {error}",
+                hint=f"reinstall {_distribution(found[0])}, or uninstall it",
             ) from error
         if not isinstance(command, click.Command):
-            raise PluginError(f"the command {cmd_name!r} is no click command", got=f"{_owner(found[0])}: {command!r}")
+            raise PluginError(
+                f"the command {cmd_name!r} is not a click command",
+                got=f"{_owner(found[0])}: {command!r}",
+                hint=f"report it to the authors of {_distribution(found[0])}",
+            )
         return command
 
     def resolve_command(
@@ -88,12 +96,7 @@ class Commands(click.Group):
         """Name close matches for an unknown command."""
         name = args[0]
         if not name.startswith("-") and name not in self.list_commands(ctx):
-            close = difflib.get_close_matches(name, self.list_commands(ctx), n=2)
-            raise click.UsageError(
-                f"no command is called {name!r}"
-                + (f"; perhaps {' or '.join(close)}" if close else "")
-                + f". Commands: {', '.join(self.list_commands(ctx))}."
-            )
+            raise mistakes.unknown_command(name, self.list_commands(ctx), ctx.command_path)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -165,7 +168,10 @@ def run(arguments: list[str] | None = None) -> int:
             _complain(done.code)
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except click.ClickException as error:
-        error.show(sys.stderr)
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+            error.show(sys.stderr)
+        else:
+            _complain(str(mistakes.understood(error)))
         return UsageError.exit_code
     except BaseException as error:
         if os.environ.get(TRACEBACK):
@@ -205,6 +211,10 @@ def _complain(text: str) -> None:
 
 def _colour() -> bool:
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value
 
 
 def _owner(entry: EntryPoint) -> str:

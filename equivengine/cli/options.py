@@ -33,7 +33,7 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
             envvar="EQUIVENGINE_EXECUTOR",
             show_envvar=True,
             show_default=True,
-            help="Where units run; see `ls executors`.",
+            help="Where units run; see `equivengine ls executors`.",
         ),
         click.option(
             "--set-executor",

@@ -43,7 +43,7 @@ Examples:
 """
 
 
-@command.command("check", help=CHECK)
+@command.command("check", help=CHECK, short_help="Hold an installed plugin to the contract.")
 @click.argument("name")
 @click.option("--model", metavar="URI", help="The model to check, or what to try a probe on.  [default: an example]")
 @click.option("--images", metavar="URI", help="Samples for it, or the image set to check.  [default: an example]")
@@ -154,7 +154,7 @@ Examples:
 """
 
 
-@command.command("new", help=NEW)
+@command.command("new", help=NEW, short_help="Write the distribution of a new plugin.")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="What it provides.")
 @click.option("--out", type=click.Path(), metavar="DIR", help="Directory to write.  [default: equivengine-NAME]")

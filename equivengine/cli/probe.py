@@ -22,9 +22,15 @@ otherwise.
 
 
 @click.command("probe", help=HELP)
-@click.option("--plugin", "--probe", "probe", required=True, metavar="NAME", help="The probe; see `ls probes`.")
-@click.option("--model", default="digits", show_default=True, metavar="URI", help="The encoder; see `ls models`.")
-@click.option("--images", metavar="URI", help="The inputs; see `ls datasets`.  [default: digits, the first 6]")
+@click.option(
+    "--plugin", "--probe", "probe", required=True, metavar="NAME", help="The probe; see `equivengine ls probes`."
+)
+@click.option(
+    "--model", default="digits", show_default=True, metavar="URI", help="The encoder; see `equivengine ls models`."
+)
+@click.option(
+    "--images", metavar="URI", help="The inputs; see `equivengine ls datasets`.  [default: digits, the first 6]"
+)
 @click.option("--targets", metavar="URI", help="Drawn from at random, for pairs and references.  [default: the images]")
 @click.option(
     "--pairing",

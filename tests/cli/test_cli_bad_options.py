@@ -57,7 +57,7 @@ def test_an_option_that_makes_no_sense(cli, photos, tmp_path, arguments, says):
     [
         ((), "Usage"),
         (("probe",), "--plugin"),
-        (("prob",), "perhaps probe"),
+        (("prob",), "perhaps 'probe'"),
         (("--no-plugin", "toyz", "ls", "plugins"), "--no-plugin: no plugin is called 'toyz'"),
         (("--no-plugin", "toyz", "ls", "probes"), "perhaps 'toys'"),
         (("--no-plugin", "toyz", "doctor", "--short"), "perhaps 'toys'"),
