@@ -82,6 +82,10 @@ class Unit:
         Where a sample was found does not matter, only what it holds. References and labels are part of it where there
         are any. The batch that a unit is computed in is not: it may change a result by roundoff, and is recorded.
         """
+        return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """What `unit_id` is the digest of, JSON types."""
         identity: dict[str, Any] = {
             "probe": [self.probe, self.probe_version],
             "params": json.loads(self.params),
@@ -95,7 +99,7 @@ class Unit:
             identity["references"] = [s.digest for s in self.references]
         if any(s.label is not None for s in (*self.samples, *self.references)):
             identity["labels"] = [[s.label for s in self.samples], [s.label for s in self.references]]
-        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+        return identity
 
     def to_json(self) -> dict[str, Any]:
         """JSON types only, without what is empty by default; `from_json` reverses it."""

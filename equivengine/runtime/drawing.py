@@ -11,6 +11,7 @@ import numpy as np
 from equivengine.contracts.dataset import Dataset
 from equivengine.contracts.probe import Arity
 from equivengine.contracts.unit import SampleRef
+from equivengine.contracts.units_as_json import SampleTable
 from equivengine.errors import DataError, EngineError, PluginError, UsageError
 from equivengine.runtime.config import RunConfig
 from equivengine.runtime.loading import UNREADABLE, Workbench, blamed
@@ -20,6 +21,8 @@ CONTENT_DRAWS = 64
 #: Images that are looked at for a target of another class. A set in which one image in a thousand is of another class
 #: needs a thousand on average, and each one is hashed; a set of one class is given up after so many.
 CLASS_DRAWS = 20_000
+#: Sets of at most so many images are put into a random order as a whole, larger ones as far as it is asked for.
+WHOLE_ORDER = 4096
 
 
 class Draws:
@@ -35,14 +38,31 @@ class Draws:
         self._bench = bench
         self._seen: dict[tuple[str, int], SampleRef] = {}
         self._references: dict[tuple[str, str, int], tuple[SampleRef, ...]] = {}
+        self._rows: dict[tuple[Arity, str], np.ndarray] = {}
 
-    def samples(self, arity: Arity, uri: str) -> list[tuple[SampleRef, ...]]:
-        """The samples of each unit on an image set, with the labels that are known.
+    def table(self) -> SampleTable:
+        """Everything that was looked at, with the labels that are known; `rows` counts its rows."""
+        return SampleTable(self._seen.values())
+
+    def rows(self, arity: Arity, uri: str) -> np.ndarray:
+        """The samples of each unit on an image set.
+
+        Returns:
+            Rows of `table`, int32 [units, samples of each].
 
         Raises:
             UsageError: If there is no target for an original.
             PluginError: If an image set breaks its contract.
         """
+        if (arity, uri) not in self._rows:
+            tuples = self.samples(arity, uri)
+            row_of = {key: row for row, key in enumerate(self._seen)}
+            rows = [[row_of[sample.images, sample.index] for sample in samples] for samples in tuples]
+            self._rows[arity, uri] = np.array(rows, dtype=np.int32).reshape(len(rows), -1)
+        return self._rows[arity, uri]
+
+    def samples(self, arity: Arity, uri: str) -> list[tuple[SampleRef, ...]]:
+        """The samples of each unit on an image set, with the labels that are known. Raises as `rows`."""
         size = len(self._bench.images(uri))
         count = size if self._config.limit is None else min(self._config.limit, size)
         originals = [self._look(uri, index) for index in range(count)]
@@ -184,9 +204,21 @@ def _reference(uri: str, dataset: Dataset, index: int) -> SampleRef:
 
 
 def _order(name: str, size: int) -> Iterator[int]:
-    """A random order of ``range(size)``, by a Philox generator (Salmon et al. 2011) keyed with sha256 of the name."""
+    """A random order of ``range(size)``, by a Philox generator (Salmon et al. 2011) keyed with sha256 of the name.
+
+    Of a large set mostly the first few are asked for, once for each original: no more is drawn than that.
+    """
     key = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], dtype=np.uint64)
-    yield from map(int, np.random.Generator(np.random.Philox(key=key)).permutation(size))
+    generator = np.random.Generator(np.random.Philox(key=key))
+    if size <= WHOLE_ORDER:
+        yield from map(int, generator.permutation(size))
+        return
+    moved: dict[int, int] = {}  # Fisher and Yates, from the front, on an array that is not written out
+    for place in range(size):
+        drawn = int(generator.integers(place, size))
+        yield moved.pop(drawn, drawn)
+        if drawn != place:
+            moved[drawn] = moved.pop(place, place)
 
 
 def _no_other_content(original: SampleRef, uri: str, targets: Dataset) -> EngineError:

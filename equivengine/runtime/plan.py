@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from equivengine.contracts.probe import Arity, Probe
-from equivengine.contracts.unit import Batch, SampleRef, Unit, canonical_json
+from equivengine.contracts.unit import SampleRef, Unit, canonical_json
+from equivengine.contracts.units import Batches, Group, UnitList, plan_digest
+from equivengine.contracts.units_as_json import batch_sizes_from_json, units_from_json, units_to_json
 from equivengine.errors import StoreError, UsageError
 from equivengine.ops.substitute import ATTENTION
 from equivengine.runtime import contract
@@ -18,8 +20,10 @@ from equivengine.runtime.config import ProbeRequest, RunConfig, probe_params
 from equivengine.runtime.drawing import Draws, unlabelled
 from equivengine.runtime.loading import Workbench
 from equivengine.store.layout import StoredPlan
+from equivengine.store.schema import MAX_UNITS
 
-PLAN_VERSION = 1
+#: What is written. Version 1, in which each unit stands by itself, is read too, and has the same digest.
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -28,63 +32,39 @@ class Plan:
 
     Attributes:
         config: The configuration it came from.
-        units: One for each probe, model and sample tuple; no two alike.
+        units: One for each probe, model and sample tuple; no two alike. Made when they are asked for.
         duplicates: Units left out because another one is the same work on the same content.
-        batch_sizes: How many units share a call of their probe, in order; empty where each is run by itself. Frozen
-            with the plan, so that a resumed run groups them as before.
+        batch_sizes: How many units share a call of their probe, in order, as pairs of a size and how often it comes;
+            empty where each is run by itself. Frozen with the plan, so that a resumed run groups them as before.
     """
 
     config: RunConfig
-    units: tuple[Unit, ...]
+    units: UnitList
     duplicates: int = 0
-    batch_sizes: tuple[int, ...] = ()
+    batch_sizes: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        sizes = self.batch_sizes
-        if all(size == 1 for size in sizes):
-            object.__setattr__(self, "batch_sizes", ())
-        elif not all(type(size) is int and size > 0 for size in sizes) or sum(sizes) != len(self.units):
-            raise ValueError(f"{len(self.units)} units cannot be cut into batches of {sizes}")
+        object.__setattr__(self, "batch_sizes", Batches(self.units, self.batch_sizes).sizes)
 
-    def batches(self) -> tuple[Batch, ...]:
+    def batches(self) -> Batches:
         """The units in order, cut into those that are computed together."""
-        if not self.batch_sizes:
-            return tuple((unit,) for unit in self.units)
-        rest = iter(self.units)
-        return tuple(tuple(itertools.islice(rest, size)) for size in self.batch_sizes)
+        return Batches(self.units, self.batch_sizes)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON types only. Where results go is not part of the plan.
-
-        References are equal for many units: they are listed once, under "references", and a unit that has some holds
-        the number of its list and its own id.
-        """
-        populations: dict[tuple[SampleRef, ...], int] = {}
-        units = []
-        for unit in self.units:
-            entry = replace(unit, references=()).to_json()
-            if unit.references:
-                entry["references"] = populations.setdefault(unit.references, len(populations))
-                entry["unit_id"] = unit.unit_id
-            units.append(entry)
+        """JSON types only. Where results go is not part of the plan."""
         plan: dict[str, Any] = {
             "version": PLAN_VERSION,
-            "config": self.config.model_dump(mode="json", exclude={"out", "device", "executor"}),
-            "units": units,
+            "config": self.config.model_dump(mode="json", exclude={"out", "device", "executor", "executor_set"}),
+            **units_to_json(self.units),
         }
-        if populations:
-            plan["references"] = [[sample.to_json() for sample in population] for population in populations]
         if self.batch_sizes:
-            plan["batches"] = list(self.batch_sizes)
+            plan["batches"] = [list(pair) for pair in self.batch_sizes]
         return plan
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 (hex) over the units' identities, in order, and over how they are cut into batches if they are."""
-        content: Any = [unit.unit_id for unit in self.units]
-        if self.batch_sizes:
-            content = {"units": content, "batches": self.batch_sizes}
-        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        return plan_digest(self.units.ids, self.batch_sizes)
 
     @classmethod
     def from_store(cls, stored: StoredPlan, path: Path) -> Plan:
@@ -95,11 +75,11 @@ class Plan:
             path: Where, for messages.
 
         Raises:
-            StoreError: If it is no plan of this version, or not the one of its digest.
+            StoreError: If it is no plan of a version that is known, or not the one of its digest.
         """
         hint = "start the run again in another directory"
         try:
-            plan = cls.from_json(stored.plan)
+            plan = cls.from_json(stored.plan, stored.units)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             got = f"{type(error).__name__}: {error}"[:500]
             raise StoreError(f"the plan of {str(path)!r} cannot be read", got=got, hint=hint) from None
@@ -113,21 +93,24 @@ class Plan:
         return plan
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Plan:
+    def from_json(cls, data: Mapping[str, Any], units: UnitList | None = None) -> Plan:
         """Rebuild a plan from `to_json`.
 
+        Args:
+            data: JSON types.
+            units: Its units, where they have been read already.
+
         Raises:
-            KeyError, TypeError, ValueError: If it is not a plan of this version.
+            KeyError, TypeError, ValueError: If it is not a plan of a version that is known.
         """
-        if data["version"] != PLAN_VERSION:
-            raise ValueError(f"plan version {data['version']!r} is not {PLAN_VERSION}")
-        lists = data.get("references", [])
-        populations = {place: tuple(SampleRef(**sample) for sample in refs) for place, refs in enumerate(lists)}
-        return cls(
-            RunConfig.model_validate(data["config"]),
-            tuple(_unit(entry, populations) for entry in data["units"]),
-            batch_sizes=tuple(data.get("batches", ())),
-        )
+        version, batches = data["version"], data.get("batches", ())
+        if version == 1:
+            units, sizes = _units_of_version_1(data), tuple((size, 1) for size in batches)
+        elif version == PLAN_VERSION:
+            units, sizes = units or units_from_json(data, MAX_UNITS), batch_sizes_from_json(batches)
+        else:
+            raise ValueError(f"plan version {version!r} is none of 1 to {PLAN_VERSION}")
+        return cls(RunConfig.model_validate(data["config"]), units, batch_sizes=sizes)
 
 
 @dataclass(frozen=True)
@@ -170,31 +153,28 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
     for uri in config.images:
         bench.images(uri)
     draws = Draws(config, bench)
-    units: dict[str, Unit] = {}
-    planned = 0
+    groups = []
     for model in config.models:
         weights = bench.encoder(model).spec.weights_digest
         for probe in probes:
             for uri in config.images:
-                references = probe.reads(draws.references(uri, probe.references))
-                for samples in draws.samples(probe.arity, uri):
-                    unit = Unit(
-                        probe=probe.cls.name,
-                        probe_version=probe.cls.version,
-                        params=probe.params,
-                        model=model,
-                        weights_digest=weights,
-                        samples=probe.reads(samples),
-                        seed=config.seed,
-                        precision=config.precision,
-                        attention=ATTENTION,
-                        references=references,
-                    )
-                    planned += 1
-                    units.setdefault(unit.unit_id, unit)
+                common = Unit(
+                    probe=probe.cls.name,
+                    probe_version=probe.cls.version,
+                    params=probe.params,
+                    model=model,
+                    weights_digest=weights,
+                    samples=(),
+                    seed=config.seed,
+                    precision=config.precision,
+                    attention=ATTENTION,
+                    references=probe.reads(draws.references(uri, probe.references)),
+                )
+                groups.append(Group(common, draws.rows(probe.arity, uri), probe.cls.labelled))
+    planned = UnitList(draws.table(), groups)
+    units = planned.without_repetitions()
     largest = {(probe.cls.name, probe.params): probe.batch for probe in probes}
-    found = tuple(units.values())
-    return Plan(config, found, planned - len(units), cut(found, largest))
+    return Plan(config, units, len(planned) - len(units), cut(units, largest))
 
 
 def _wanted(request: ProbeRequest, bench: Workbench) -> _Wanted:
@@ -209,17 +189,28 @@ def _wanted(request: ProbeRequest, bench: Workbench) -> _Wanted:
     )
 
 
-def cut(units: Iterable[Unit], largest: Mapping[tuple[str, str], int]) -> tuple[int, ...]:
+def cut(units: UnitList, largest: Mapping[tuple[str, str], int]) -> tuple[tuple[int, int], ...]:
     """Sizes of the batches: consecutive units that differ in their samples alone, in as few nearly equal parts as fit.
 
     20 units of which 16 may share a call become 10 and 10: an odd remainder would cost as much as a full batch.
+
+    Returns:
+        Pairs of a size and how often it comes, in order.
     """
-    sizes: list[int] = []
-    for common, alike in itertools.groupby(units, key=lambda unit: replace(unit, samples=())):
-        count = sum(1 for _ in alike)
+    sizes: list[tuple[int, int]] = []
+    for common, alike in itertools.groupby(units.groups, key=lambda group: group.common):
+        count = sum(len(group.rows) for group in alike)
         parts = -(-count // largest[common.probe, common.params])
-        sizes += [count // parts + (part < count % parts) for part in range(parts)]
+        size, more = divmod(count, parts)
+        sizes += [(size + 1, more), (size, parts - more)] if more else [(size, parts)]
     return tuple(sizes)
+
+
+def _units_of_version_1(data: Mapping[str, Any]) -> UnitList:
+    """Each unit stands by itself; lists of references stand once, and the units that have some carry their ids."""
+    lists = data.get("references", [])
+    populations = {place: tuple(SampleRef(**sample) for sample in refs) for place, refs in enumerate(lists)}
+    return UnitList.of(_unit(entry, populations) for entry in data["units"])
 
 
 def _unit(entry: dict[str, Any], populations: Mapping[int, tuple[SampleRef, ...]]) -> Unit:

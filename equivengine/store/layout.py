@@ -93,8 +93,11 @@ class StoredPlan:
         Raises:
             StoreError: If they are damaged, or others than those of the digest.
         """
-        ids = schema.plan_units(self.plan, what) if self.units is None else self.units.ids
-        if self.units is not None and plan_digest(ids, schema.plan_batches(self.plan, what)) != self.digest:
+        if "groups" not in self.plan:
+            self.__dict__["unit_ids"] = schema.plan_units(self.plan, what)  # as the cached property would
+            return
+        units = self.__dict__["units"] = schema.grouped_units(self.plan, what)
+        if plan_digest(units.ids, schema.plan_batches(self.plan, what)) != self.digest:
             raise StoreError(
                 f"{what} is damaged: its units are not those of its digest",
                 expected=f"plan {self.digest[:80]}",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from equivengine import open_run
@@ -52,3 +55,25 @@ def content():
             }
 
     return read
+
+
+@pytest.fixture
+def version_1():
+    """A plan as version 1 has it: units stand one by one; those with references carry their ids."""
+
+    def written(plan):
+        populations, units = {}, []
+        for unit in plan.units:
+            entry = replace(unit, references=()).to_json()
+            if unit.references:
+                entry["references"] = populations.setdefault(unit.references, len(populations))
+                entry["unit_id"] = unit.unit_id
+            units.append(entry)
+        data = {"version": 1, "config": plan.to_json()["config"], "units": units}
+        if populations:
+            data["references"] = [[sample.to_json() for sample in population] for population in populations]
+        if plan.batch_sizes:
+            data["batches"] = [size for size, times in plan.batch_sizes for _ in range(times)]
+        return json.loads(json.dumps(data))
+
+    return written

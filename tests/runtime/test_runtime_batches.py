@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from equivengine import open_run
 from equivengine.contracts.unit import SampleRef, Unit
+from equivengine.contracts.units import UnitList
 from equivengine.errors import PluginError
 from equivengine.runtime.engine import execute, plan_of, resume
 from equivengine.runtime.plan import Plan, cut
@@ -37,16 +38,21 @@ def unit(index, params="{}", model="toy", references=()):
     return Unit("together", "1", params, model, "w" * 64, (sample,), 0, "fp32", references=references)
 
 
+def cut_in(units, largest):
+    """The sizes of all batches."""
+    return [size for size, times in cut(UnitList.of(units), largest) for _ in range(times)]
+
+
 @given(count=st.integers(1, 200), largest=st.integers(1, 50))
 def test_batches_are_as_few_as_fit_and_equal_but_for_one_unit(count, largest):
-    sizes = cut([unit(index) for index in range(count)], {("together", "{}"): largest})
+    sizes = cut_in([unit(index) for index in range(count)], {("together", "{}"): largest})
     assert sum(sizes) == count
     assert len(sizes) == -(-count // largest)
     assert 1 <= min(sizes) <= max(sizes) <= min(largest, min(sizes) + 1)
 
 
 def test_twenty_units_of_which_sixteen_may_share_a_call_become_two_tens():
-    assert cut([unit(index) for index in range(20)], {("together", "{}"): 16}) == (10, 10)
+    assert cut_in([unit(index) for index in range(20)], {("together", "{}"): 16}) == [10, 10]
 
 
 def test_a_batch_holds_one_probe_with_one_set_of_parameters_one_model_and_one_population():
@@ -57,7 +63,7 @@ def test_a_batch_holds_one_probe_with_one_set_of_parameters_one_model_and_one_po
         *(unit(index, model="other") for index in range(2)),
         *(unit(index, references=population) for index in range(2)),
     ]
-    assert cut(units, {("together", "{}"): 8, ("together", '{"a":1}'): 8}) == (3, 2, 2, 2)
+    assert cut_in(units, {("together", "{}"): 8, ("together", '{"a":1}'): 8}) == [3, 2, 2, 2]
 
 
 def test_the_batches_of_a_plan_hold_its_units_in_order_and_survive_json(make_plan):
@@ -78,18 +84,27 @@ def test_how_units_are_grouped_is_part_of_a_plan_and_not_of_its_units(make_plan,
     assert other.digest != plan.digest
 
 
-def test_a_plan_of_probes_that_share_nothing_is_written_as_before(make_plan):
+def test_a_plan_of_probes_that_share_nothing_says_nothing_of_batches(make_plan):
     plan = make_plan()
-    assert set(plan.to_json()) == {"version", "config", "units"}
-    assert set(plan.to_json()["units"][0]) == {
-        "probe", "probe_version", "params", "model", "weights_digest", "samples", "seed", "precision", "attention"
+    assert set(plan.to_json()) == {"version", "config", "samples", "tuples", "groups"}
+    assert set(plan.to_json()["groups"][0]) == {
+        "probe", "probe_version", "params", "model", "weights_digest", "seed", "precision", "attention", "tuples"
     }  # fmt: skip
-    assert set(plan.to_json()["units"][0]["samples"][0]) == {"images", "index", "id", "digest"}
+    assert set(plan.to_json()["samples"][0]) == {"images", "index", "id", "digest"}
     assert plan.batches() == tuple((one,) for one in plan.units)
 
 
 @pytest.mark.parametrize("batches", [[4], [4, 4], [8, -1], [3.5, 3.5], ["7"], [7, 0]])
-def test_batches_that_do_not_fit_the_units_are_no_plan(make_plan, batches):
+def test_batches_that_do_not_fit_the_units_are_no_plan(make_plan, version_1, batches):
+    plan = make_plan("together", images=[SEVEN])
+    with pytest.raises((TypeError, ValueError)):
+        Plan.from_json({**version_1(plan), "batches": batches})
+    with pytest.raises((TypeError, ValueError)):
+        Plan.from_json({**plan.to_json(), "batches": [[size, 1] for size in batches]})
+
+
+@pytest.mark.parametrize("batches", [[4, 3], [[4, 1]], [[4, 1], [3, 1], [1, 1]], [[0, 1], [7, 1]], [[7, True]], 7])
+def test_counts_of_batches_that_do_not_fit_the_units_are_no_plan(make_plan, batches):
     with pytest.raises((TypeError, ValueError)):
         Plan.from_json({**make_plan("together", images=[SEVEN]).to_json(), "batches": batches})
 

@@ -157,9 +157,9 @@ def test_the_digest_of_a_plan_that_shares_no_calls_is_that_of_its_ids(plan):
     assert found.digest == hashlib.sha256(ids.encode()).hexdigest()
 
 
-def test_a_plan_from_before_there_was_pairing_still_reads(plan):
+def test_a_plan_from_before_there_was_pairing_still_reads(plan, version_1):
     found = plan()
-    data = found.to_json()
+    data = version_1(found)
     del data["config"]["pairing"]
     again = Plan.from_json(data)
     assert again.units == found.units
@@ -174,6 +174,51 @@ def test_a_plan_survives_json(plan):
 
 
 @pytest.mark.parametrize("damage", [{"version": 2}, {"units": [{}]}, {"config": {"probes": []}}, {"units": None}])
+def test_what_is_no_plan_of_version_1_is_refused(plan, version_1, damage):
+    with pytest.raises((KeyError, TypeError, ValueError, StoreError)):
+        Plan.from_json({**version_1(plan()), **damage})
+
+
+@pytest.mark.parametrize("options", [{}, {"probe": "together"}, {"probe": "named"}, {"probe": "difference"}])
+def test_a_plan_of_version_1_has_the_units_batches_and_digest_that_it_had(plan, version_1, options):
+    found = plan(models=["toy", "toy?seed=1"], **options)
+    data = version_1(found)
+    again = Plan.from_json(data)
+    assert again.units == found.units
+    assert list(again.units.ids) == [unit.unit_id for unit in again.units] == list(found.units.ids)
+    assert again.batches() == found.batches()
+    assert again.digest == found.digest == digest_of_version_1(data)
+    assert Plan.from_json(again.to_json()).units == found.units
+
+
+def digest_of_version_1(data):
+    """As it was defined when there was no other version."""
+    content = [replace(unit).unit_id for unit in Plan.from_json(data).units]
+    content = {"units": content, "batches": data["batches"]} if "batches" in data else content
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"version": 3},
+        {"version": "2"},
+        {"groups": None},
+        {"groups": [{}]},
+        {"tuples": []},
+        {"tuples": [{"size": 0, "rows": []}]},
+        {"tuples": [{"size": 4, "rows": {"first": 0, "count": 6}}]},
+        {"tuples": [{"size": 1, "rows": [0, 6]}]},
+        {"tuples": [{"size": 1, "rows": [0, -1]}]},
+        {"tuples": [{"size": 1, "rows": [0, True]}]},
+        {"tuples": [{"size": 1, "rows": {"first": 0, "count": 10**9}}]},
+        {"samples": None},
+        {"samples": [{"images": "noise:1", "index": {"first": 0, "count": 10**12}, "id": [], "digest": []}]},
+        {"samples": [{"images": "noise:1", "index": [0], "id": ["a", "b"], "digest": ["c"]}]},
+        {"config": {"probes": []}},
+    ],
+    ids=str,
+)
 def test_what_is_no_plan_is_refused(plan, damage):
     with pytest.raises((KeyError, TypeError, ValueError, StoreError)):
         Plan.from_json({**plan().to_json(), **damage})

@@ -17,6 +17,7 @@ from equivengine.runtime.inputs import Inputs
 from equivengine.runtime.loading import Workbench
 from equivengine.runtime.plan import Plan
 from equivengine.store import RunDirectory, schema
+from equivengine.store.layout import StoredPlan
 
 TEN = "noise:10?size=8&mode=L"
 OTHERS = "noise:12?size=8&mode=L&seed=4"
@@ -111,15 +112,17 @@ def test_references_are_part_of_the_identity_of_a_unit(referred):
     assert replace(unit, references=moved).unit_id == unit.unit_id
 
 
-def test_a_plan_lists_its_references_once_and_its_units_hold_them(referred):
+def test_a_plan_lists_its_references_once_and_its_units_hold_them(referred, version_1):
     plan = referred(images=[TEN, OTHERS])
-    data = json.loads(json.dumps(plan.to_json()))
-    assert [len(population) for population in data["references"]] == [4, 4]
-    assert [entry["references"] for entry in data["units"]] == [0] * 10 + [1] * 12
-    assert schema.plan_units(data) == [unit.unit_id for unit in plan.units]
-    again = Plan.from_json(data)
-    assert again.units == plan.units
-    assert again.digest == plan.digest
+    old, data = version_1(plan), json.loads(json.dumps(plan.to_json()))
+    assert [len(population) for population in old["references"]] == [4, 4]
+    assert [len(table["id"]) for (table,) in data["references"]] == [4, 4]
+    assert [entry["references"] for entry in data["groups"]] == [0, 1]
+    for one in (old, data):
+        assert schema.plan_units(one) == [unit.unit_id for unit in plan.units]
+        again = Plan.from_json(one)
+        assert again.units == plan.units
+        assert again.digest == plan.digest
 
 
 @pytest.mark.parametrize(
@@ -134,13 +137,44 @@ def test_a_plan_lists_its_references_once_and_its_units_hold_them(referred):
         lambda data: data["units"][0].update(seed=5),
     ],
 )
-def test_a_plan_with_other_references_than_its_units_had_is_refused(referred, tmp_path, registry, damage):
+def test_a_plan_of_version_1_with_other_references_than_its_units_had_is_refused(
+    referred, version_1, tmp_path, registry, damage
+):
     plan = referred(images=[TEN, OTHERS])
-    data = plan.to_json()
+    data = version_1(plan)
     damage(data)
     RunDirectory.create_or_open(tmp_path / "damaged", data, plan.digest)
     with pytest.raises(StoreError, match=r"the plan of .* cannot be read"):
         resume(tmp_path / "damaged", registry=registry)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data.pop("references"),
+        lambda data: data["references"].reverse(),
+        lambda data: data["references"][0].pop(),
+        lambda data: data["references"][0][0]["digest"].reverse(),
+        lambda data: data["groups"][0].update(references=2),
+        lambda data: data["groups"][0].update(references=-1),
+        lambda data: data["groups"][0].pop("references"),
+        lambda data: data["groups"][0].update(seed=5),
+        lambda data: data["samples"][0]["digest"].reverse(),
+        lambda data: data["groups"].reverse(),
+    ],
+)
+def test_a_plan_with_other_content_than_its_digest_is_neither_written_nor_read(referred, tmp_path, damage):
+    plan = referred(images=[TEN, OTHERS])
+    data = plan.to_json()
+    RunDirectory.create_or_open(tmp_path / "whole", data, plan.digest)
+    damage(data)
+    with pytest.raises(StoreError, match="the plan is damaged"):
+        RunDirectory.create_or_open(tmp_path / "damaged", data, plan.digest)
+    assert not (tmp_path / "damaged").exists()
+    text = schema.sealed_json(StoredPlan(data, plan.digest).to_json(), "the plan")
+    (tmp_path / "whole" / "plan.json").write_text(text)
+    with pytest.raises(StoreError, match=r"plan\.json is damaged"):
+        RunDirectory.open(tmp_path / "whole")
 
 
 def test_a_probe_sees_the_references_preprocessed_and_without_labels(registry, make_config):
