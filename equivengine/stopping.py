@@ -25,6 +25,8 @@ import numpy as np
 from equivengine.errors import UsageError
 from equivengine.statistics import LEVEL, Estimate
 
+__all__ = ["FEWEST", "FIRST", "Effort", "MedianRule", "blocks", "looks", "ranks"]
+
 #: Observations at the first look.
 FIRST = 32
 #: With fewer, an interval of 95% or more does not exist once the error is spent over several looks.
