@@ -34,7 +34,9 @@ def included(text: str, page: Path) -> tuple[str, list[Path]]:
     def shown(match: re.Match[str]) -> str:
         file = (page.parent / match["file"]).resolve()
         files.append(file)
-        return LINK.sub(lambda link: link["start"] + moved(link["target"], file, page), file.read_text(encoding="utf-8"))
+        return LINK.sub(
+            lambda link: link["start"] + moved(link["target"], file, page), file.read_text(encoding="utf-8")
+        )
 
     return INCLUDE.sub(shown, text), files
 
