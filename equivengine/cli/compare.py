@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,32 +14,44 @@ from equivengine.cli.options import json_option
 from equivengine.cli.text import printable
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from equivengine.report.comparison import Cell, Comparison
+    from equivengine.report.paired import Difference
+
+#: Lines of classes that are printed of one scalar; ``--json`` has all.
+CLASSES = 20
 
 
 @click.command("compare")
 @click.argument("runs", type=click.Path(), nargs=-1, required=True, metavar="RUN...")
 @click.option("--out", type=click.Path(), metavar="FILE", help="Also write an HTML page, with figures on common axes.")
+@click.option("--per-class", is_flag=True, help="Also for each class of images, where units say which they are.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, runs: tuple[str, ...], out: str | None, as_json: bool) -> int:
+def command(ctx: click.Context, runs: tuple[str, ...], out: str | None, per_class: bool, as_json: bool) -> int:
     """Put the models of several runs, or of one, side by side, probe by probe.
 
-    Says first what else differs between the columns: images, parameters, precision, versions.
+    Says first what else differs between the columns: images, parameters, precision, versions. From the second column
+    on, the ratio to the first (or the difference from it) on the same images stands below each number.
     """
     from equivengine.cli.output import print_json
     from equivengine.report.comparison import compare
-    from equivengine.report.comparison_page import write_comparison
+    from equivengine.report.comparison_page import headlines_of, write_comparison
+    from equivengine.report.presentation import Presenter
     from equivengine.runtime.registry import from_environment
     from equivengine.store import open_run
 
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(open_run(run)) for run in runs]
         path = Path(out) if out else None
-        if path is None:
-            comparisons = compare(opened)
+        if path is not None:
+            comparisons = write_comparison(opened, from_environment(ctx.obj["blocked"]), path, per_class=per_class)
+        elif per_class:
+            asked = headlines_of(Presenter(from_environment(ctx.obj["blocked"])))
+            comparisons = compare(opened, per_class=True, headlines=asked)
         else:
-            comparisons = write_comparison(opened, from_environment(ctx.obj["blocked"]), path)
+            comparisons = compare(opened)
     if as_json:
         print_json({"comparisons": [_document(comparison) for comparison in comparisons]})
     else:
@@ -50,16 +63,39 @@ def command(ctx: click.Context, runs: tuple[str, ...], out: str | None, as_json:
 
 
 def _document(comparison: Comparison) -> dict[str, Any]:
+    first, *others = comparison.columns
     return {
         "probe": comparison.probe,
         "cautions": list(comparison.cautions),
-        "columns": [{"label": column.label, **asdict(column.section)} for column in comparison.columns],
+        "columns": [
+            {"label": column.label, "images": column.images, **asdict(column.section)} for column in comparison.columns
+        ],
+        "differences": [
+            {
+                "column": column.label,
+                "against": first.label,
+                "scalars": {
+                    line.name: asdict(cell.difference)
+                    for line in comparison.lines
+                    if (cell := line.cells[place]) is not None and cell.difference is not None
+                },
+            }
+            for place, column in enumerate(others, 1)
+        ],
+        "classes": [
+            {
+                "class": line.label,
+                "scalar": line.name,
+                "unit": line.unit,
+                "columns": [None if cell is None else asdict(cell) for cell in line.cells],
+            }
+            for line in comparison.classes
+        ],
     }
 
 
 def _print(comparison: Comparison) -> None:
     from rich.padding import Padding
-    from rich.table import Table
 
     from equivengine.cli.output import console, literal
     from equivengine.report.summary import by_group
@@ -68,12 +104,7 @@ def _print(comparison: Comparison) -> None:
     out.print(literal(comparison.probe, "bold"))
     for caution in comparison.cautions:
         out.print(literal(f"! {caution}", "yellow"))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("median over units", overflow="fold")
-    for column in comparison.columns:
-        units = f"{column.section.units} {column.section.noun}{'s' * (column.section.units != 1)}"
-        table.add_column(literal(f"{column.label}\n{units}"), justify="right", overflow="fold")
-    table.add_column("unit", no_wrap=True)
+    table = _table("median over images", comparison)
     for group, lines in by_group(comparison.lines):
         if group:
             table.add_row(literal(group, "bold"))
@@ -82,15 +113,50 @@ def _print(comparison: Comparison) -> None:
             name = Padding(literal(line.description), (0, 0, 0, 2))
             table.add_row(name, *cells, literal("" if line.unit == "1" else line.unit))
     out.print(table)
+    if comparison.classes:
+        table = _table("for each class of images", comparison)
+        for title in dict.fromkeys(line.title for line in comparison.classes):
+            table.add_row(literal(title, "bold"))
+            of_title = [line for line in comparison.classes if line.title == title]
+            for each in of_title[:CLASSES]:
+                cells = [
+                    literal("" if c is None else _text(c.middle.value, c.middle.ends, c.difference, c.middle.n))
+                    for c in each.cells
+                ]
+                name = Padding(literal(each.label), (0, 0, 0, 2))
+                table.add_row(name, *cells, literal("" if each.unit == "1" else each.unit))
+            if len(of_title) > CLASSES:
+                table.add_row(literal(f"  {len(of_title) - CLASSES} more classes: --json lists all"))
+        out.print(table)
+    first = comparison.columns[0].label
+    out.print(literal(f"x, +, -: against {first} on the same images, medians; * its interval leaves out no difference"))
     out.print()
 
 
+def _table(title: str, comparison: Comparison) -> Table:
+    from rich.table import Table
+
+    from equivengine.cli.output import literal
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(title, overflow="fold")
+    for column in comparison.columns:
+        units = f"{column.section.units:,} {column.section.noun}{'s' * (column.section.units != 1)}"
+        table.add_column(literal(f"{column.label}\n{units}\n{column.interval}"), justify="right", overflow="fold")
+    table.add_column("unit", no_wrap=True)
+    return table
+
+
 def _cell(cell: Cell | None) -> str:
+    return "" if cell is None else _text(cell.row.value, cell.row.interval, cell.difference)
+
+
+def _text(value: float, interval: Sequence[float] | None, difference: Difference | None, n: int | None = None) -> str:
     from equivengine.contracts.wording import between, number
 
-    if cell is None:
-        return ""
-    text, interval = number(cell.row.value), cell.row.interval
-    if interval is None or interval == (cell.row.value, cell.row.value):
-        return text
-    return f"{text}\n{between(interval)}"
+    lines = [number(value) if n is None else f"{number(value)}, n = {n:,}"]
+    if interval is not None and any(end != value for end in interval):
+        lines.append(between((interval[0], interval[1])))
+    if difference is not None and difference.n:
+        lines.append(f"{difference}{'*' * difference.clear}")
+    return "\n".join(lines)

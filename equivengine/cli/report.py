@@ -10,6 +10,8 @@ from equivengine.cli.text import printable
 
 #: The page in the run directory, or beside a run.h5 whose name it takes.
 PAGE = "report.html"
+#: Findings that are printed; all are on the page.
+FINDINGS = 20
 
 
 @click.command("report")
@@ -21,8 +23,15 @@ PAGE = "report.html"
 @click.option(
     "--pictures", type=click.IntRange(0), default=12, show_default=True, help="Units whose pictures are shown."
 )
+@click.option(
+    "--megabytes",
+    type=click.FloatRange(0.1, 1000),
+    default=5.0,
+    show_default=True,
+    help="Size of the page, at most, about: what does not fit is counted.",
+)
 @click.pass_context
-def command(ctx: click.Context, run: str, out: str | None, figures: int, pictures: int) -> int:
+def command(ctx: click.Context, run: str, out: str | None, figures: int, pictures: int, megabytes: float) -> int:
     """Write one self-contained HTML page of a run directory or a run.h5.
 
     It needs no network and holds no program: mail it, or put it beside a paper. Findings and figures are worded and
@@ -36,10 +45,13 @@ def command(ctx: click.Context, run: str, out: str | None, figures: int, picture
         given = Path(run)
         beside = given / PAGE if given.is_dir() else given.with_suffix(".report.html")
         path = Path(out) if out else beside
-        page = write_report(opened, from_environment(ctx.obj["blocked"]), path, figures=figures, pictures=pictures)
+        registry = from_environment(ctx.obj["blocked"])
+        page = write_report(opened, registry, path, figures=figures, pictures=pictures, megabytes=megabytes)
     for remark in page.remarks:
         click.echo(f"note: {printable(remark)}", err=True)
-    for finding in page.findings:
+    for finding in page.findings[:FINDINGS]:
         click.echo(printable(f"{finding.where}: {' '.join(finding.sentences)}"))
+    if len(page.findings) > FINDINGS:
+        click.echo(f"and {len(page.findings) - FINDINGS} more findings on the page")
     click.echo(printable(f"{path} ({path.stat().st_size / 1e6:.1f} MB)"))
     return 0

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from equivengine.runtime.engine import RunReport
     from equivengine.store import Failure, Run
 
-#: Different reasons for failure, and names under one reason, that are printed; ``--json`` lists all.
+#: Different reasons for failure, and names under one reason, that are printed; ``--json`` lists more.
 REASONS, NAMES = 5, 8
+#: Sections that are printed.
+SECTIONS = 60
 
 
 def run_document(run: Run) -> dict[str, Any]:
     """Everything that `print_run` shows, as JSON types."""
-    from equivengine.report.summary import count_pictures, summarise
+    from equivengine.report.summary import condense
 
-    pictures = count_pictures(run)
+    sections, pictures = condense(run)
     return {
         "run": str(run.path),
         "plan": run.plan_digest,
@@ -45,22 +47,24 @@ def run_document(run: Run) -> dict[str, Any]:
         ],
         "missing": run.missing,
         "pictures": None if pictures is None else asdict(pictures),
-        "sections": [asdict(section) for section in summarise(run)],
+        "sections": [asdict(section) for section in sections],
     }
 
 
 def print_run(run: Run, report: RunReport | None = None) -> None:
     """Print the summary; after a run (``report``) also what was done and what to do next."""
-    from equivengine.report.summary import count_pictures, summarise
+    from equivengine.report.summary import condense
 
     out = console()
-    sections = summarise(run)
+    sections, pictures = condense(run)
     if title := _title(run):
         out.print(literal(title, "bold"))
         out.print()
-    for section in sections:
+    for section in sections[:SECTIONS]:
         _print_section(out, section)
-    pictures = count_pictures(run)
+    if len(sections) > SECTIONS:
+        more = f"{len(sections) - SECTIONS} more sets of parameters, probes or models"
+        out.print(literal(f"{more}: --json lists all; `equivengine leaderboard` has a line for each model", "yellow"))
     if pictures is not None:
         counts = f"{_count(pictures.pictures, 'picture')} of {_count(pictures.units, 'unit')}"
         place = pictures.folder or f"within {run.path} (UnitRecord.pictures); no PNG files beside it"

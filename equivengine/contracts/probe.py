@@ -140,6 +140,17 @@ class Probe(Generic[P]):
         """
         return 0
 
+    @classmethod
+    def headlines(cls, params: P) -> Mapping[str, str]:
+        """The few scalars that stand for a model where there are many: name in the summary, and a short title for it.
+
+        Leaderboards have a column for each; reports and comparisons show how they are distributed over units. Name what
+        compares between models: ratios, ranks and shares, not lengths in an embedding, whose scale is the model's own.
+        It must be a function of ``params`` alone; a scalar that a unit lacks leaves its place empty. The default names
+        none.
+        """
+        return {}
+
     def run(self, task: ProbeTask[P]) -> ProbeResult:
         """Measure. Raise `EngineError` with advice where that is impossible; other exceptions fail the unit too."""
         raise NotImplementedError

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from equivengine.errors import UsageError
-from equivengine.report.summary import Row, Section, grouped
-from equivengine.store.run import Run, UnitRecord
+from equivengine.report.cautions import cautions
+from equivengine.report.classes import ClassLine, class_lines, labelled
+from equivengine.report.gathering import Group, gather
+from equivengine.report.paired import Difference, Subjects, difference
+from equivengine.report.summary import ENOUGH, Row, Section, middle_of, sections_of
+from equivengine.store.run import Run
 
 #: Values that span less than this ratio stand on a linear axis.
 DECADE = 10.0
+#: For a column: the names of the scalars that matter most, with a short title each.
+Headlines = Callable[[Section, Group], dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -20,23 +28,55 @@ class Column:
 
     Attributes:
         label: What tells it from the other columns.
-        section: Its numbers.
-        records: Its units.
+        section: Its numbers, over units.
+        group: Its units.
+        subjects: Which image each is about.
     """
 
     label: str
     section: Section
-    records: Sequence[UnitRecord]
+    group: Group
+    subjects: Subjects
+
+    @property
+    def images(self) -> int:
+        """How many different images, or sets of images, its units are about."""
+        return len(self.subjects.images)
+
+    @property
+    def interval(self) -> str:
+        """What its intervals are: "95% interval" or "min .. max"."""
+        return "min .. max" if 1 < self.images < ENOUGH else "95% interval"
+
+    def row(self, row: Row) -> Row:
+        """A scalar over images: the median of an image's units counts once."""
+        if not self.subjects.repeated:
+            return row
+        found = middle_of(self.medians(row.name), self.images)
+        return replace(row, value=found.value, interval=found.ends, n=found.n)
+
+    def medians(self, name: str) -> np.ndarray:
+        """A scalar, float64 [images]; NaN where it could not be measured."""
+        return self.subjects.medians(self.group.values(name))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of one column, and where it lies on the axis of its line, 0 to 1; None where it is not finite."""
+    """A number of one column, and where it lies on the axis of its line, 0 to 1; None where it is not finite.
+
+    Attributes:
+        row: The number.
+        at: Its place.
+        low: Place of the lower end of its interval.
+        high: Place of the upper end.
+        difference: Against the first column, on the images of both; None in the first column itself.
+    """
 
     row: Row
     at: float | None
     low: float | None
     high: float | None
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -69,55 +109,77 @@ class Comparison:
         columns: Models, in the order of the runs.
         lines: Scalars, in the probe's order.
         cautions: What stands between these columns and a fair comparison.
+        classes: Scalars for each class of images, where they were asked for.
     """
 
     probe: str
     columns: Sequence[Column]
     lines: Sequence[Line]
     cautions: Sequence[str] = field(default=())
+    classes: Sequence[ClassLine] = field(default=())
 
 
-def compare(runs: Sequence[Run]) -> list[Comparison]:
+def compare(
+    runs: Sequence[Run], *, drawn: bool = False, per_class: bool = False, headlines: Headlines | None = None
+) -> list[Comparison]:
     """Compare what several runs hold, or several models of one run.
 
     Args:
-        runs: At least one.
+        runs: At least one. Differences are against the first column.
+        drawn: Whether to keep units for figures.
+        per_class: Also for each class of the images, as far as units say which they are.
+        headlines: Which scalars to take then; the first ones where it names none.
 
     Returns:
         One comparison for each probe that has at least two columns, in the order of the first run that has it.
 
     Raises:
-        UsageError: If there is nothing to compare.
+        UsageError: If there is nothing to compare, or no class is known.
         StoreError: If a shard cannot be read.
     """
-    found: dict[str, list[tuple[Run, Section, list[UnitRecord]]]] = {}
+    found: dict[str, list[tuple[Run, Section, Group]]] = {}
+    classes: dict[str, str | None] = {}
     for run in runs:
-        for section, records in grouped(run):
-            found.setdefault(section.probe, []).append((run, section, records))
-    comparisons = [_comparison(probe, parts) for probe, parts in found.items() if len(parts) > 1]
-    if not comparisons:
+        gathered = gather(run, drawn=drawn)
+        for digest, name in gathered.labels.items():
+            classes[digest] = name if classes.get(digest, name) == name else None
+        for section, group in sections_of(gathered):
+            found.setdefault(section.probe, []).append((run, section, group))
+    several = {probe: parts for probe, parts in found.items() if len(parts) > 1}
+    if not several:
         raise UsageError(
             "there is nothing to compare",
             expected="a probe that ran on two models, or with two sets of parameters",
             got=", ".join(f"{probe} on {parts[0][1].model}" for probe, parts in found.items()) or "no results",
             hint="run the same probe on another model, and pass both runs",
         )
+    numbering: dict[str, int] = {}
+    comparisons = [_comparison(probe, parts, numbering) for probe, parts in several.items()]
+    if per_class:
+        members = labelled(classes, numbering)
+        comparisons = [
+            replace(each, classes=class_lines(each.columns, each.lines, members, headlines)) for each in comparisons
+        ]
     return comparisons
 
 
-def _comparison(probe: str, parts: Sequence[tuple[Run, Section, list[UnitRecord]]]) -> Comparison:
+def _comparison(probe: str, parts: Sequence[tuple[Run, Section, Group]], numbering: dict[str, int]) -> Comparison:
     columns = [
-        Column(label, section, records) for label, (_, section, records) in zip(_labels(parts), parts, strict=True)
+        Column(label, section, group, Subjects(numbering, group.subjects))
+        for label, (_, section, group) in zip(_labels(parts), parts, strict=True)
     ]
-    names = dict.fromkeys(row.name for column in columns for row in column.section.rows)
-    rows = [{row.name: row for row in column.section.rows} for column in columns]
-    lines = [_line([each.get(name) for each in rows]) for name in names]
-    return Comparison(probe, columns, lines, _cautions(columns))
+    rows = [{row.name: column.row(row) for row in column.section.rows} for column in columns]
+    lines = [
+        _line([each.get(name) for each in rows], columns)
+        for name in dict.fromkeys(name for each in rows for name in each)
+    ]
+    units = {row.unit for each in rows for row in each.values()}
+    return Comparison(probe, columns, lines, cautions(columns, units, [run for run, _, _ in parts]))
 
 
-def _labels(parts: Sequence[tuple[Run, Section, list[UnitRecord]]]) -> list[str]:
+def _labels(parts: Sequence[tuple[Run, Section, Group]]) -> list[str]:
     """Model, and what else it takes to tell the columns apart: settings, precision, run."""
-    ways = (
+    ways: Sequence[Callable[[Run, Section], str]] = (
         lambda run, section: section.model,
         lambda run, section: f"{section.model}, {section.setting}" if section.setting else section.model,
         lambda run, section: f"{section.model}, {section.facts['precision']}",
@@ -131,7 +193,7 @@ def _labels(parts: Sequence[tuple[Run, Section, list[UnitRecord]]]) -> list[str]
     return [f"{label} ({number})" for number, label in enumerate(labels, 1)]
 
 
-def _line(rows: Sequence[Row | None]) -> Line:
+def _line(rows: Sequence[Row | None], columns: Sequence[Column]) -> Line:
     like = next(row for row in rows if row is not None)
     values = [
         end for row in rows if row is not None for end in (row.value, *(row.interval or ())) if math.isfinite(end)
@@ -148,36 +210,15 @@ def _line(rows: Sequence[Row | None]) -> Line:
             return math.log(value / low) / math.log(high / low)
         return (value - low) / (high - low)
 
-    def cell(row: Row) -> Cell:
+    first = columns[0]
+    others = first.medians(like.name) if rows[0] is not None else None
+
+    def cell(row: Row, column: Column) -> Cell:
         ends = (None, None) if row.interval is None else tuple(place(end) for end in row.interval)
-        return Cell(row, place(row.value), ends[0], ends[1])
+        against = None
+        if others is not None and column is not first:
+            against = difference(column.subjects, column.medians(like.name), first.subjects, others)
+        return Cell(row, place(row.value), ends[0], ends[1], against)
 
-    cells = [None if row is None else cell(row) for row in rows]
+    cells = [None if row is None else cell(row, column) for row, column in zip(rows, columns, strict=True)]
     return Line(like.name, like.description, like.group, like.unit, cells, logarithmic)
-
-
-def _cautions(columns: Sequence[Column]) -> list[str]:
-    """Differences that are not between the models."""
-    cautions = []
-    sections = [column.section for column in columns]
-    sets = [{sample.digest for record in c.records for sample in record.unit.samples} for c in columns]
-    shared, every = set.intersection(*sets), set.union(*sets)
-    if shared != every:
-        cautions.append(f"not on the same images: {len(shared)} of {len(every)} are common to all columns")
-    params = [section.params for section in sections]
-    for name in dict.fromkeys(name for each in params for name in each):
-        values = [each.get(name) for each in params]
-        if any(value != values[0] for value in values):
-            told = "; ".join(f"{c.label}: {value}" for c, value in zip(columns, values, strict=True))
-            cautions.append(f"the parameter {name} differs ({told})")
-    for what, words in (
-        ("versions of the probe", [column.records[0].unit.probe_version for column in columns]),
-        ("precisions", [section.facts["precision"] for section in sections]),
-        ("seeds", [section.facts["seed"] for section in sections]),
-    ):
-        if len(set(words)) > 1:
-            cautions.append(f"{what} differ: {', '.join(dict.fromkeys(words))}")
-    for warning in dict.fromkeys(warning for section in sections for warning in section.warnings):
-        whose = [column.label for column in columns if warning in column.section.warnings]
-        cautions.append(f"{'all' if len(whose) == len(columns) else ', '.join(whose)}: {warning}")
-    return cautions

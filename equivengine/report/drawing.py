@@ -111,15 +111,15 @@ def _plain(name: str, array: Array) -> Figure:
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     values = np.asarray(array.data, dtype=np.float64)
-    label = _mathless(name if array.unit in ("", "1") else f"{name}, {array.unit}")
+    label = mathless(name if array.unit in ("", "1") else f"{name}, {array.unit}")
     if values.ndim == 1:
         axes.plot(values, color="#2a6f97", linewidth=1.2, marker="." if len(values) <= DENSE else None)
-        axes.set(xlabel=_mathless(f"{array.dims[0]}, n = {len(values):,}"), ylabel=label, yscale=_scale(values))
+        axes.set(xlabel=mathless(f"{array.dims[0]}, n = {len(values):,}"), ylabel=label, yscale=_scale(values))
         axes.spines[["top", "right"]].set_visible(False)
     else:
         shown = axes.imshow(values, aspect="auto", interpolation="nearest", cmap="cividis")
         figure.colorbar(shown, label=label)
-        axes.set(xlabel=_mathless(array.dims[1]), ylabel=_mathless(array.dims[0]))
+        axes.set(xlabel=mathless(array.dims[1]), ylabel=mathless(array.dims[0]))
     return figure
 
 
@@ -128,6 +128,6 @@ def _scale(values: np.ndarray) -> str:
     return "log" if values.min() > 0 and values.max() >= 100 * values.min() else "linear"
 
 
-def _mathless(text: str) -> str:
+def mathless(text: str) -> str:
     """Names are texts, not formulas: matplotlib would parse what stands between dollar signs."""
     return printable(text).replace("$", r"\$")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from equivengine.contracts.result import Picture
@@ -41,3 +42,36 @@ def of_picture(name: str, picture: Picture) -> Image:
 
 def _uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+class Allowance:
+    """Bytes that the images of a page may take: each part gets an equal share of what those before it have left.
+
+    Attributes:
+        left_out: Images that were not taken in.
+    """
+
+    def __init__(self, size: int, parts: int) -> None:
+        self.left_out = 0
+        self._left, self._parts, self._share = size, parts, 0
+
+    def next_part(self) -> None:
+        """Begin with the next part of the page."""
+        self._share = self._left // max(1, self._parts)
+        self._parts -= 1
+
+    @property
+    def spent(self) -> bool:
+        """Whether the part has taken what it may: nothing more need be drawn for it."""
+        return self._share <= 0
+
+    def admits(self, images: Sequence[Image]) -> bool:
+        """Take images in if all of them fit; else the part is full."""
+        size = sum(len(image.uri) for image in images)
+        if size > self._share:
+            self.left_out += len(images)
+            self._share = 0
+            return False
+        self._share -= size
+        self._left -= size
+        return True

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import equivengine
 from equivengine.errors import UsageError
 from equivengine.report import templates
-from equivengine.report.drawing import Drawn
-from equivengine.report.images import Image, of_figure, of_picture
+from equivengine.report.drawing import drawn, relabelled
+from equivengine.report.gathering import Gathering, Group, gather
+from equivengine.report.images import Allowance, Image, of_figure, of_picture
+from equivengine.report.origin import Origin
 from equivengine.report.presentation import Presenter
 from equivengine.report.repeat import as_toml
-from equivengine.report.summary import Section, grouped
+from equivengine.report.spread import Spread, Telling, draw, spreads, telling
+from equivengine.report.summary import Section, sections_of
 from equivengine.runtime.registry import Registry
 from equivengine.store import atomic
-from equivengine.store.run import Failure, Run, UnitRecord
+from equivengine.store.run import Run, UnitRecord
 
 #: Units of each section whose figures, and whose pictures, are shown by default.
 FIGURES, PICTURES = 3, 12
 #: Pictures of one unit that are shown.
 PICTURES_EACH = 12
+#: Size of a page, about, at most; the share that is for numbers and words, and bytes that one section takes of it.
+MEGABYTES, TEXTS, SECTION_BYTES = 5.0, 0.4, 16_000
+#: Reasons for failure that are told apart.
+REASONS = 20
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,9 @@ class SectionView:
     drawn: Sequence[UnitView]
     pictured: Sequence[UnitView]
     pictures_of: int
+    spreads: Sequence[Spread] = ()
+    histograms: Sequence[Image] = ()
+    telling: Sequence[Telling] = ()
 
     @property
     def flips(self) -> bool:
@@ -62,6 +72,7 @@ class Chapter:
     summary: str
     overview: Sequence[Image]
     sections: Sequence[SectionView]
+    drawn_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class Page:
     plan: str
     units: int
     missing: int
-    failures: Sequence[tuple[str, str, Sequence[str]]]
+    failures: Sequence[tuple[str, str, Sequence[str], int]]
     warnings: Sequence[Remark]
     findings: Sequence[Remark]
     remarks: Sequence[str]
@@ -104,7 +115,15 @@ class Page:
         return sum(len(chapter.sections) for chapter in self.chapters)
 
 
-def write_report(run: Run, registry: Registry, path: Path, *, figures: int = FIGURES, pictures: int = PICTURES) -> Page:
+def write_report(
+    run: Run,
+    registry: Registry,
+    path: Path,
+    *,
+    figures: int = FIGURES,
+    pictures: int = PICTURES,
+    megabytes: float = MEGABYTES,
+) -> Page:
     """Write the page of a run.
 
     Args:
@@ -113,6 +132,7 @@ def write_report(run: Run, registry: Registry, path: Path, *, figures: int = FIG
         path: The file; replaced if it is there.
         figures: Units of each section whose figures are drawn.
         pictures: Units of each section whose pictures are shown.
+        megabytes: About the size of the page, at most: what does not fit is counted.
 
     Returns:
         What was written.
@@ -121,93 +141,151 @@ def write_report(run: Run, registry: Registry, path: Path, *, figures: int = FIG
         StoreError: If the run cannot be read, or the file not be written.
         UsageError: If the run has nothing to report.
     """
-    page = page_of(run, registry, figures=figures, pictures=pictures)
+    page = page_of(run, registry, figures=figures, pictures=pictures, megabytes=megabytes)
     atomic.make_directory(path.parent)
     atomic.publish_text(path, templates.render("report.html", page=page), overwrite=True)
     return page
 
 
-def page_of(run: Run, registry: Registry, *, figures: int = FIGURES, pictures: int = PICTURES) -> Page:
+def page_of(
+    run: Run,
+    registry: Registry,
+    *,
+    figures: int = FIGURES,
+    pictures: int = PICTURES,
+    megabytes: float = MEGABYTES,
+) -> Page:
     """What a page shows; arguments and errors as `write_report`."""
-    groups = grouped(run)
+    origin = Origin()
+    found = gather(run, drawn=True, figures=figures, pictures=pictures, watch=origin.take)
+    groups = sections_of(found)
     if not groups and not run.failures:
         raise UsageError(f"{run.path} has no results to report", hint=f"finish it: equivengine resume {run.path}")
-    presenter = Presenter(registry)
-    warnings: list[Remark] = []
-    findings: list[Remark] = []
-    chapters = []
-    by_chapter: dict[tuple[str, str], list[tuple[Section, list[UnitRecord]]]] = {}
-    for group in groups:
+    most = max(1, int(megabytes * 1e6 * TEXTS / SECTION_BYTES))
+    shown = groups[:most]
+    by_chapter: dict[tuple[str, str], list[tuple[Section, Group]]] = {}
+    for group in shown:
         by_chapter.setdefault((group[0].probe, group[0].model), []).append(group)
-    for number, ((_, model), members) in enumerate(by_chapter.items(), 1):
-        anchor = f"chapter-{number}"
-        chapter, said = _chapter(anchor, members, presenter, figures, pictures)
-        chapters.append(chapter)
-        for (section, _), sentences in zip(members, said, strict=True):
-            where = f"{section.name} · {model}"
-            findings.append(Remark(where, anchor, sentences))
-            cautions = [*section.warnings, *_failed_checks(section)]
-            warnings += [Remark(where, anchor, cautions)] if cautions else []
+    maker = _Maker(
+        Presenter(registry), Allowance(int(megabytes * 1e6 * (1 - TEXTS)), len(by_chapter)), figures, pictures
+    )
+    chapters = [maker.chapter(f"chapter-{number}", part) for number, part in enumerate(by_chapter.values(), 1)]
     config = run.plan.get("config", {})
     config = config if isinstance(config, dict) else {}
     probes, models = (list(dict.fromkeys(names)) for names in zip(*by_chapter, strict=True)) if by_chapter else ([], [])
-    title = str(config.get("title") or f"{', '.join(probes) or 'nothing'} on {', '.join(models) or 'nothing'}")
+    title = str(config.get("title") or f"{named(probes)} on {named(models)}")
     return Page(
         title=title,
         description=str(config.get("description") or ""),
         path=str(run.path),
         plan=run.plan_digest,
-        units=len(run.published),
+        units=sum(section.units for section, _ in groups),
         missing=len(run.missing),
-        failures=_failures(run.failures.values()),
-        warnings=warnings,
-        findings=findings,
-        remarks=list(presenter.remarks),
+        failures=_failures(found),
+        warnings=maker.warnings,
+        findings=maker.findings,
+        remarks=[*maker.presenter.remarks, *_left_out(len(groups) - len(shown), maker.allowance.left_out, megabytes)],
         chapters=chapters,
-        provenance=_provenance([record for _, records in groups for record in records]),
+        provenance=origin.facts(),
         config=as_toml(config),
         version=equivengine.__version__,
     )
 
 
-def _chapter(
-    anchor: str,
-    members: Sequence[tuple[Section, list[UnitRecord]]],
-    presenter: Presenter,
-    figures: int,
-    pictures: int,
-) -> tuple[Chapter, list[list[str]]]:
-    """A chapter, and the findings of each of its sections."""
-    first, records = members[0]
-    probe = presenter.probe_of(first, records[0].unit.probe_version)
-    every = [record for _, records in members for record in records]
-    overview = [of_figure(drawn, first.probe) for drawn in presenter.overview(probe, every)]
-    said, sections = [], []
-    for section, records in members:
-        said.append(presenter.findings(probe, section))
-        pictured = [record for record in records if record.pictures]
-        sections.append(
-            SectionView(
-                section=section,
-                drawn=[_unit(r, figures=presenter.figures(probe, r)) for r in records[:figures]],
-                pictured=[_unit(r, pictures=True) for r in pictured[:pictures]],
-                pictures_of=len(pictured),
-            )
+def named(names: Sequence[str]) -> str:
+    """Names in a title; of many, the first."""
+    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    return ", ".join(names[:3] if more else names) + more or "nothing"
+
+
+def _left_out(sections: int, images: int, megabytes: float) -> list[str]:
+    remarks = []
+    if sections > 0:
+        remarks.append(
+            f"{sections:,} more sets of parameters, probes or models are not on this page: `equivengine show` and "
+            "`equivengine export` have them all"
         )
-    summary = type(probe).summary if probe is not None else ""
-    return Chapter(anchor, first.probe, first.model, summary, overview, sections), said
+    if images:
+        remarks.append(
+            f"{images:,} or more figures and pictures are left out to keep the page below {megabytes:g} MB "
+            "(--megabytes)"
+        )
+    return remarks
 
 
-def _unit(record: UnitRecord, *, figures: Sequence[Drawn] = (), pictures: bool = False) -> UnitView:
-    shown = list(record.pictures)[:PICTURES_EACH] if pictures else ()
-    return UnitView(
-        name=_samples([sample.id for sample in record.unit.samples]),
-        unit_id=record.unit_id,
-        status=record.status,
-        message=record.message,
-        figures=[of_figure(drawn, record.unit.probe) for drawn in figures],
-        pictures=[of_picture(name, record.pictures[name]) for name in shown],
-    )
+@dataclass
+class _Maker:
+    """Makes chapters, and collects what is to stand at the top of the page."""
+
+    presenter: Presenter
+    allowance: Allowance
+    figures: int
+    pictures: int
+    warnings: list[Remark] = field(default_factory=list)
+    findings: list[Remark] = field(default_factory=list)
+
+    def chapter(self, anchor: str, members: Sequence[tuple[Section, Group]]) -> Chapter:
+        self.allowance.next_part()
+        first, group = members[0]
+        probe = self.presenter.probe_of(group.unit)
+        drawn = self.presenter.overview(probe, [group for _, group in members])
+        overview = [image for each in drawn if self.allowance.admits([image := of_figure(each, first.probe)])]
+        sections = []
+        for section, group in members:
+            where = f"{section.name} · {section.model}"
+            self.findings.append(Remark(where, anchor, self.presenter.findings(probe, section)))
+            cautions = [*section.warnings, *_failed_checks(section)]
+            self.warnings += [Remark(where, anchor, cautions)] if cautions else []
+            sections.append(self._section(probe, section, group))
+        summary = type(probe).summary if probe is not None else ""
+        every, kept = sum(s.units for s, _ in members), sum(len(g.drawn.kept) for _, g in members)
+        of = f"Drawn of {kept:,} of {every:,} units, evenly spaced in the order of the plan." if kept < every else ""
+        return Chapter(anchor, first.probe, first.model, summary, overview, sections, of)
+
+    def _section(self, probe: Any, section: Section, group: Group) -> SectionView:
+        found = spreads(group, self.presenter.headlines(probe, section.params, section.probe))
+        histograms = []
+        if found and not self.allowance.spent:
+            title = f"Distribution over {section.units:,} {section.noun}s; median, middle half, middle nine tenths"
+            unit = next(iter(group.input_units), "pixel")
+            image = of_figure(drawn(title, relabelled(draw(found, section.noun), unit)), section.probe)
+            histograms = [image] if self.allowance.admits([image]) else []
+        return SectionView(
+            section=section,
+            drawn=self._units(group.first, lambda record: _figures_of(self.presenter, probe, record)),
+            pictured=self._units(group.pictured, _pictures_of),
+            pictures_of=group.pictured_of,
+            spreads=found,
+            histograms=histograms,
+            telling=telling(group, found),
+        )
+
+    def _units(self, records: Sequence[UnitRecord], show: Callable[[UnitRecord], UnitView]) -> list[UnitView]:
+        """The first of them that fit."""
+        views = []
+        for record in records:
+            if self.allowance.spent:
+                self.allowance.left_out += 1
+                break
+            view = show(record)
+            if not self.allowance.admits([*view.figures, *view.pictures]):
+                break
+            views.append(view)
+        return views
+
+
+def _figures_of(presenter: Presenter, probe: Any, record: UnitRecord) -> UnitView:
+    return _view(record, figures=[of_figure(each, record.unit.probe) for each in presenter.figures(probe, record)])
+
+
+def _pictures_of(record: UnitRecord) -> UnitView:
+    names = list(record.pictures)[:PICTURES_EACH]
+    return _view(record, pictures=[of_picture(name, record.pictures[name]) for name in names])
+
+
+def _view(record: UnitRecord, *, figures: Sequence[Image] = (), pictures: Sequence[Image] = ()) -> UnitView:
+    name = _samples([sample.id for sample in record.unit.samples])
+    return UnitView(name, record.unit_id, record.status, record.message, figures, pictures)
 
 
 def _samples(ids: Sequence[str]) -> str:
@@ -225,54 +303,14 @@ def _failed_checks(section: Section) -> list[str]:
     ]
 
 
-def _failures(failures: Iterable[Failure]) -> list[tuple[str, str, list[str]]]:
-    """Failures by reason: where, why, whose."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for failure in failures:
-        samples = " → ".join(sample.id for sample in failure.unit.samples[:2])
-        reasons.setdefault((f"{failure.unit.probe} · {failure.unit.model}", failure.message), []).append(samples)
-    return [(where, why, whose) for (where, why), whose in reasons.items()]
-
-
-def _provenance(records: Sequence[UnitRecord]) -> list[tuple[str, list[str]]]:
-    """What the units were made with: a name and all values that occur, where units differ."""
-    facts: dict[str, dict[str, None]] = {}
-
-    def note(name: str, value: object) -> None:
-        if value not in (None, "", {}, []):
-            facts.setdefault(name, {})[str(value)] = None
-
-    for record in records:
-        found, unit = record.provenance, record.unit
-        commit = found.get("git_commit")
-        note("equivengine", f"{found.get('equivengine', '?')}" + (f", commit {commit[:12]}" if commit else ""))
-        note("device", found.get("device", {}).get("name"))
-        note("libraries", ", ".join(f"{name} {version}" for name, version in found.get("libraries", {}).items()))
-        note("python", found.get("python"))
-        note("platform", found.get("platform"))
-        extension = found.get("extension", {})
-        built = extension.get("facts", {})
-        note(
-            "compiled extension",
-            f"in use, instruction set {built.get('isa_chosen', '?')}"
-            if extension.get("loaded")
-            else f"not in use: {next(iter(str(extension.get('reason', '')).splitlines()), '')}",
-        )
-        for operation, paths in found.get("operations", {}).items():
-            note("kernels", f"{operation}: {', '.join(paths)}")
-        note("precision", unit.precision)
-        note("seed", unit.seed)
-        note("model", f"{unit.model}, weights sha256 {unit.weights_digest}")
-        note("probe", f"{unit.probe}, version {unit.probe_version}, {_settings(unit.params)}")
-        for role, plugin in found.get("plugins", {}).items():
-            note(f"plugin ({role})", " ".join(str(plugin.get(key, "")) for key in ("name", "distribution", "version")))
-    seconds = [float(record.provenance.get("seconds", 0)) for record in records]
-    started = sorted(str(record.provenance.get("started", "")) for record in records)
-    if seconds:
-        note("first unit started", started[0])
-        note("seconds of all units together", f"{sum(seconds):,.1f}")
-    return [(name, list(values)) for name, values in facts.items()]
-
-
-def _settings(params: str) -> str:
-    return ", ".join(f"{name} = {json.dumps(value)}" for name, value in json.loads(params).items())
+def _failures(found: Gathering) -> list[tuple[str, str, Sequence[str], int]]:
+    """Failures by reason: where, why, whose (the first), how many; of many reasons, the first."""
+    reasons = [
+        (f"{key.probe} · {key.model}", why, failed.names[why], count)
+        for key, failed in found.failures.items()
+        for why, count in failed.texts.counts.items()
+    ]
+    every = sum(failed.texts.total() for failed in found.failures.values())
+    left = every - sum(count for *_, count in reasons[:REASONS])
+    more = [("", "other reasons: `equivengine export` lists them", (), left)] if left else []
+    return [*reasons[:REASONS], *more]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from equivengine.contracts.probe import Params, Probe
+from equivengine.contracts.unit import Unit
 from equivengine.contracts.wording import in_unit
 from equivengine.errors import EngineError
 from equivengine.report.drawing import Drawn, drawn, plain, relabelled
+from equivengine.report.gathering import Group
 from equivengine.report.summary import Section
 from equivengine.runtime.contract import one_line
 from equivengine.runtime.registry import Registry
@@ -33,9 +35,9 @@ class Presenter:
     registry: Registry
     remarks: dict[str, None] = field(default_factory=dict)
 
-    def probe_of(self, section: Section, version: str) -> Probe[Any] | None:
-        """The probe of a section, or None if it is not there in the version that measured."""
-        name = section.probe
+    def probe_of(self, unit: Unit) -> Probe[Any] | None:
+        """The probe that measured a unit, or None if it is not there in that version."""
+        name, version = unit.probe, unit.probe_version
         try:
             cls, _ = self.registry.probe(name)
         except EngineError:
@@ -49,6 +51,17 @@ class Presenter:
             return None
         return self._contained(cls, name, "could not be made")
 
+    def headlines(self, probe: Probe[Any] | None, params: Mapping[str, Any], name: str) -> dict[str, str]:
+        """Scalars that stand for a model, with their titles; none where the probe is absent or names none."""
+        if probe is None:
+            return {}
+
+        def ask() -> dict[str, str]:
+            found = type(probe).headlines(probe.Params.model_validate(params))
+            return {str(scalar): str(title) for scalar, title in found.items()}
+
+        return self._contained(ask, name, "could not name its headlines") or {}
+
     def findings(self, probe: Probe[Any] | None, section: Section) -> list[str]:
         """Sentences for the top of a page; the first scalars where the probe has none."""
         words: Sequence[str] | None = None
@@ -61,12 +74,12 @@ class Presenter:
             words = self._contained(ask, section.probe, "could not word its findings")
         return list(words) if words else _named(section)
 
-    def overview(self, probe: Probe[Any] | None, records: Sequence[UnitRecord]) -> list[Drawn]:
-        """Figures over the units of one probe."""
+    def overview(self, probe: Probe[Any] | None, groups: Sequence[Group]) -> list[Drawn]:
+        """Figures over the units of one probe; of many units, over those that were kept for it (`Group.drawn`)."""
         if probe is None:
             return []
-        given = [(record.unit, record.arrays) for record in records]
-        units = {_input_unit(record) for record in records}
+        given = [each for group in groups for each in group.drawn.kept]
+        units = {name for group in groups for name in group.input_units}
         unit = units.pop() if len(units) == 1 else "pixel"
         return self._drawn(lambda: probe.overview(given).items(), probe.name, "could not draw its overview", unit)
 

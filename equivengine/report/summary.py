@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Protocol, TypeVar
@@ -12,13 +12,17 @@ import numpy as np
 
 from equivengine.contracts.result import Check, Scalar
 from equivengine.contracts.unit import Unit, settings
-from equivengine.statistics import bootstrap
+from equivengine.report.gathering import Failed, Gathering, Group, gather
+from equivengine.report.tallies import CheckTally, Texts
+from equivengine.statistics import median_of
 from equivengine.store.png import find_folder
-from equivengine.store.run import Run, UnitRecord
+from equivengine.store.run import Run
 
 #: From this many observations on, a range that is not all of them can hold the median with 95% confidence:
 #: smallest and largest of n miss it with probability 2 / 2^n, which is 12.5% for four of them.
 ENOUGH = 6
+#: Units that a section names, at most; different remarks of one kind, and values of one fact, that it writes out.
+NAMED, REMARKS, FACTS = 1000, 8, 12
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Section:
         units: How many units.
         noun: What one of them is: "image", "pair" or "set".
         interval: What the intervals of the rows are: "95% interval" or "min .. max".
-        images: Ids of the samples, one line for each unit.
+        images: Ids of the samples, one line for each unit; those of the first `NAMED`.
         rows: Scalars in the probe's order.
         checks: Consistency checks.
         warnings: What a reader must know first.
@@ -90,6 +94,8 @@ class Section:
     params: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     setting: str = ""
+    failed: int = 0
+    not_converged: int = 0
 
     @property
     def name(self) -> str:
@@ -145,11 +151,7 @@ def count_pictures(run: Run) -> PictureCount | None:
     Raises:
         StoreError: If a shard cannot be read.
     """
-    counts = {record.unit_id: len(record.pictures) for record in run.units() if record.pictures}
-    if not counts:
-        return None
-    folder = find_folder(run.path, counts)
-    return PictureCount(sum(counts.values()), len(counts), None if folder is None else str(folder))
+    return _picture_count(run, gather(run))
 
 
 def summarise(run: Run) -> list[Section]:
@@ -158,143 +160,143 @@ def summarise(run: Run) -> list[Section]:
     Raises:
         StoreError: If a shard cannot be read.
     """
-    return [section for section, _ in grouped(run)]
+    return [section for section, _ in sections_of(gather(run))]
 
 
-def grouped(run: Run) -> list[tuple[Section, list[UnitRecord]]]:
-    """As `summarise`, each section with the units that it condenses.
+def condense(run: Run) -> tuple[list[Section], PictureCount | None]:
+    """What `summarise` and `count_pictures` say, of one pass over the run.
 
     Raises:
         StoreError: If a shard cannot be read.
     """
-    groups: dict[tuple[str, str, str, str], list[UnitRecord]] = {}
-    for record in run.units():
-        unit = record.unit
-        groups.setdefault((unit.probe, unit.model, unit.params, unit.precision), []).append(record)
+    found = gather(run)
+    return [section for section, _ in sections_of(found)], _picture_count(run, found)
+
+
+def sections_of(found: Gathering) -> list[tuple[Section, Group]]:
+    """Each group of units as a section, with the group."""
+    settings = _settings([group.unit for group in found.groups.values()])
     return [
-        (_section(records, setting), records)
-        for records, setting in zip(groups.values(), _settings(groups), strict=True)
+        (_section(group, setting, found.failures.get(key)), group)
+        for (key, group), setting in zip(found.groups.items(), settings, strict=True)
     ]
 
 
-def _settings(groups: Mapping[tuple[str, str, str, str], list[UnitRecord]]) -> list[str]:
-    """For each group, what sets its parameters apart from those of the same probe on the same model."""
+def _picture_count(run: Run, found: Gathering) -> PictureCount | None:
+    counts = found.pictures
+    if not counts:
+        return None
+    folder = find_folder(run.path, counts)
+    return PictureCount(sum(counts.values()), len(counts), None if folder is None else str(folder))
+
+
+def _settings(units: Sequence[Unit]) -> list[str]:
+    """For each, what sets its parameters apart from those of the same probe on the same model."""
     alike: dict[tuple[str, str], list[Unit]] = {}
-    for (probe, model, _, _), records in groups.items():
-        alike.setdefault((probe, model), []).append(records[0].unit)
-    words = {key: iter(settings(units)) for key, units in alike.items()}
-    return [next(words[probe, model]) for probe, model, _, _ in groups]
+    for unit in units:
+        alike.setdefault((unit.probe, unit.model), []).append(unit)
+    words = {key: iter(settings(members)) for key, members in alike.items()}
+    return [next(words[unit.probe, unit.model]) for unit in units]
 
 
-def _section(records: list[UnitRecord], setting: str) -> Section:
-    unit = records[0].unit
-    names: dict[str, Scalar] = {}
-    for record in records:
-        for name, scalar in record.summary.items():
-            names.setdefault(name, scalar)
+def _section(group: Group, setting: str, failed: Failed | None) -> Section:
+    unit = group.unit
     return Section(
         probe=unit.probe,
         model=unit.model,
-        units=len(records),
-        noun={1: "image", 2: "pair"}.get(len(unit.samples), "set"),
-        interval="min .. max" if 1 < len(records) < ENOUGH else "95% interval",
-        images=[" -> ".join(sample.id for sample in r.unit.samples) for r in records],
-        rows=[_row(name, like, records) for name, like in names.items()],
-        checks=_checks(records),
-        warnings=_warnings(records),
+        units=group.count,
+        noun=noun_of(unit),
+        interval="min .. max" if 1 < group.count < ENOUGH else "95% interval",
+        images=group.names[:NAMED],
+        rows=[_row(name, like, group) for name, like in group.scalars.items()],
+        checks=[_check_row(name, tally) for name, tally in group.checks.items()],
+        warnings=_warnings(group),
         params=json.loads(unit.params),
-        facts=_facts(records),
+        facts={name: _joined(texts) for name, texts in group.facts.items()},
         setting=setting,
+        failed=failed.texts.total() if failed is not None else 0,
+        not_converged=group.unconverged.total(),
     )
 
 
-def _row(name: str, like: Scalar, records: list[UnitRecord]) -> Row:
-    found = [record.summary[name] for record in records if name in record.summary]
-    if len(records) == 1:
+def noun_of(unit: Unit) -> str:
+    """What a unit is: "image", "pair" or "set"."""
+    return {1: "image", 2: "pair"}.get(len(unit.samples), "set")
+
+
+def _row(name: str, like: Scalar, group: Group) -> Row:
+    if group.count == 1:
         return Row(name, like.description, like.group, like.value, like.unit, like.interval, like.n)
-    values = np.array([scalar.value for scalar in found])
+    middle = middle_of(group.values(name), group.count)
+    return Row(name, like.description, like.group, middle.value, like.unit, middle.ends, middle.n)
+
+
+@dataclass(frozen=True)
+class Middle:
+    """A median with what it lies in; ``ends`` is None where too few observations say nothing."""
+
+    value: float
+    ends: tuple[float, float] | None
+    n: int
+
+
+def middle_of(values: np.ndarray, asked: int) -> Middle:
+    """The median of what could be measured.
+
+    Args:
+        values: [n]; what is not finite does not count.
+        asked: How many there would be, had all been measured: fewer than `ENOUGH` give smallest and largest as ends,
+            more the 95% interval.
+    """
     values = values[np.isfinite(values)]
     count = len(values)
     if count == 0:
-        return Row(name, like.description, like.group, float("nan"), like.unit, None, 0)
-    if len(records) < ENOUGH:
+        return Middle(float("nan"), None, 0)
+    if asked < ENOUGH:
         ends = (float(values.min()), float(values.max())) if count > 1 else None
-        return Row(name, like.description, like.group, float(np.median(values)), like.unit, ends, count)
-    estimate = bootstrap(values)
-    interval = estimate.interval if count >= ENOUGH else None  # most units could not measure it
-    return Row(name, like.description, like.group, estimate.value, like.unit, interval, count)
+        return Middle(float(np.median(values)), ends, count)
+    estimate = median_of(values)
+    # Where most could not be measured, the rest is too few for an interval.
+    return Middle(estimate.value, estimate.interval if count >= ENOUGH else None, count)
 
 
-def _checks(records: list[UnitRecord]) -> list[CheckRow]:
-    found: dict[str, list[Check]] = {}
-    for record in records:
-        for name, check in record.checks.items():
-            found.setdefault(name, []).append(check)
-    return [_check(name, checks) for name, checks in found.items()]
-
-
-def _check(name: str, checks: list[Check]) -> CheckRow:
-    at_most = _is_at_most(checks)
-
-    def badness(check: Check) -> float:
-        if np.isnan(check.value):
-            return float("inf")
-        gap = check.value - check.bound if at_most else check.bound - check.value
-        return gap / abs(check.bound) if check.bound else gap
-
-    worst = max(checks, key=lambda check: (not check.passed, badness(check)))
-    passed = sum(check.passed for check in checks)
-    return CheckRow(name, worst.description, passed, len(checks), worst.value, worst.bound, at_most)
-
-
-def _is_at_most(checks: list[Check]) -> bool:
-    """Which way a check points: files store value, bound and verdict, and all but equality and NaN tell."""
+def _check(name: str, checks: Iterable[Check]) -> CheckRow:
+    tally = CheckTally()
     for check in checks:
-        if check.value != check.bound and not np.isnan(check.value):
-            return check.passed == (check.value < check.bound)
-    return True
+        tally.add(check)
+    return _check_row(name, tally)
 
 
-def _warnings(records: list[UnitRecord]) -> list[str]:
+def _check_row(name: str, tally: CheckTally) -> CheckRow:
+    return CheckRow(name, tally.description, tally.passed, tally.total, tally.worst, tally.bound, tally.at_most)
+
+
+def _warnings(group: Group) -> list[str]:
     warnings = []
-    total = len(records)
+    total = group.count
 
     def share(count: int) -> str:
-        return "" if count == total else f" ({count} of {total} units)"
+        return "" if count == total else f" ({count:,} of {total:,} units)"
 
-    random = sum(bool(r.provenance.get("random_weights")) for r in records)
-    if random:
-        warnings.append(f"random weights: this says nothing about a trained model{share(random)}")
-    slow = [r.provenance.get("extension", {}) for r in records]
-    slow = [extension for extension in slow if not extension.get("available", True)]
-    if slow:
-        reason = next(iter(str(slow[0].get("reason", "")).splitlines()), "")
-        warnings.append(f"reference path, no compiled kernels: {reason}{share(len(slow))}")
-    for text in dict.fromkeys(r.message for r in records if r.status == "not_converged"):
-        count = sum(r.message == text and r.status == "not_converged" for r in records)
-        warnings.append(f"not converged: {text}{share(count)}")
-    for text in dict.fromkeys(r.message for r in records if r.status == "ok" and r.message):
-        warnings.append(f"note: {text}{share(sum(r.message == text for r in records))}")
+    def told(kind: str, texts: Texts) -> None:
+        for text, count in list(texts.counts.items())[:REMARKS]:
+            warnings.append(f"{kind}: {text}{share(count)}")
+        if left := texts.total() - sum(list(texts.counts.values())[:REMARKS]):
+            warnings.append(f"{kind}: other remarks on {left:,} units; `equivengine export` lists them")
+
+    if group.random:
+        warnings.append(f"random weights: this says nothing about a trained model{share(group.random)}")
+    if group.unavailable.total():
+        reason = next(iter(group.unavailable))
+        count = group.unavailable.total()
+        warnings.append(f"reference path, no compiled kernels: {reason}{share(count)}")
+    told("not converged", group.unconverged)
+    told("note", group.notes)
     return warnings
 
 
-def _facts(records: list[UnitRecord]) -> dict[str, str]:
-    """In a few words; where units differ (a run that was resumed elsewhere), all that occurs."""
-    every = [_facts_of(record) for record in records]
-    return {name: "; ".join(dict.fromkeys(facts[name] for facts in every)) for name in every[0]}
-
-
-def _facts_of(record: UnitRecord) -> dict[str, str]:
-    provenance = record.provenance
-    ran: dict[str, set[str]] = {}
-    for operation, calls in provenance.get("operations", {}).items():
-        for path in calls:
-            ran.setdefault(path, set()).add(operation.removesuffix("_jvp").removesuffix("_vjp"))
-    return {
-        "device": str(provenance.get("device", {}).get("name", "unknown")),
-        "precision": record.unit.precision,
-        "seed": str(record.unit.seed),
-        "attention": record.unit.attention,
-        "kernels": ", ".join(f"{path} ({', '.join(sorted(ran[path]))})" for path in sorted(ran)) or "torch",
-        "weights": f"sha256 {record.unit.weights_digest[:12]}",
-    }
+def _joined(texts: Texts) -> str:
+    """In a few words; where units differ (a run that was resumed elsewhere), what occurs."""
+    words = list(texts)[:FACTS]
+    left = len(texts.counts) + bool(texts.others) - len(words)
+    return "; ".join(words) + (f"; and {left} more" if left else "")

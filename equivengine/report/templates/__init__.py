@@ -39,13 +39,24 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"number": number, "between": between, "softened": softened, "by_group": by_group}
+    environment.filters |= {
+        "number": number,
+        "between": between,
+        "softened": softened,
+        "by_group": by_group,
+        "shortened": shortened,
+    }
     return environment
 
 
 def _shown(value: Any) -> Any:
     """Control characters and marks that reverse the direction of text are written out."""
     return printable(value) if type(value) is str else value
+
+
+def shortened(text: str, most: int = 120) -> str:
+    """The start of a text that is too long: the samples of a set."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def softened(sentence: str) -> Markup:

@@ -28,6 +28,11 @@ class Lipschitz(eqv.Probe[LipschitzParams]):
     arity = "one"
     Params = LipschitzParams
 
+    @classmethod
+    def headlines(cls, params: LipschitzParams) -> Mapping[str, str]:
+        """How much faster the fastest direction is within a ball than at its center."""
+        return {"ratio_l2": "Lipschitz, L2 ball / image", "ratio_linf": "Lipschitz, L-infinity ball / image"}
+
     def run(self, task: eqv.ProbeTask[LipschitzParams]) -> eqv.ProbeResult:
         """Measure one input."""
         from equivengine_plugins.probes.lipschitz.search import measure

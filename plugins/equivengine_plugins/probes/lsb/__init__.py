@@ -34,6 +34,11 @@ class Lsb(eqv.Probe[LsbParams]):
         """``references``."""
         return params.references
 
+    @classmethod
+    def headlines(cls, params: LsbParams) -> Mapping[str, str]:
+        """How far one rounding to 8 bits moves an embedding, chosen and at random."""
+        return {"relative_worst": "worst 8-bit rounding", "relative_uniform": "random 8-bit rounding"}
+
     def run(self, task: eqv.ProbeTask[LsbParams]) -> eqv.ProbeResult:
         """Measure one image."""
         from equivengine_plugins.probes.lsb.measure import measure

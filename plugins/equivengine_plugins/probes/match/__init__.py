@@ -45,6 +45,15 @@ class Match(eqv.Probe[MatchParams]):
         """``references``."""
         return params.references
 
+    @classmethod
+    def headlines(cls, params: MatchParams) -> Mapping[str, str]:
+        """The smallest change, where that was asked for; what is left of the distance otherwise."""
+        if params.solver == "minimal-linf":
+            return {"linf_matched": "smallest L-infinity change"}
+        if params.solver == "minimal-l2":
+            return {"l2_relative": "smallest L2 change / between images"}
+        return {"relative_matched": "distance left by matching", "l2_relative": "L2 change / between images"}
+
     def run(self, task: eqv.ProbeTask[MatchParams]) -> eqv.ProbeResult:
         """Match one pair."""
         return self.run_batch([task])[0]

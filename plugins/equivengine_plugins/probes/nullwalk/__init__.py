@@ -44,6 +44,11 @@ class NullWalk(eqv.Probe[NullWalkParams]):
         """``references``."""
         return params.references
 
+    @classmethod
+    def headlines(cls, params: NullWalkParams) -> Mapping[str, str]:
+        """How far an input went while its embedding stayed."""
+        return {"furthest_relative": "null walk / between images"}
+
     def run(self, task: eqv.ProbeTask[NullWalkParams]) -> eqv.ProbeResult:
         """Walk from one input."""
         return self.run_batch([task])[0]

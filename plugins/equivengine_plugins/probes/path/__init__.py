@@ -40,6 +40,11 @@ class Path(eqv.Probe[PathParams]):
         """``references``."""
         return params.references
 
+    @classmethod
+    def headlines(cls, params: PathParams) -> Mapping[str, str]:
+        """How straight the way to a match is for the embedding."""
+        return {"line_linearity": "linearity on the way to a match"}
+
     def run(self, task: eqv.ProbeTask[PathParams]) -> eqv.ProbeResult:
         """Measure one pair."""
         return self.run_batch([task])[0]

@@ -45,6 +45,11 @@ class Spectrum(eqv.Probe[SpectrumParams]):
         """``references`` with ``matched``, whose tolerance is relative to their distances."""
         return 0 if params.matched is None else params.references
 
+    @classmethod
+    def headlines(cls, params: SpectrumParams) -> Mapping[str, str]:
+        """How many directions count, and the share that does not."""
+        return {"effective_rank": "effective rank", "stable_rank": "stable rank", "null_share": "null share"}
+
     def run(self, task: eqv.ProbeTask[SpectrumParams]) -> eqv.ProbeResult:
         """Measure one input, or an original against a target."""
         params = task.params

@@ -34,6 +34,11 @@ class Transfer(eqv.Probe[TransferParams]):
         """What heads are made from, and what distances are held against."""
         return params.references
 
+    @classmethod
+    def headlines(cls, params: TransferParams) -> Mapping[str, str]:
+        """The share of pairs on which every head takes the matched image for its target."""
+        return {"agreement": "transfer rate", "agreement_png": "transfer rate, 8-bit files"}
+
     def run(self, task: eqv.ProbeTask[TransferParams]) -> eqv.ProbeResult:
         """Measure one set."""
         from equivengine_plugins.probes.transfer.measure import measure

@@ -1,0 +1,107 @@
+"""What stands between the columns of a comparison and a fair one: differences that are not between the models."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from equivengine.report.summary import ENOUGH
+from equivengine.store.run import Run
+
+if TYPE_CHECKING:
+    from equivengine.report.comparison import Column
+
+
+def cautions(columns: Sequence[Column], units: Collection[str], runs: Sequence[Run]) -> list[str]:
+    """What a reader must know first.
+
+    Args:
+        columns: What is compared.
+        units: Units of all scalars.
+        runs: The run of each column.
+    """
+    sections = [column.section for column in columns]
+    found = [*_images(columns)]
+    params = [section.params for section in sections]
+    for name in dict.fromkeys(name for each in params for name in each):
+        values = [each.get(name) for each in params]
+        if any(value != values[0] for value in values):
+            told = "; ".join(f"{c.label}: {value}" for c, value in zip(columns, values, strict=True))
+            found.append(f"the parameter {name} differs ({told})")
+    for what, words in (
+        ("versions of the probe", [column.group.unit.probe_version for column in columns]),
+        ("precisions", [section.facts["precision"] for section in sections]),
+        ("seeds", [section.facts["seed"] for section in sections]),
+    ):
+        if len(set(words)) > 1:
+            found.append(f"{what} differ: {', '.join(dict.fromkeys(words))}")
+    if len({section.model for section in sections}) > 1 and any("embedding" in unit for unit in units):
+        found.append(
+            "numbers in units of the embedding have its scale, which is each model's own: compare ratios, ranks and "
+            "shares"
+        )
+    found += _counts(columns, runs)
+    for warning in dict.fromkeys(warning for section in sections for warning in section.warnings):
+        whose = [column.label for column in columns if warning in column.section.warnings]
+        found.append(f"{'all' if len(whose) == len(columns) else ', '.join(whose)}: {warning}")
+    return found
+
+
+def _images(columns: Sequence[Column]) -> list[str]:
+    found = []
+    sets = [column.group.samples for column in columns]
+    shared, every = set.intersection(*sets), set.union(*sets)
+    if shared != every:
+        found.append(f"not on the same images: {len(shared):,} of {len(every):,} are common to all columns")
+        if not shared:
+            found.append("no image is common to all columns: only medians over different images stand side by side")
+    first = _targets(columns[0])
+    for column in columns[1:]:
+        mine = _targets(column)
+        apart = sum(mine[subject] != first[subject] for subject in mine.keys() & first.keys())
+        if apart:
+            found.append(
+                f"{column.label} has other targets than {columns[0].label} for {apart:,} of its originals: pairs are "
+                "paired by their originals"
+            )
+    return found
+
+
+def _targets(column: Column) -> dict[str, frozenset[str]]:
+    """The targets of each original."""
+    group = column.group
+    if not any(group.targets):
+        return {}
+    if not column.subjects.repeated:
+        return {s: frozenset((t,)) for s, t in zip(group.subjects, group.targets, strict=True)}
+    found: dict[str, set[str]] = {}
+    for subject, target in zip(group.subjects, group.targets, strict=True):
+        found.setdefault(subject, set()).add(target)
+    return {subject: frozenset(targets) for subject, targets in found.items()}
+
+
+def _counts(columns: Sequence[Column], runs: Sequence[Run]) -> list[str]:
+    """What is small, and what is missing. Units that did not converge are among the warnings of their section."""
+    found = []
+    for column in columns:
+        section, images = column.section, column.images
+        noun = "set" if section.noun == "set" else "image"
+        if images == 1:
+            found.append(
+                f"{column.label}: one {noun}: its intervals are of the measurement, and say nothing of other {noun}s"
+            )
+        elif images < ENOUGH:
+            found.append(f"{column.label}: {images} {noun}s: in place of 95% intervals stand smallest and largest")
+        if column.subjects.repeated:
+            found.append(
+                f"{column.label}: {section.units:,} units of {images:,} {noun}s: the median of each counts once"
+            )
+        if section.failed:
+            found.append(
+                f"{column.label}: {section.failed:,} of {section.units + section.failed:,} units failed, and are in no "
+                "number"
+            )
+    for run in {id(run): run for run in runs}.values():
+        if run.missing:
+            found.append(f"{run.path}: {len(run.missing):,} units of the plan are missing, and in no number")
+    return found
