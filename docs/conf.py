@@ -1,7 +1,7 @@
-"""How the documentation becomes a site: `python -m sphinx -W --keep-going -d build/doctrees docs build/site`.
+"""How the documentation becomes a site: `python -m sphinx -E -W --keep-going -d build/doctrees docs build/site`.
 
-Nothing is fetched, neither while building nor by the pages, which can be opened from a folder. The Python reference is read from
-the sources without importing them, so that building needs the extra `docs` and no torch.
+Nothing is fetched, neither while building nor by the pages, which can be opened from a folder. The Python reference is
+read from the sources without importing them, so that building needs the extra `docs` and no torch.
 """
 
 import ast

@@ -9,6 +9,7 @@ Subspace
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -89,7 +90,7 @@ class Reference:
         members = self.sources.members(name)
         for member in dict.fromkeys((*described, *members)):
             value, text = members.get(member), described.get(member, "")
-            if value is None or value.is_attribute and "property" not in value.labels:
+            if value is None or (value.is_attribute and "property" not in value.labels):
                 yield from self._attribute(member, value, text, "attribute", ":::", owner=name)
             elif value.is_attribute:
                 options = {"type": linked(str(value.annotation), self.last)} if value.annotation else {}
@@ -110,11 +111,10 @@ class Reference:
     def _attribute(self, name: str, found: Any, text: str, kind: str, fence: str, owner: str = "") -> Iterator[str]:
         options = {}
         if found is not None and found.annotation is not None:
-            options["type"] = linked(str(found.annotation).removeprefix("ClassVar[").removesuffix("]"), self.last)
-            if not str(found.annotation).startswith("ClassVar["):
-                options["type"] = linked(str(found.annotation), self.last)
-        if found is not None and found.value is not None and len(str(found.value)) < 80:
-            options["value"] = str(found.value)
+            options["type"] = linked(re.sub(r"^ClassVar\[(.*)\]$", r"\1", str(found.annotation)), self.last)
+        value = "" if found is None or found.labels == {"instance-attribute"} else str(found.value or "")
+        if value and not value.startswith("field("):
+            options["value"] = value
         if found is not None and not text:
             text = self.sources.comment(found)
         yield from self._object(kind, name, found, options, fence, owner=owner, instead=text)

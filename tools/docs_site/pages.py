@@ -1,11 +1,7 @@
 """Pages of the site that stand elsewhere in the repository: README, CONTRIBUTING, CHANGELOG.
 
-A page of `docs/` that holds
-
-    ```{include} ../README.md
-    ```
-
-shows that file. Its links, which are right where the file stands, are made right for where it is shown.
+A page of `docs/` that holds ```` ```{include} ../README.md ```` shows that file. Its links, which are right where the
+file stands, are made right for where it is shown.
 """
 
 from __future__ import annotations

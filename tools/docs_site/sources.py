@@ -49,8 +49,16 @@ class Sources:
         return {
             member: value
             for member, value in found.members.items()
-            if not HIDDEN.match(member) and not isinstance(value, griffe.Alias)
+            if not HIDDEN.match(member) and not isinstance(value, griffe.Alias) and not self._is_private(value)
         }
+
+    def _is_private(self, value: griffe.Object) -> bool:
+        """Whether `__init__` sets it without a word: an implementation detail, or described with the class."""
+        return (
+            value.is_attribute
+            and "class-attribute" not in value.labels
+            and not ("property" in value.labels or value.docstring or self.comment(value) or value.annotation)
+        )
 
     def bases(self, name: str) -> list[str]:
         """Paths of a class's bases, as they are defined."""

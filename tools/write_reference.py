@@ -1,0 +1,219 @@
+"""Writes docs/reference/cli.md and parameters.md from the program itself: `python tools/write_reference.py [--check]`.
+
+Commands come from click, parameters from the plugins that are shipped. A test holds the pages to what this would write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from equivengine.cli import main as program
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
+WRITTEN = "<!-- Written by `python tools/write_reference.py`. -->\n"
+DEFAULT = re.compile(r"\s*\[default: (.*)\]$")
+#: What one unit of a probe takes, by its arity.
+UNITS = {"one": "one image", "pair": "an original and a target", "set": "a whole set"}
+LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}
+
+
+def cell(text: object) -> str:
+    """Text within a table."""
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
+    """Lines of a Markdown table."""
+    for line in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(map(cell, line))} |"
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+
+
+def commands(group: click.Group, context: click.Context) -> Iterator[tuple[click.Context, click.Command]]:
+    """All commands that equivengine brings, those of a group after it."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        module = getattr(command.callback, "__module__", "") if command is not None else ""
+        if command is None or not module.startswith("equivengine."):
+            continue
+        inner = click.Context(command, info_name=name, parent=context)
+        yield inner, command
+        if isinstance(command, click.Group):
+            yield from commands(command, inner)
+
+
+def prose(text: str) -> Iterator[str]:
+    """Help of a command: paragraphs are filled, and those that click is told to leave are kept as they are."""
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        kept = paragraph.startswith("\b\n")
+        lines = paragraph.removeprefix("\b\n").splitlines()
+        if not kept:
+            yield from (" ".join(line.strip() for line in lines), "")
+            continue
+        if lines[0].endswith(":") and all(line.startswith(" ") for line in lines[1:]):
+            yield from (lines.pop(0), "")
+        indent = min(len(line) - len(line.lstrip()) for line in lines)
+        yield from ("```text", *(line[indent:] for line in lines), "```", "")
+
+
+def option_row(option: click.Option, context: click.Context) -> list[str]:
+    """A row of the table of options: names, what it does, default, environment variable."""
+    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    if not (option.is_flag or option.count):
+        names += f" {values(option, context)}"
+    text = option.help or ""
+    default = DEFAULT.search(text)
+    given = option.to_info_dict()["default"]
+    if option.required:
+        shown = "required"
+    elif default:
+        shown = default[1]
+    else:
+        shown = "" if option.is_flag or option.count or option.multiple or given in (None, ()) else f"`{given}`"
+    return [names, DEFAULT.sub("", text), shown, f"`{option.envvar}`" if option.envvar else ""]
+
+
+def values(parameter: click.Parameter, context: click.Context) -> str:
+    """What an option takes."""
+    kind = parameter.type
+    if isinstance(kind, click.Choice):
+        return " or ".join(f"`{choice}`" for choice in kind.choices)
+    metavar = parameter.make_metavar(context).replace(" RANGE", "")
+    if not isinstance(kind, click.IntRange | click.FloatRange):
+        return metavar
+    bounds = [f"{sign} {bound}" for sign, bound in ((">=", kind.min), ("<=", kind.max)) if bound is not None]
+    return f"{metavar} ({', '.join(bounds)})"
+
+
+def command_lines(command: click.Command, context: click.Context, level: int) -> Iterator[str]:
+    """One command."""
+    yield from (f"{'#' * level} {context.command_path}", "")
+    yield from ("```text", command.get_usage(context).removeprefix("Usage: "), "```", "")
+    yield from prose(command.help or "")
+    options = [
+        parameter for parameter in command.params if isinstance(parameter, click.Option) and not parameter.hidden
+    ]
+    if options:
+        head = ["option", "", "default", "environment"]
+        rows = [option_row(option, context) for option in options]
+        width = 4 if any(row[3] for row in rows) else 3
+        yield from table(head[:width], (row[:width] for row in rows))
+        yield ""
+    if isinstance(command, click.Group) and command.epilog:
+        yield from (" ".join(command.epilog.replace("\b", "").split()), "")
+
+
+def cli_page() -> str:
+    """docs/reference/cli.md."""
+    context = click.Context(program.cli, info_name="equivengine")
+    lines = ["# Command line", "", WRITTEN]
+    lines += [
+        "What `equivengine COMMAND --help` prints. Results go to stdout, progress and errors to stderr. Where an option",
+        "names an environment variable, that is its default; [Installing](../install.md#environment-variables) lists all.",
+        "",
+    ]
+    lines += command_lines(program.cli, context, 2)
+    for inner, command in commands(program.cli, context):
+        lines += command_lines(command, inner, 2 + inner.command_path.count(" ") - 1)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+# -- parameters -------------------------------------------------------------------------------------------------------
+
+
+def listed(kind: str) -> list[dict[str, Any]]:
+    """What `equivengine ls KIND --json` says of plugins that are shipped."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = program.run(["ls", kind, "--json"])
+    if code:
+        sys.exit(f"`equivengine ls {kind}` exited with {code}")
+    return [row for row in json.loads(out.getvalue())[kind] if "(equivengine_plugins." in row["owner"]]
+
+
+def parameter_row(parameter: dict[str, Any]) -> list[str]:
+    """A row of the table of parameters."""
+    default = "unset" if parameter["default"] is None else f"`{json.dumps(parameter['default'])}`"
+    limits = [limit for text in parameter["limits"] if (limit := limit_of(text))]
+    kind = ", ".join([type_of(parameter["type"]), *limits])
+    return [f"`{parameter['name']}`", parameter["description"], "required" if parameter["required"] else default, kind]
+
+
+def type_of(annotation: str) -> str:
+    """A type in words; that a parameter may be unset is seen from its default."""
+    plain = re.sub(r"^Optional\[(.*)\]$|^(.*) \| None$", r"\1\2", annotation)
+    plain = re.sub(r"^tuple\[(.*), \.\.\.\]$", r"list of \1", plain)
+    return re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", "`").replace(", ", " or "), plain)
+
+
+def limit_of(text: str) -> str:
+    """`Ge(ge=0)` as `>= 0`."""
+    found = re.fullmatch(r"\w+\((\w+)=(.*)\)", text)
+    return f"{LIMITS[found[1]]} {found[2]}" if found and found[1] in LIMITS else ""
+
+
+def parameters_page() -> str:
+    """docs/reference/parameters.md."""
+    lines = ["# Parameters", "", WRITTEN]
+    lines += [
+        "What `--set KEY=VALUE` takes, and `set` in a run file, for each probe that is shipped. Values are JSON where they",
+        "can be, text otherwise. `equivengine ls probes` prints the same for all probes that are installed.",
+        "",
+    ]
+    for row in listed("probes"):
+        lines += [
+            f"## {row['name']}",
+            "",
+            f"{sentence(row['summary'])} One unit takes {UNITS[row['arity']]}. Version {row['version']}.",
+            "",
+        ]
+        lines += parameter_table(row)
+    with_parameters = [row for row in listed("executors") if row.get("parameters")]
+    if with_parameters:
+        lines += ["## Executors", "", "What `--set-executor KEY=VALUE` takes.", ""]
+    for row in with_parameters:
+        lines += [f"### {row['name']}", "", sentence(row["summary"]), "", *parameter_table(row)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def sentence(summary: str) -> str:
+    """A summary as a sentence."""
+    return f"{summary[:1].upper()}{summary[1:]}."
+
+
+def parameter_table(row: dict[str, Any]) -> Iterator[str]:
+    """Lines about the parameters of one plugin."""
+    yield from table(["key", "", "default", "type"], (parameter_row(parameter) for parameter in row["parameters"]))
+    yield ""
+
+
+PAGES = {"cli.md": cli_page, "parameters.md": parameters_page}
+
+
+def main() -> None:
+    """Write the pages, or compare them with what would be written."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is not up to date")
+    check = parser.parse_args().check
+    for name, page in PAGES.items():
+        path, text = FOLDER / name, page()
+        if check and path.read_text(encoding="utf-8") != text:
+            sys.exit(f"{path} is not up to date: python tools/write_reference.py")
+        if not check:
+            path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
