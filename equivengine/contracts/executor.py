@@ -62,11 +62,11 @@ class Work(Protocol):
         """
         ...
 
-    def record_failure(self, batch: Batch, message: str, error_type: str) -> tuple[UnitOutcome, ...]:
+    def record_failure(self, batch: Batch | UnitIds, message: str, error_type: str) -> tuple[UnitOutcome, ...]:
         """Record that a batch cannot be carried out, such as one that its processes do not survive.
 
         Args:
-            batch: The batch.
+            batch: The batch, or the ids of its units.
             message: What happened, how often and where.
             error_type: One word for it, in place of the name of an exception.
 

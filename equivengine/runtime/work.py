@@ -80,11 +80,11 @@ class RunWork:
                 hint="images and weights may be named relative to it: start in a directory that all workers share",
             ) from None
 
-    def record_failure(self, batch: Batch, message: str, error_type: str) -> tuple[UnitOutcome, ...]:
+    def record_failure(self, batch: Batch | UnitIds, message: str, error_type: str) -> tuple[UnitOutcome, ...]:
         """See `equivengine.Work`."""
         directory = RunDirectory(Path(self.directory))
         outcomes = []
-        for unit in batch:
+        for unit in self._units(batch):
             if directory.is_published(unit.unit_id):
                 outcomes.append(UnitOutcome(unit.unit_id, "skipped"))
                 continue

@@ -1,0 +1,221 @@
+"""The array of a run: cuts the plan into slices, submits them, tells what becomes of units, and cleans up."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import equivengine as eqv
+from equivengine_plugins.executors.attempts import LIMIT, Batch, Ids, ids_of
+from equivengine_plugins.executors.slurm_task import Journal, Slice, lost
+from equivengine_plugins.executors.unit_process import Death
+
+if TYPE_CHECKING:
+    from equivengine_plugins.executors.slurm import SlurmParams
+
+#: Below the run directory: what submitit writes, and the journals of tasks.
+FOLDER = "slurm"
+
+#: How long tasks may take to end once they were told to, seconds.
+_ENDING = 30.0
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+OnDone = Callable[[Batch, tuple[eqv.UnitOutcome, ...]], None]
+
+
+def slices(batches: Sequence[Batch], count: int) -> list[list[Batch]]:
+    """Cut a plan for an array: the same plan is cut in the same way each time.
+
+    Models stay together, so that a task loads few of them. Within a model, batch ``i`` stands at the fractional part of
+    ``i`` times the golden ratio, which is spread so evenly over every stretch that each slice gets its share of cheap
+    and of expensive probes.
+
+    Args:
+        batches: In the order of the plan.
+        count: Tasks at most.
+
+    Returns:
+        Slices that differ by one batch at most, none empty; in each, batches stand in the order of the plan.
+    """
+    order: list[int] = []
+    models: dict[str, list[int]] = {}
+    for place, batch in enumerate(batches):
+        models.setdefault(batch[0].model, []).append(place)
+    for places in models.values():
+        order += [place for _, place in sorted((i * _GOLDEN % 1, place) for i, place in enumerate(places))]
+    count = min(count, len(batches))
+    ends = [len(order) * number // count for number in range(count + 1)] if count else []
+    rank = {model: number for number, model in enumerate(models)}
+    return [
+        [batches[place] for place in sorted(order[start:end], key=lambda place: (rank[batches[place][0].model], place))]
+        for start, end in pairwise(ends)
+    ]
+
+
+class Array:
+    """The tasks of a run.
+
+    Args:
+        params: The executor's.
+        work: The run's.
+    """
+
+    def __init__(self, params: SlurmParams, work: eqv.Work) -> None:
+        self._params = params
+        self._work = work
+        self._packed = pickle.dumps(work)
+        self._folder = Path(work.directory) / FOLDER
+        self._submitted = 0
+        self._waiting: dict[Ids, Batch] = {}
+        self._first: dict[str, Ids] = {}
+        self._deaths: dict[Ids, list[Death]] = {}
+        self._jobs: list[tuple[Any, Journal, list[Batch]]] = []
+
+    def carry_out(self, batches: Sequence[Batch], on_done: OnDone) -> None:
+        """Run every batch; as `equivengine.Executor.map`.
+
+        Raises:
+            EngineError: If tasks cannot be submitted, are canceled, or end before they have begun anything.
+        """
+        if not batches:
+            return
+        self._waiting = {ids_of(batch): batch for batch in batches}
+        self._first = {ids[0]: ids for ids in self._waiting}
+        shutil.rmtree(self._folder, ignore_errors=True)  # of a run whose end nobody saw
+        clean = False
+        try:
+            self._submit(slices(batches, self._params.tasks))
+            while self._jobs:
+                time.sleep(self._params.look)
+                self._look(on_done)
+            clean = True
+        except KeyboardInterrupt:
+            clean = True
+            raise
+        finally:
+            self._cancel()
+            if clean:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _submit(self, parts: Sequence[Sequence[Batch]]) -> None:
+        import submitit
+
+        options = self._params
+        executor = submitit.AutoExecutor(self._folder, cluster=options.cluster, slurm_max_num_timeout=options.timeouts)
+        named = {"partition": options.partition, "account": options.account, "qos": options.qos}
+        named |= {"constraint": options.constraint, "array_parallelism": options.parallel}
+        try:
+            executor.update_parameters(
+                name="equivengine",
+                timeout_min=options.time,
+                cpus_per_task=options.cpus,
+                gpus_per_node=options.gpus,
+                tasks_per_node=1,
+                nodes=1,
+                **({"mem_gb": options.memory} if options.memory else {}),
+                **{f"slurm_{name}": value for name, value in named.items() if value is not None},
+                **({f"{options.cluster}_setup": options.setup} if options.setup else {}),
+            )
+            tasks = []
+            for part in parts:
+                journal = self._folder / f"task-{self._submitted}.jsonl"
+                self._submitted += 1
+                ids = tuple(ids_of(batch) for batch in part)
+                tasks.append(Slice(self._packed, ids, journal, self._threads(len(parts))))
+            with executor.batch():
+                jobs = [executor.submit(task) for task in tasks]
+        except (RuntimeError, ValueError, OSError) as error:  # submitit's FailedJobError is a RuntimeError
+            raise eqv.EngineError(
+                "the tasks could not be submitted to Slurm",
+                got=" ".join(str(error).split()),
+                hint="look at the parameters of --set-executor; `sinfo` and `sacctmgr` list partitions and accounts",
+            ) from error
+        for job, task, part in zip(jobs, tasks, parts, strict=True):
+            self._jobs.append((job, Journal(task.journal), list(part)))
+
+    def _threads(self, tasks: int) -> int:
+        if self._params.cluster == "slurm":
+            return self._params.cpus
+        said = os.environ.get("OMP_NUM_THREADS", "")
+        share = len(os.sched_getaffinity(0)) // tasks
+        return min(self._params.cpus, int(said) if said.isdecimal() and int(said) else max(1, share))
+
+    def _look(self, on_done: OnDone) -> None:
+        for entry in list(self._jobs):
+            job, journal, part = entry
+            ended = job.done()  # asked first: what it wrote before its end is read after it
+            self._hear(journal, on_done)
+            if not ended:
+                continue
+            self._jobs.remove(entry)
+            left = [batch for batch in part if ids_of(batch) in self._waiting]
+            self._check(job, journal, left)
+            self._again(job, journal, left, on_done)
+
+    def _hear(self, journal: Journal, on_done: OnDone) -> None:
+        for outcomes in journal.news():
+            batch = self._waiting.pop(tuple(outcome.unit_id for outcome in outcomes), None)
+            if batch is not None:
+                on_done(batch, outcomes)
+
+    def _check(self, job: Any, journal: Journal, left: Sequence[Batch]) -> None:
+        """Raise what ended a task for good."""
+        state = job.state
+        problem = job.exception()
+        result = None if problem is not None else job.result()
+        if isinstance(result, eqv.EngineError):
+            raise result
+        if state.startswith("CANCELLED"):
+            raise eqv.EngineError(
+                f"the task {job.job_id} was canceled", hint="what was published stays: resume the run when it suits"
+            )
+        if problem is not None and "timed-out too many times" in str(problem):
+            raise eqv.EngineError(
+                f"the task {job.job_id} ran into its time limit more than {self._params.timeouts} times",
+                expected=f"{len(left)} batches within {self._params.time} minutes each",
+                hint="resume the run with more --set-executor time=MINUTES, or more tasks",
+            )
+        if left and journal.begun is None:
+            raise eqv.PluginError(
+                f"the task {job.job_id} ended before it had begun anything",
+                expected="a task that loads equivengine and its plugins",
+                got=f"state {state}: {_last_line(job)}",
+                hint=f"its output is in {self._folder}",
+            )
+
+    def _again(self, job: Any, journal: Journal, left: Sequence[Batch], on_done: OnDone) -> None:
+        """Submit what a task that died has left undone; the batch that it died in at last, and alone."""
+        if not left:
+            return
+        assert journal.begun is not None
+        ids = self._first[journal.begun]
+        suspect = self._waiting[ids]
+        deaths = self._deaths.setdefault(ids, [])
+        deaths.append(lost(job.state))
+        others = [batch for batch in left if batch is not suspect]
+        if len(deaths) >= LIMIT:
+            why = f"the task of this unit died {len(deaths)} times in the middle of it: its process {deaths[-1].cause}"
+            on_done(self._waiting.pop(ids), self._work.record_failure(suspect, why, deaths[-1].kind))
+            self._submit([others] if others else [])
+        else:
+            self._submit([others, [suspect]] if others else [[suspect]])
+
+    def _cancel(self) -> None:
+        """End all tasks, and wait until they have ended."""
+        for job, _, _ in self._jobs:
+            job.cancel(check=False)
+        deadline = time.monotonic() + _ENDING
+        while any(not job.done(force_check=True) for job, _, _ in self._jobs) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _last_line(job: Any) -> str:
+    text = job.stderr() or ""
+    return text.strip().splitlines()[-1] if text.strip() else "nothing was written"

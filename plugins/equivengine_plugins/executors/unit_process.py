@@ -1,0 +1,181 @@
+"""A process that runs units for this one. What a unit does to it, crash, exit or eat all memory, hits it alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any
+
+import equivengine as eqv
+from equivengine_plugins.executors.unit_worker import BEGUN, DONE, READY, REFUSED, STOPPED
+
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from equivengine_plugins.executors.unit_worker import main; main()"
+)
+
+#: How often a process that ended before it had begun anything is replaced.
+_STARTS = 3
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a process ended in the middle of a batch.
+
+    Attributes:
+        cause: For people, as the end of "its process ...".
+        kind: One word: "Signal", "OutOfMemory", "Exit" or "WorkerLost".
+    """
+
+    cause: str
+    kind: str
+
+
+class Died(Exception):
+    """A process ended in the middle of a batch.
+
+    Args:
+        death: How.
+    """
+
+    def __init__(self, death: Death) -> None:
+        super().__init__(death.cause)
+        self.death = death
+
+
+def threads_environment(threads: int) -> dict[str, str]:
+    """Environment variables that hold every library to so many threads."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+
+
+class UnitProcess:
+    """A process of its own for units of one run: started with the first batch, and again after it has died.
+
+    Args:
+        work: What it does, pickled: reading it needs torch, which only the process itself is to load.
+        environment: Environment variables that differ from those of this process.
+    """
+
+    def __init__(self, work: bytes, environment: Mapping[str, str] | None = None) -> None:
+        self._work = work
+        self._environment = dict(environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def run(self, ids: tuple[str, ...]) -> tuple[eqv.UnitOutcome, ...]:
+        """Carry out a batch.
+
+        Args:
+            ids: Of its units.
+
+        Raises:
+            Died: If the process ended in the middle of it.
+            EngineError: If the process refuses to work (its plugins are not those of the plan), or nothing can be kept.
+            KeyboardInterrupt: If a unit raised it.
+        """
+        return self._ask("__call__", ids)
+
+    def record_failure(self, ids: tuple[str, ...], message: str, error_type: str) -> tuple[eqv.UnitOutcome, ...]:
+        """As `equivengine.Work.record_failure`. Raises as `run`."""
+        return self._ask("record_failure", ids, message, error_type)
+
+    def _ask(self, method: str, *arguments: Any) -> tuple[eqv.UnitOutcome, ...]:
+        for _ in range(_STARTS):
+            killed = _killed_for_memory()
+            try:
+                if self._process is None or self._process.poll() is not None:
+                    self._start()
+                self._connection.send_bytes(pickle.dumps((method, arguments)))
+                self._expect(BEGUN)
+            except (EOFError, OSError):  # idle for long, or killed at its start: no unit is to blame
+                self._end()
+                continue
+            try:
+                return self._expect(DONE)
+            except (EOFError, OSError):
+                raise Died(self._death(killed)) from None
+        raise eqv.PluginError(
+            "processes of units end before they have begun anything",
+            expected="a process that loads its plugins and waits for units",
+            got=self._death(killed).cause,
+            hint="look at what was written to stderr; --executor serial runs units in this process",
+        )
+
+    def close(self) -> None:
+        """End the process, also in the middle of a batch; from any thread. It cannot be used any more."""
+        with self._lock:
+            self._closed = True
+            self._end()
+
+    def _start(self) -> None:
+        ours, theirs = Pipe()
+        arguments = [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(theirs.fileno())]
+        with self._lock:
+            if self._closed:
+                raise Died(Death("was ended with the run", "WorkerLost"))
+            self._process = subprocess.Popen(
+                arguments,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **self._environment},
+                process_group=0,  # Ctrl-C on a terminal goes to this process alone
+            )
+        theirs.close()
+        self._connection = ours
+        self._connection.send_bytes(self._work)
+        self._expect(READY)
+
+    def _expect(self, word: str) -> Any:
+        """Wait for an answer; EOFError if the process ended instead."""
+        assert self._process is not None
+        while not self._connection.poll(1.0):
+            if self._process.poll() is not None and not self._connection.poll(0):
+                raise EOFError  # though one of its own children may hold the connection open
+        said, what = self._connection.recv()
+        if said in (REFUSED, STOPPED):
+            raise what
+        assert said == word
+        return what
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _death(self, killed_before: int) -> Death:
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its end of the connection closes a little before
+            self._process.wait(10)
+        code = self._process.poll()
+        if code is None:
+            self._end()
+            return Death("stopped answering", "WorkerLost")
+        if code >= 0:
+            return Death(f"exited with code {code}", "Exit")
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        if -code == signal.SIGKILL and _killed_for_memory() > killed_before:
+            return Death("was killed by the kernel, which had run out of memory (SIGKILL)", "OutOfMemory")
+        return Death(f"was killed by {name}", "Signal")
+
+
+def _killed_for_memory() -> int:
+    """How many processes the kernel has killed for want of memory, on this machine and in this control group."""
+    count = 0
+    for path in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
+        with contextlib.suppress(OSError, ValueError):
+            for line in path.read_text().splitlines():
+                name, _, number = line.partition(" ")
+                if name == "oom_kill":
+                    count += int(number)
+    return count
