@@ -1,4 +1,4 @@
-"""Units by the million: what they share is kept once, ids are 32 bytes each, and a unit is made when it is asked for."""
+"""Units by the million: what they share is kept once, ids are 32 bytes each, and units are made when asked for."""
 
 from __future__ import annotations
 

@@ -200,13 +200,8 @@ def _rows_of(tables: list[Any], limit: int) -> Iterator[SampleRef]:
         if rows > limit:
             raise ValueError(f"more than {limit} samples")
         for index, name, digest, label in zip(indices, *columns, labels, strict=True):
-            yield SampleRef(
-                images,
-                index,
-                _typed(name, str, "id"),
-                _typed(digest, str, "digest"),
-                _typed(label, str | None, "label"),
-            )
+            texts = _typed(name, str, "id"), _typed(digest, str, "digest"), _typed(label, str | None, "label")
+            yield SampleRef(images, index, *texts)
 
 
 def _tuples(entry: Any, samples: int, room: int) -> np.ndarray:
