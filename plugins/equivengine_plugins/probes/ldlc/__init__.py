@@ -12,14 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
-from equivengine_plugins.probes.ldlc.along import Along, measure_along, random_directions
-from equivengine_plugins.probes.ldlc.descent import descend
-from equivengine_plugins.probes.ldlc.noise import noise_floors
+from equivengine_plugins.probes.isolation import isolated
 from equivengine_plugins.probes.ldlc.parameters import LdlcParams
-from equivengine_plugins.probes.ldlc.result import make_result
 
 if TYPE_CHECKING:
-    import torch
     from matplotlib.figure import Figure
 
 EQUIVENGINE_API = (1, 0)
@@ -34,70 +30,28 @@ class Ldlc(eqv.Probe[LdlcParams]):
     arity = "pair"
     Params = LdlcParams
 
+    @classmethod
+    def headlines(cls, params: LdlcParams) -> Mapping[str, str]:
+        """How many times random directions outrun null ones, and the matching gradient random ones."""
+        return {
+            "random_over_null": "LDLC, random / null",
+            "gradient_first_over_random": "LDLC, gradient / random",
+        }
+
+    @classmethod
+    def batch_of(cls, params: LdlcParams) -> int:
+        """``together``."""
+        return params.together
+
     def run(self, task: eqv.ProbeTask[LdlcParams]) -> eqv.ProbeResult:
         """Measure one original against one target."""
-        params = task.params
-        x = task.samples[0]
-        exact: str = "fp64" if params.null_precision == "fp64" else task.precision
-        here = {p: task.jacobian(x, precision=p) for p in (str(task.precision), exact)}
-        n, m = here[exact].shape
-        if n >= m:
-            raise eqv.UsageError(
-                "this encoder has no null space to draw from: its embedding is not smaller than its input",
-                expected="n < m",
-                got=f"n = {n}, m = {m}",
-                hint="use the spectrum probe",
-            )
-        matrix = here[exact].dense()
-        svd = eqv.linalg.svd(matrix, vectors=True)
-        top = float(svd.S[0])
-        if top == 0:
-            raise eqv.NumericsError(
-                "the Jacobian is exactly zero here", hint="leave this image out: nothing moves its embedding"
-            )
-        assert svd.Vh is not None
-        assert svd.frobenius is not None
-        del matrix
-        space = eqv.linalg.Subspace(svd.Vh)
-        vectors = svd.Vh[: params.singular_directions]
-        descent = descend(task, params, top)
+        return self.run_batch([task])[0]
 
-        measured = {
-            "random": self._random(task, here[task.precision], params.directions, None),
-            "null": self._random(task, here[exact], params.null_directions, space),
-            "singular": self._given(task, here[task.precision], vectors, None),
-            "gradient": self._given(task, here[task.precision], descent.directions, descent.points),
-        }
-        noise = noise_floors(task, here, exact, space)
-        singular_values = svd.S.cpu().numpy()
-        return make_result(task, measured, descent, singular_values, float(svd.frobenius), m, noise, exact)
+    def run_batch(self, tasks: Sequence[eqv.ProbeTask[LdlcParams]]) -> Sequence[eqv.ProbeResult]:
+        """Measure pairs at once; one by one where that fails, so that only the culprits fail."""
+        from equivengine_plugins.probes.ldlc.measure import measure
 
-    def _random(
-        self,
-        task: eqv.ProbeTask[LdlcParams],
-        operator: eqv.JacobianOperator,
-        count: int,
-        space: eqv.linalg.Subspace | None,
-    ) -> Along:
-        """Random unit directions, in the null space if one is given; drawn and measured in chunks."""
-        chunk = max(1, (64 << 20) // (8 * operator.shape[1]))
-        parts = []
-        for start in range(0, count, chunk):
-            stop = min(start + chunk, count)
-            directions = random_directions(task, operator, start, stop - start, space)
-            parts.append(measure_along(operator, task.encoder.spec.input_range, directions, None, task.params))
-        return Along.join(parts)
-
-    def _given(
-        self,
-        task: eqv.ProbeTask[LdlcParams],
-        operator: eqv.JacobianOperator,
-        directions: torch.Tensor,
-        points: torch.Tensor | None,
-    ) -> Along:
-        if len(directions) == 0:
-            return Along.join([])
-        return measure_along(operator, task.encoder.spec.input_range, directions, points, task.params)
+        return isolated(measure, tasks)
 
     def findings(self, summary: Mapping[str, eqv.Scalar], params: LdlcParams) -> list[str]:
         """Sentences for the top of a report."""

@@ -44,6 +44,13 @@ class Along:
             return cls(*(np.empty(0) for _ in names))
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
+    def split(self, count: int) -> list[Along]:
+        """Into ``count`` equal parts, in order."""
+        import numpy as np
+
+        columns = [np.split(getattr(self, field.name), count) for field in fields(self)]
+        return [Along(*part) for part in zip(*columns, strict=True)]
+
 
 def random_directions(
     task: eqv.ProbeTask[LdlcParams],

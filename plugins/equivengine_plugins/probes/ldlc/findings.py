@@ -9,6 +9,8 @@ from equivengine_plugins.probes.ldlc.parameters import LdlcParams
 
 #: Null values below this multiple of their noise floor say nothing.
 OVER_NOISE = 3
+#: Counts of a run with a tolerance.
+DRAWN = {"directions_random": "random ones", "directions_null": "of the null space"}
 
 
 def findings(summary: Mapping[str, eqv.Scalar], params: LdlcParams) -> list[str]:
@@ -34,4 +36,10 @@ def findings(summary: Mapping[str, eqv.Scalar], params: LdlcParams) -> list[str]
     said.append(
         f"The fastest direction changes it by {summary['s_1']}; a random one by {summary['expected_random']} (rms)."
     )
+    drawn = [f"{summary[name]} {words}" for name, words in DRAWN.items() if name in summary]
+    if drawn:
+        said.append(
+            f"Directions were drawn until their medians were known within {params.tolerance:.2g}, relative: "
+            f"{' and '.join(drawn)}."
+        )
     return said

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import equivengine as eqv
 from equivengine.statistics import bootstrap, ratio_of_medians, ratio_to_rms
+from equivengine_plugins.probes.effort import effort_scalars
 
 if TYPE_CHECKING:
     import numpy as np
 
     from equivengine.statistics import Estimate
+    from equivengine.stopping import Effort
     from equivengine_plugins.probes.ldlc.along import Along
     from equivengine_plugins.probes.ldlc.descent import Descent
     from equivengine_plugins.probes.ldlc.parameters import LdlcParams
@@ -19,11 +22,14 @@ UNIT = "embedding / pixel"
 #: Beyond this, a secant follows the rounding of pixels rather than its direction.
 MAX_DISTORTION = 0.5
 KINDS = ("random", "null", "singular", "gradient")
+#: Which parameter holds the cap of a random kind.
+CAPS = {"random": "directions", "null": "null_directions"}
 
 
 def make_result(
     task: eqv.ProbeTask[LdlcParams],
     measured: dict[str, Along],
+    efforts: dict[str, Effort],
     descent: Descent,
     singular_values: np.ndarray,
     frobenius: float,
@@ -36,6 +42,7 @@ def make_result(
     Args:
         task: The task.
         measured: What was measured along each kind of direction.
+        efforts: How well the medians of random kinds are known, where there is a tolerance.
         descent: The course of gradient descent.
         singular_values: [n], descending.
         frobenius: |J|_F.
@@ -55,7 +62,10 @@ def make_result(
     def scalar(estimate: Estimate, description: str, group: str, unit: str = UNIT) -> eqv.Scalar:
         return eqv.Scalar(estimate.value, unit, description, estimate.interval, estimate.n, group)
 
-    def median(values: np.ndarray, description: str, group: str) -> eqv.Scalar:
+    def median(values: np.ndarray, description: str, group: str, effort: Effort | None = None) -> eqv.Scalar:
+        """With its interval; where looks at it decided how many there are, with one that holds at every look."""
+        if effort is not None and math.isfinite(effort.half_width):
+            return scalar(effort.estimate, description, group)
         return scalar(bootstrap(values, seed=seed), description, group)
 
     spectrum, constants, ratios, parts, floor = (
@@ -85,8 +95,8 @@ def make_result(
             n=min(1, len(singular.tangent)),
             group=constants,
         ),
-        "random": median(random.tangent, "random directions", constants),
-        "null": median(null.tangent, "random null-space directions", constants),
+        "random": median(random.tangent, "random directions", constants, efforts.get("random")),
+        "null": median(null.tangent, "random null-space directions", constants, efforts.get("null")),
         "gradient_first_over_random": scalar(
             bootstrap(first, random.tangent, statistic=ratio_to_rms, seed=seed),
             "gradient, first step / rms of random",
@@ -139,6 +149,7 @@ def make_result(
         "pixels pushed out of range, share",
         group=floor,
     )
+    summary |= effort_scalars(efforts)
 
     checks: dict[str, eqv.Check] = {}
     if len(random.at_zero) >= 2:
@@ -195,7 +206,7 @@ def make_result(
     ):
         arrays[name] = eqv.Array(np.array(values, dtype=np.float64), ("gradient",), unit, description)
 
-    status, message = _status(task, measured, descent)
+    status, message = _status(task, measured, efforts, descent)
     return eqv.ProbeResult(
         arrays,
         summary,
@@ -206,20 +217,24 @@ def make_result(
             "null_precision": exact,
             "tangent_precision": task.precision,
             "estimators": "tangent: forward derivative; secant: neighbouring grid points, realised steps",
+            **({"effort": {kind: effort.to_json() for kind, effort in efforts.items()}} if efforts else {}),
         },
     )
 
 
 def _status(
-    task: eqv.ProbeTask[LdlcParams], measured: dict[str, Along], descent: Descent
+    task: eqv.ProbeTask[LdlcParams], measured: dict[str, Along], efforts: dict[str, Effort], descent: Descent
 ) -> tuple[Literal["ok", "not_converged"], str]:
+    faults, notes = [], []
     bent = [kind for kind, along in measured.items() if (along.distortion > MAX_DISTORTION).any()]
     if bent:
-        return "not_converged", (
+        faults.append(
             f"rounding bends the grid along {', '.join(bent)} directions by more than {MAX_DISTORTION:.0%}, so their "
             "secants mean nothing (tangents stand): raise eps, lower grid, or use --precision fp64"
         )
+    short = (effort.shortage(f"the median of {kind}", CAPS[kind]) for kind, effort in efforts.items())
+    faults += [said for said in short if said]
     made, asked = len(descent.loss), task.params.gradient_steps
     if made < asked:
-        return "ok", f"gradient descent stopped after {made} of {asked} steps: no descent is left in it"
-    return "ok", ""
+        notes.append(f"gradient descent stopped after {made} of {asked} steps: no descent is left in it")
+    return ("not_converged" if faults else "ok"), "; ".join([*faults, *notes])
