@@ -137,7 +137,7 @@ def _write(folder: Path, texts: dict[str, str]) -> None:
     try:
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.absolute().parent))
     except OSError as error:
-        raise UsageError(f"{str(folder)!r} cannot be written", got=error.strerror or error) from error
+        raise _unwritable(folder, error) from error
     try:
         for path, text in texts.items():
             file = aside / path
@@ -146,6 +146,15 @@ def _write(folder: Path, texts: dict[str, str]) -> None:
         aside.chmod(0o755)
         os.rename(aside, folder)
     except OSError as error:
-        raise UsageError(f"{str(folder)!r} cannot be written", got=error.strerror or error) from error
+        raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"{str(folder)!r} cannot be written",
+        expected="a place on a disk with room, that may be written to",
+        got=error.strerror or error,
+        hint="pass another --out DIR",
+    )

@@ -47,7 +47,12 @@ class Encoder(nn.Module):
                 got=type(loaded).__name__,
             )
         if not isinstance(loaded.module, nn.Module):
-            raise ModelError(f"{uri!r}: LoadedModel.module is no torch.nn.Module", got=type(loaded.module).__name__)
+            raise ModelError(
+                f"{uri!r}: LoadedModel.module has a wrong type",
+                expected="a torch.nn.Module",
+                got=type(loaded.module).__name__,
+                hint="wrap what computes embeddings in a torch.nn.Module, in the backend",
+            )
         self.module = loaded.module
         self.loaded = loaded
         self._freeze()
@@ -159,7 +164,12 @@ class Encoder(nn.Module):
             )
         x = x.to(dtype=torch.float32, device=self.device)
         if not bool(torch.isfinite(x).all()):
-            raise DataError("an input holds NaN or infinity after preprocessing")
+            raise DataError(
+                "an input holds NaN or infinity after preprocessing",
+                expected="finite values",
+                got=f"{int((~torch.isfinite(x)).sum())} of {x.numel()} values are not finite",
+                hint="look at the sample, or leave it out",
+            )
         return x
 
     def display(self, x: torch.Tensor) -> Image.Image:
@@ -187,7 +197,9 @@ class Encoder(nn.Module):
             UsageError: If the backend gave this encoder no classifier.
         """
         if self.loaded.classify is None:
-            raise UsageError(f"{self.spec.uri!r} has no classifier")
+            raise UsageError(
+                f"{self.spec.uri!r} has no classifier", hint="take a model that brings one, such as digits or timm:..."
+            )
         return self.loaded.classify(embeddings)
 
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -197,7 +209,10 @@ class Encoder(nn.Module):
             UsageError: If the encoder has no text tower.
         """
         if self.loaded.embed_text is None:
-            raise UsageError(f"{self.spec.uri!r} has no text tower")
+            raise UsageError(
+                f"{self.spec.uri!r} has no text tower",
+                hint="take a model that has one, such as open_clip:ViT-B-32/laion2b_s34b_b79k",
+            )
         return self.loaded.embed_text(prompts)
 
     @property

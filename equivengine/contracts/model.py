@@ -81,7 +81,7 @@ class Preprocessing:
         try:
             image = image.convert(self.mode)
         except (OSError, ValueError, SyntaxError) as error:
-            raise DataError("an image cannot be decoded", got=error) from error
+            raise DataError("an image cannot be decoded", got=error, hint="copy or export the image again") from error
         resized = self._resized(image.width, image.height)
         if resized != image.size:
             image = image.resize(resized, Image.Resampling[self.interpolation.upper()])

@@ -79,7 +79,9 @@ class Scalar:
             low, high = (float(v) for v in self.interval)
             object.__setattr__(self, "interval", (low, high))
             if low > high:
-                raise PluginError(f"interval of {self.description!r} is reversed", got=(low, high))
+                raise PluginError(
+                    f"interval of {self.description!r} is reversed", expected="the lower end first", got=(low, high)
+                )
 
     def __str__(self) -> str:
         """``"0.1641 embedding / pixel (0.1505 .. 0.5868)"``; an interval whose ends look like the value is left out."""
@@ -144,7 +146,9 @@ class ProbeResult:
         if self.status not in STATUSES:
             raise PluginError("a probe returned an unknown status", expected=", ".join(STATUSES), got=self.status)
         if self.status != "ok" and not self.message:
-            raise PluginError(f"status {self.status!r} needs a message that says what to do")
+            raise PluginError(
+                f"status {self.status!r} needs a message that says what to do", hint="pass message= to ProbeResult"
+            )
         sizes: dict[str, int] = {}
         for name, array in self.arrays.items():
             _check_name(name)

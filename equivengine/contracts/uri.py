@@ -38,7 +38,9 @@ class URI:
         address, _, query = text.partition("?")
         scheme, _, path = address.partition(":")
         if not scheme.strip():
-            raise UsageError("an address is empty", expected="scheme[:path][?key=value]", got=repr(text))
+            raise UsageError(
+                "an address is empty", expected="an address such as digits or folder:photos", got=repr(text)
+            )
         options: dict[str, str] = {}
         try:
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []

@@ -65,7 +65,7 @@ def solve_exact(
     if op.given is not None:
         matrices = op.given[None]
         if not bool(torch.isfinite(matrices).all()):
-            raise NotFiniteError("the matrix holds NaN or infinity")
+            raise NotFiniteError("the matrix holds NaN or infinity", hint="check what it was computed from")
     else:
         matrices = storage(op.batch * n, m, op.kept_dtype, op.device, budget).view(op.batch, n, m)
         op.rows(matrices)

@@ -79,5 +79,9 @@ class SVDResult:
             NumericsError: Its status is "failed".
         """
         if self.status == "failed":
-            raise NumericsError("the singular values could not be computed", got=self.message)
+            raise NumericsError(
+                "the singular values could not be computed",
+                got=self.message,
+                hint="check the weights and the input, or look at status and message instead of calling require",
+            )
         return self

@@ -87,7 +87,7 @@ class Subspace:
             UsageError: The space has no dimension, or an argument is out of range.
         """
         if self.dim == 0:
-            raise UsageError("there is no direction in a space of dimension 0")
+            raise UsageError("there is no direction in a space of dimension 0", expected="dim >= 1", got="dim = 0")
         coefficients = gaussian_directions(key, start, count, self.dim, device=self.basis.device)
         return _unit(_unit(coefficients) @ self.basis.T)
 

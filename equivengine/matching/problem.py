@@ -136,7 +136,11 @@ class Problem:
                 with torch.no_grad(), ieee_float32():
                     values.append(applied(self._evaluate, True, self._inputs(part)))
             except RuntimeError as error:
-                raise ModelError("f cannot be evaluated", got=f"{type(error).__name__}: {error}") from error
+                raise ModelError(
+                    "f cannot be evaluated",
+                    expected="an embedding [B, n] of inputs like the originals",
+                    got=f"{type(error).__name__}: {error}",
+                ) from error
         value = torch.cat(values).to(torch.float64)
         self.check_length(value)
         self.passed(which)

@@ -189,7 +189,7 @@ def _check(
     if heading.shape != x.shape:
         raise UsageError(f"{name} is of another shape than the starts", expected=list(x.shape), got=list(heading.shape))
     if not bool(torch.isfinite(heading).all()):
-        raise UsageError(f"{name} holds NaN or infinity")
+        raise UsageError(f"{name} holds NaN or infinity", expected="finite values")
     still = (heading if direction is not None else heading - x).flatten(1).abs().amax(dim=1) == 0
     if bool(still.any()):
         raise UsageError(

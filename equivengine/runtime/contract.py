@@ -34,7 +34,11 @@ def check_class(cls: object, shelf: Shelf[Any]) -> None:
         )
     if issubclass(cls, Probe):
         if not (isinstance(cls.Params, type) and issubclass(cls.Params, Params)):
-            raise PluginError(f"{cls.__name__}.Params is no subclass of equivengine.Params", got=repr(cls.Params))
+            raise PluginError(
+                f"{cls.__name__}.Params has a wrong type",
+                expected="a subclass of equivengine.Params",
+                got=repr(cls.Params),
+            )
         if not isinstance(getattr(cls, "version", None), str):
             raise PluginError(f"{cls.__name__} has no version", expected='a class attribute `version`, such as "1"')
         if cls.arity not in ARITIES:
@@ -54,7 +58,11 @@ def arity_of(cls: type[Probe[Any]], params: Params) -> Arity:
     except EngineError:
         raise
     except Exception as error:
-        raise PluginError(f"{cls.__name__}.arity_of failed", got=one_line(error)) from error
+        raise PluginError(
+            f"{cls.__name__}.arity_of failed",
+            got=one_line(error),
+            hint="report it to the authors of the plugin; EQUIVENGINE_TRACEBACK=1 shows where",
+        ) from error
     if arity not in ARITIES:
         raise PluginError(f"{cls.__name__}.arity_of returns no arity", expected=" or ".join(ARITIES), got=repr(arity))
     return arity
@@ -84,7 +92,11 @@ def _count(cls: type[Probe[Any]], params: Params, method: str, least: int) -> in
     except EngineError:
         raise
     except Exception as error:
-        raise PluginError(f"{cls.__name__}.{method} failed", got=one_line(error)) from error
+        raise PluginError(
+            f"{cls.__name__}.{method} failed",
+            got=one_line(error),
+            hint="report it to the authors of the plugin; EQUIVENGINE_TRACEBACK=1 shows where",
+        ) from error
     if type(count) is not int or count < least:
         raise PluginError(
             f"{cls.__name__}.{method} returns no count", expected=f"an int of at least {least}", got=repr(count)

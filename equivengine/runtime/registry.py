@@ -184,7 +184,9 @@ class Registry:
             for cls in returned:
                 contract.check_class(cls, shelf)
                 if cls.name in classes:
-                    raise PluginError(f"{hook} returned two classes of the name {cls.name!r}")
+                    raise PluginError(
+                        f"{hook} returned two classes of the name {cls.name!r}", hint="rename one of them"
+                    )
                 classes[cls.name] = cls
         return list(classes.values())
 
@@ -218,7 +220,11 @@ def check_names(names: Iterable[str], known: Iterable[str], where: str) -> None:
         UsageError: Naming the first one and close matches.
     """
     for name in sorted(set(names) - set(known)):
-        raise UsageError(f"{where}: no plugin is called {name!r}", expected=suggest(name, known))
+        raise UsageError(
+            f"{where}: no plugin is called {name!r}",
+            expected=suggest(name, known),
+            hint="see `equivengine ls plugins`",
+        )
 
 
 def _sorted(entries: Iterable[EntryPoint]) -> list[EntryPoint]:

@@ -195,7 +195,11 @@ def _drawn(uri: eqv.URI, architecture: str, tag: str) -> Any:
             raise _lacks_package(uri, error) from error
         if architecture.startswith(_SOURCES):
             raise _unavailable(uri, architecture, error) from error
-        raise eqv.ModelError(f"open_clip cannot build {architecture!r}", got=weights.first_line(error)) from error
+        raise eqv.ModelError(
+            f"open_clip cannot build {architecture!r}",
+            got=weights.first_line(error),
+            hint="try open_clip.create_model in Python, and install what it asks for",
+        ) from error
 
 
 def _unavailable(uri: eqv.URI, architecture: str, reason: object, address: str | None = None) -> eqv.WeightsError:
@@ -279,7 +283,7 @@ class _TextTower:
 
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-            raise eqv.UsageError("text prompts must be strings, at least one", got=prompts[:3])
+            raise eqv.UsageError("text prompts must be strings", expected="one or more", got=prompts[:3])
         if self._tokenizer is None:
             self._tokenizer = self._make_tokenizer()
         device = next(self._visual.parameters()).device

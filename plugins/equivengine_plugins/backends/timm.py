@@ -153,7 +153,11 @@ def _create(uri: eqv.URI, name: str, img_size: int | None, *, seed: int = 0, **a
         raise
     except (TypeError, AssertionError, RuntimeError) as error:
         if img_size is None:
-            raise eqv.ModelError(f"timm cannot build {name!r}", got=weights.first_line(error)) from error
+            raise eqv.ModelError(
+                f"timm cannot build {name!r}",
+                got=weights.first_line(error),
+                hint="try timm.create_model in Python, and install what it asks for",
+            ) from error
         raise _bad_size(uri, name, error) from error
 
 

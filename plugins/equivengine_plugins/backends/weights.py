@@ -184,7 +184,12 @@ def _unwrap(checkpoint: object, path: Path) -> dict[str, torch.Tensor]:
         nested = (checkpoint[entry] for entry in _ENTRIES if isinstance(checkpoint.get(entry), Mapping))
         state = next(nested, checkpoint)
     if not isinstance(state, Mapping) or not state:
-        raise eqv.WeightsError(f"{str(path)!r} holds no state dict", got=type(state).__name__)
+        raise eqv.WeightsError(
+            f"{str(path)!r} holds no state dict",
+            expected="names and tensors",
+            got=type(state).__name__,
+            hint="save it with torch.save(model.state_dict(), ...), or as safetensors",
+        )
     strangers = [str(key) for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if strangers:
         raise eqv.WeightsError(

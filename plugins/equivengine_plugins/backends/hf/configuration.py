@@ -40,7 +40,9 @@ def raw_config(uri: eqv.URI, name: str, local: bool, where: Mapping[str, Any]) -
     except Exception as error:
         if local:
             raise eqv.ModelError(
-                f"the config.json in {name!r} cannot be read", got=weights.first_line(error)
+                f"the config.json in {name!r} cannot be read",
+                got=weights.first_line(error),
+                hint="copy or save it again",
             ) from error
         raise unavailable(uri, error) from error
     return cast("dict[str, Any]", raw)

@@ -66,7 +66,7 @@ class TextTower:
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-            raise eqv.UsageError("text prompts must be strings, at least one", got=prompts[:3])
+            raise eqv.UsageError("text prompts must be strings", expected="one or more", got=prompts[:3])
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self._checkpoint)
         tokens = self._tokenizer(
