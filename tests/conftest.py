@@ -14,6 +14,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TOYS = ROOT / "tests" / "toys"
+sys.path.insert(0, str(ROOT / "tests" / "errors"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of the recorder of errors."""
+    parser.addoption("--record-errors", metavar="FILE", help="write down every error that is made")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hold errors against tests/errors/records."""
+    import error_recorder
+
+    error_recorder.start(config)
 
 
 @dataclass
@@ -58,10 +71,8 @@ class SitePackages:
         (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
 
 
-@pytest.fixture
-def site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[SitePackages]:
-    """A folder for plugins, on ``sys.path`` here and on PYTHONPATH of child processes."""
-    packages = SitePackages(tmp_path_factory.mktemp("site"))
+def _site(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SitePackages]:
+    packages = SitePackages(folder)
     paths = [str(packages.path), str(TOYS)]
     for path in reversed(paths):
         monkeypatch.syspath_prepend(path)
@@ -74,6 +85,23 @@ def site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     yield packages
     for module in packages.modules:
         sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[SitePackages]:
+    """A folder for plugins, on ``sys.path`` here and on PYTHONPATH of child processes."""
+    yield from _site(tmp_path_factory.mktemp("site"), monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def lasting_toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SitePackages]:
+    """The toy plugin for all tests of a module, which load all plugins once."""
+    with pytest.MonkeyPatch.context() as patch:
+        import equivengine.runtime.loading  # noqa: F401  # so that what it has loaded is put back at the end
+
+        for packages in _site(tmp_path_factory.mktemp("site"), patch):
+            packages.install("toys", module="equivengine_toys")
+            yield packages
 
 
 @pytest.fixture

@@ -1,0 +1,165 @@
+"""A pytest plugin that notes which errors are made while a test runs, and what made them.
+
+`records` names a test for each place in the sources where an error is made. When that test has passed, the recorder
+holds what it saw against the record: the same command or call must have led to the same words. With
+``--record-errors FILE`` it writes down all that it sees, for ``tests/errors/write_records.py``.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import linecache
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import error_records
+import error_sites
+import pytest
+
+TESTS = str(error_sites.ROOT / "tests")
+
+
+class ErrorRecorder:
+    """Notes errors, test by test.
+
+    Args:
+        declared: Records by the node id of the test that provokes them.
+        log: File to which everything is written, or None.
+    """
+
+    def __init__(self, declared: dict[str, list[error_records.Record]], log: Path | None) -> None:
+        self.declared = declared
+        self.log = log
+        self.seen: list[error_records.Record] | None = None
+        self.test = ""
+
+    def watch(self) -> None:
+        """From here on, see each error that is made."""
+        from equivengine.errors import EngineError
+        from equivengine.store.guard import Refused
+
+        for cls in (EngineError, Refused):
+            self._wrap(cls)
+
+    def _wrap(self, cls: type[Any]) -> None:
+        made = cls.__init__
+
+        @functools.wraps(made)
+        def init(error: Any, *arguments: object, **named: object) -> None:
+            made(error, *arguments, **named)
+            if self.seen is not None:
+                self._note(error, sys._getframe(1))
+
+        cls.__init__ = init
+
+    def _note(self, error: Exception, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_locals.get("self", frame.f_locals.get("error")) is error:
+            frame = frame.f_back  # the constructor of a derived class
+        if frame is None:
+            return
+        site = error_sites.by_place().get(frame.f_code.co_filename, {}).get(_position(frame))
+        if site is None:
+            return
+        text = str(error)
+        if (expected := getattr(error, "expected", None)) is not None and "\n" not in text and site.error == "Refused":
+            text += f"\n  expected: {expected}"
+        command, call = _cause(frame)
+        assert self.seen is not None
+        self.seen.append(error_records.Record(site.name, self.test, command, call, error_records.hide_places(text)))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Iterator[None]:
+        """Run a test; once it has passed, hold its records against what was seen."""
+        expected = self.declared.get(pyfuncitem.nodeid, [])
+        if not expected and self.log is None:
+            return (yield)
+        self.seen, self.test = [], pyfuncitem.nodeid
+        try:
+            result = yield
+            for record in expected:
+                _check(record, self.seen)
+            return result
+        finally:
+            if self.log is not None:
+                with self.log.open("a", encoding="utf-8") as file:
+                    for record in self.seen:
+                        file.write(json.dumps([record.site, record.test, record.command, record.call, record.text]))
+                        file.write("\n")
+            self.seen = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Miss no test that a record names: of a file that was collected as a whole, all of them must be there."""
+        parts = {argument.partition("::")[0] for argument in config.args if "::" in argument}
+        found = {item.nodeid for item in items}
+        files = {node.partition("::")[0] for node in found} - parts
+        for node, records in self.declared.items():
+            if node.partition("::")[0] in files and node not in found:
+                raise pytest.UsageError(
+                    f"tests/errors/records name a test that is not there: {node}, for {records[0].site}"
+                )
+
+
+def _check(record: error_records.Record, seen: list[error_records.Record]) -> None:
+    here = [made for made in seen if made.site == record.site]
+    update = "if that is meant, run `python tests/errors/write_records.py`"
+    assert here, f"tests/errors/records say that this test provokes {record.site!r}; it does not; {update}"
+    wanted = record.comparable()
+    found = [made.comparable() for made in here]
+    assert wanted in found, f"{record.site!r}: recorded {wanted}, found {found[:3]}; {update}"
+
+
+def _position(frame: FrameType) -> error_sites.Span | None:
+    """Where the call is that a frame is at."""
+    return _positions(frame.f_code)[frame.f_lasti // 2]
+
+
+@functools.cache
+def _positions(code: CodeType) -> list[error_sites.Span | None]:
+    return [
+        (line, column, last, end) if None not in (line, column, last, end) else None  # type: ignore[misc]
+        for line, last, column, end in code.co_positions()
+    ]
+
+
+def _cause(frame: FrameType | None) -> tuple[str, str]:
+    """The command line within which an error was made, and the call in the test that led to it."""
+    command = call = ""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "run" and code.co_filename.endswith("equivengine/cli/main.py"):
+            command = "equivengine " + shlex.join(frame.f_locals["arguments"] or [])
+        if not call and code.co_filename.startswith(TESTS) and not code.co_filename.startswith(f"{TESTS}/toys"):
+            call = _source(frame)
+        frame = frame.f_back
+    return error_records.hide_places(command), "" if command else call
+
+
+def _source(frame: FrameType) -> str:
+    """What a test says at the place that a frame is at."""
+    position = _position(frame)
+    if position is None:
+        return ""
+    line, column, last, end = position
+    lines = [linecache.getline(frame.f_code.co_filename, number) for number in range(line, last + 1)]
+    lines[-1] = lines[-1].encode()[:end].decode()
+    lines[0] = lines[0].encode()[column:].decode()
+    text = " ".join("".join(lines).split())
+    try:
+        return ast.unparse(ast.parse(text))
+    except SyntaxError:
+        return text
+
+
+def start(config: pytest.Config) -> None:
+    """Register a recorder."""
+    given = config.getoption("--record-errors")
+    recorder = ErrorRecorder(error_records.by_test(), Path(given) if given else None)
+    recorder.watch()
+    config.pluginmanager.register(recorder, "error-recorder")
