@@ -108,7 +108,7 @@ def command_lines(command: click.Command, context: click.Context, level: int) ->
     if options:
         head = ["option", "", "default", "environment"]
         rows = [option_row(option, context) for option in options]
-        width = 4 if any(row[3] for row in rows) else 3
+        width = max(2 + place for place in (0, 1, 2) if place == 0 or any(row[1 + place] for row in rows))
         yield from table(head[:width], (row[:width] for row in rows))
         yield ""
     if isinstance(command, click.Group) and command.epilog:
@@ -120,8 +120,9 @@ def cli_page() -> str:
     context = click.Context(program.cli, info_name="equivengine")
     lines = ["# Command line", "", WRITTEN]
     lines += [
-        "What `equivengine COMMAND --help` prints. Results go to stdout, progress and errors to stderr. Where an option",
-        "names an environment variable, that is its default; [Installing](../install.md#environment-variables) lists all.",
+        "What `equivengine COMMAND --help` prints. Results go to stdout, progress and errors to stderr. Where an",
+        "option names an environment variable, that is its default; all variables are listed in",
+        "[Installing](../install.md#environment-variables).",
         "",
     ]
     lines += command_lines(program.cli, context, 2)
@@ -168,8 +169,8 @@ def parameters_page() -> str:
     """docs/reference/parameters.md."""
     lines = ["# Parameters", "", WRITTEN]
     lines += [
-        "What `--set KEY=VALUE` takes, and `set` in a run file, for each probe that is shipped. Values are JSON where they",
-        "can be, text otherwise. `equivengine ls probes` prints the same for all probes that are installed.",
+        "What `--set KEY=VALUE` takes, and `set` in a run file, for each probe that is shipped. Values are JSON where",
+        "they can be, text otherwise. `equivengine ls probes` prints the same for all probes that are installed.",
         "",
     ]
     for row in listed("probes"):
