@@ -1,8 +1,8 @@
-"""What stands between the columns of a comparison and a fair one: differences that are not between the models."""
+"""What stands between the columns of a comparison, or the rows of a leaderboard, and a fair comparison of models."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from equivengine.report.summary import ENOUGH
@@ -10,6 +10,8 @@ from equivengine.store.run import Run
 
 if TYPE_CHECKING:
     from equivengine.report.comparison import Column
+    from equivengine.report.pooled import Pooled
+    from equivengine.report.standings import Standing
 
 
 def cautions(columns: Sequence[Column], units: Collection[str], runs: Sequence[Run]) -> list[str]:
@@ -104,4 +106,64 @@ def _counts(columns: Sequence[Column], runs: Sequence[Run]) -> list[str]:
     for run in {id(run): run for run in runs}.values():
         if run.missing:
             found.append(f"{run.path}: {len(run.missing):,} units of the plan are missing, and in no number")
+    return found
+
+
+def compared(words: str, pools: Mapping[tuple[str, str], Pooled], numbering: dict[str, int], common: bool) -> list[str]:
+    """What stands between the models of a leaderboard's column and a fair comparison.
+
+    Args:
+        words: What the column is called.
+        pools: Units by model and digest of its weights.
+        numbering: Numbers of images by digest. Grows.
+        common: Whether to keep only the images that all models have seen.
+    """
+    found = []
+    filled = {model: pool for model, pool in pools.items() if pool.units}
+    sets = {model: pool.number(numbering) for model, pool in filled.items()}
+    if len(sets) > 1:
+        shared, every = set.intersection(*sets.values()), set.union(*sets.values())
+        noun = next(iter(filled.values())).noun
+        noun = "sets of images" if noun == "set" else "images"
+        if shared != every:
+            what = "only these are taken" if common else "--common takes only these"
+            found.append(
+                f"{words}: the models did not see the same {noun}; {len(shared):,} of {len(every):,} are common to all "
+                f"({what})"
+            )
+            if common:
+                for pool in filled.values():
+                    pool.keep(shared)
+    small = [model[0] for model, numbers in sets.items() if len(numbers) < ENOUGH and filled[model].noun != "set"]
+    if small:
+        found.append(
+            f"{words}: fewer than {ENOUGH} images of {', '.join(dict.fromkeys(small))}: smallest and largest stand in "
+            "place of 95% intervals"
+        )
+    failed = {model[0]: pool for model, pool in pools.items() if pool.failed}
+    for model, pool in failed.items():
+        every_unit = pool.failed + pool.units
+        found.append(f"{words}: {pool.failed:,} of {every_unit:,} units of {model} failed, and are in no number")
+    for (model, _), pool in filled.items():
+        if pool.not_converged:
+            found.append(
+                f"{words}: {pool.not_converged:,} of {pool.units:,} units of {model} did not converge; they are in the "
+                "numbers"
+            )
+    return found
+
+
+def marked(rows: Sequence[Standing]) -> list[str]:
+    """What is to be known of the models of a leaderboard."""
+    found = []
+    twice = {row.model for row in rows if sum(other.model == row.model for other in rows) > 1}
+    for model in sorted(twice):
+        digests = ", ".join(row.weights_digest[:12] for row in rows if row.model == model)
+        found.append(f"{model} stands there with several weights: sha256 {digests}")
+    random = [row.model for row in rows if row.random]
+    if random:
+        found.append(f"random weights, which say nothing about a trained model: {', '.join(dict.fromkeys(random))}")
+    slow = [row.model for row in rows if row.reference_path]
+    if slow:
+        found.append(f"reference path, no compiled kernels: {', '.join(dict.fromkeys(slow))}")
     return found

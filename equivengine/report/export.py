@@ -59,8 +59,10 @@ def export_tables(
     return files
 
 
-def export_table(run: Run, table: Table, target: Path | BinaryIO, form: Format, *, overwrite: bool = False) -> None:
-    """Write one table to a file or a stream. Arguments and errors as for `export_tables`."""
+def export_table(
+    run: Run | None, table: Table, target: Path | BinaryIO, form: Format, *, overwrite: bool = False
+) -> None:
+    """Write one table to a file or a stream; of no run if it is of several. Else as `export_tables`."""
     encode = _encoder(form)
     _write(target, functools.partial(encode, table, run=run), overwrite)
 
@@ -146,7 +148,7 @@ def _flag(value: bool | None) -> str:
     return "" if value is None else "true" if value else "false"
 
 
-def encode_parquet(table: Table, file: BinaryIO, run: Run) -> None:
+def encode_parquet(table: Table, file: BinaryIO, run: Run | None = None) -> None:
     """One column of Parquet for each column; unit, description and group are metadata of its field."""
     import pyarrow
     from pyarrow import parquet
@@ -166,7 +168,9 @@ def encode_parquet(table: Table, file: BinaryIO, run: Run) -> None:
         if column.kind == "text":
             values = [None if value is None else _utf8(value) for value in values]
         arrays.append(pyarrow.array(values, types[column.kind]))
-    facts = {**DOCUMENT_FORMAT, "table": table.name, "run": str(run.path), "plan_digest": run.plan_digest}
+    facts = {**DOCUMENT_FORMAT, "table": table.name}
+    if run is not None:
+        facts |= {"run": str(run.path), "plan_digest": run.plan_digest}
     schema = pyarrow.schema(fields, metadata={key: _utf8(value) for key, value in facts.items()})
     parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), file, compression="zstd")
 

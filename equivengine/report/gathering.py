@@ -56,6 +56,7 @@ class Group:
         unavailable: Reasons for which units ran without the compiled extension.
         facts: What occurs of device, precision, seed, attention, kernels and weights.
         input_units: What one number of an input is.
+        size: (embedding_dim, numbers of an input) of the encoder; None where results do not say.
         drawn: Units with their arrays, for figures over units.
         first: The first records, for figures of units.
         pictured: The first records with pictures.
@@ -78,6 +79,7 @@ class Group:
     unavailable: Texts = field(default_factory=Texts)
     facts: dict[str, Texts] = field(default_factory=dict)
     input_units: Texts = field(default_factory=Texts)
+    size: tuple[int, int] | None = None
     drawn: Spaced[tuple[Unit, Any]] = field(default_factory=Spaced)
     first: list[UnitRecord] = field(default_factory=list)
     pictured: list[UnitRecord] = field(default_factory=list)
@@ -132,6 +134,7 @@ class Group:
         # Stored results that do not say are of images.
         self.input_units.add(str(model.get("input_unit", "pixel")) if isinstance(model, dict) else "pixel")
         self.version = self.version or str(provenance.get("equivengine", ""))
+        self.size = self.size or _size(model)
 
 
 @dataclass
@@ -235,6 +238,13 @@ def subject_of(unit: Unit) -> str:
     if len(unit.samples) <= 2:
         return unit.samples[0].digest if unit.samples else ""
     return hashlib.sha256("/".join(sorted(sample.digest for sample in unit.samples)).encode()).hexdigest()
+
+
+def _size(model: Any) -> tuple[int, int] | None:
+    try:
+        return int(model["embedding_dim"]), math.prod(int(length) for length in model["input_shape"])
+    except (TypeError, KeyError, ValueError):  # stored by another program, or of a plugin's own making
+        return None
 
 
 def _facts(record: UnitRecord) -> dict[str, str]:
