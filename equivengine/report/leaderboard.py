@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from equivengine.contracts.result import Scalar
 from equivengine.contracts.unit import Unit, settings
 from equivengine.contracts.wording import suggest
 from equivengine.errors import UsageError
@@ -91,7 +92,10 @@ def leaderboard(
     if sort is not None:
         rows = _sorted(rows, metrics, sort)
     cautions += marked(rows)
-    return Leaderboard(metrics, rows, cautions, [(str(run.path), run.plan_digest) for run in runs], common)
+    configs = [run.plan.get("config") for run in runs]
+    titles = {str(config.get("title") or "") if isinstance(config, dict) else "" for config in configs}
+    title = titles.pop() if len(titles) == 1 else ""
+    return Leaderboard(metrics, rows, cautions, [(str(run.path), run.plan_digest) for run in runs], common, title)
 
 
 def _columns(found: _Collected, presenter: Presenter, scalars: Sequence[str]) -> list[tuple[Unit, Metric]]:
@@ -124,12 +128,19 @@ def _columns(found: _Collected, presenter: Presenter, scalars: Sequence[str]) ->
                             setting=setting,
                             params=kind.params,
                             name=name,
-                            description=like.description if like is not None else title,
+                            description=_described(like, title),
                             unit=like.unit if like is not None else "1",
                         ),
                     )
                 )
     return columns
+
+
+def _described(like: Scalar | None, title: str) -> str:
+    """With its heading, which the line of a table can do without."""
+    if like is None:
+        return title
+    return f"{like.group}: {like.description}" if like.group else like.description
 
 
 def _asked(scalars: Sequence[str], found: _Collected, probes: dict[str, list[Unit]]) -> dict[str, list[str]]:

@@ -9,11 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 
 import equivengine
 from equivengine.report import templates
-from equivengine.report.standings import Entry, Leaderboard, Metric
+from equivengine.report.standings import Entry, Leaderboard
 from equivengine.report.tables import Column, Table
 from equivengine.store import atomic
 
@@ -44,13 +45,18 @@ def write_page(board: Leaderboard, remarks: Sequence[str], path: Path) -> None:
     script = files(templates).joinpath("sort.js").read_text(encoding="utf-8")
     columns = [[row.entries[place] for row in board.rows] for place in range(len(board.metrics))]
     axes = [_places(column) for column in columns]
+    kinds = [
+        (kind, list(metrics))
+        for kind, metrics in groupby(board.metrics, lambda m: (m.probe, m.version, m.setting, m.params))
+    ]
     page = templates.render(
         "leaderboard.html",
         board=board,
         remarks=list(remarks),
         places=[[axis[row][0] for axis in axes] for row in range(len(board.rows))],
         logarithmic=[bool(axis) and axis[0][1] for axis in axes],
-        settings=[_settings(metric) for metric in board.metrics],
+        kinds=kinds,
+        settings=[_settings(params) for (*_, params), _ in kinds],
         script=script,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         version=equivengine.__version__,
@@ -112,5 +118,7 @@ def _places(entries: Sequence[Entry]) -> list[tuple[Place, bool]]:
     ]
 
 
-def _settings(metric: Metric) -> str:
-    return ", ".join(f"{name} = {json.dumps(value)}" for name, value in json.loads(metric.params).items())
+def _settings(params: str) -> str:
+    """Parameters that are set; the others are what the probe chooses."""
+    given = json.loads(params).items()
+    return ", ".join(f"{name} = {json.dumps(value)}" for name, value in given if value is not None)

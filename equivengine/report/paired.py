@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from equivengine.contracts.wording import between, number
-from equivengine.report.summary import Middle, middle_of
+from equivengine.report.summary import ENOUGH, Middle, middle_of
 
 
 class Subjects:
@@ -94,8 +94,9 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
+        """Whether what `str` shows leaves out equality; never of fewer images than an interval takes."""
+        ends, equal = (self.interval, 0.0) if self.ratio is None else (self.ratio_interval, 1.0)
+        return self.n >= ENOUGH and ends is not None and not ends[0] <= equal <= ends[1]
 
 
 def difference(

@@ -99,6 +99,7 @@ class Leaderboard:
         cautions: What a reader must know first.
         runs: Paths and plan digests of the runs.
         common: Whether only images were taken that all models of a column have seen.
+        title: What the run files call it, if they agree.
     """
 
     metrics: Sequence[Metric]
@@ -106,3 +107,4 @@ class Leaderboard:
     cautions: Sequence[str]
     runs: Sequence[tuple[str, str]]
     common: bool = False
+    title: str = ""
