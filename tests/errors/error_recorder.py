@@ -36,6 +36,7 @@ class ErrorRecorder:
     def __init__(self, declared: dict[str, list[error_records.Record]], log: Path | None) -> None:
         self.declared = declared
         self.log = log
+        self.temporary = ""
         self.seen: list[error_records.Record] | None = None
         self.test = ""
 
@@ -70,8 +71,9 @@ class ErrorRecorder:
         if (expected := getattr(error, "expected", None)) is not None and "\n" not in text and site.error == "Refused":
             text += f"\n  expected: {expected}"
         command, call = _cause(frame)
+        command, text = (error_records.hide_places(words, self.temporary) for words in (command, text))
         assert self.seen is not None
-        self.seen.append(error_records.Record(site.name, self.test, command, call, error_records.hide_places(text)))
+        self.seen.append(error_records.Record(site.name, self.test, command, call, text))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Iterator[None]:
@@ -80,6 +82,8 @@ class ErrorRecorder:
         if not expected and self.log is None:
             return (yield)
         self.seen, self.test = [], pyfuncitem.nodeid
+        # pytest has no public name for this folder outside of fixtures.
+        self.temporary = str(pyfuncitem.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
         try:
             result = yield
             for record in expected:
@@ -138,7 +142,7 @@ def _cause(frame: FrameType | None) -> tuple[str, str]:
         if not call and code.co_filename.startswith(TESTS) and not code.co_filename.startswith(f"{TESTS}/toys"):
             call = _source(frame)
         frame = frame.f_back
-    return error_records.hide_places(command), "" if command else call
+    return command, "" if command else call
 
 
 def _source(frame: FrameType) -> str:

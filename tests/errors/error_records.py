@@ -12,8 +12,8 @@ from pathlib import Path
 import error_sites
 
 FOLDER = Path(__file__).with_name("records")
-#: Places that no command and no call can reach, with the reason.
-UNREACHED = FOLDER.with_name("unreached.json")
+#: Places that no test of this process can see, with the reason and, where there is one, the test of another process.
+ELSEWHERE = FOLDER.with_name("elsewhere.json")
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,23 @@ class Record:
 
     def comparable(self) -> tuple[str, str, str]:
         """What must be the same each time: the cause, and the words without what differs between machines."""
-        return (self.command, self.call, _without_measures(self.text))
+        text = self.text
+        if error_sites.sites()[self.site].foreign:
+            text = re.sub(r"(?<=\n)  got: .*?(?=\n  next: |\Z)", "  got: ...", text, flags=re.DOTALL)
+        return (self.command, self.call, _without_measures(text))
 
 
-def hide_places(text: str) -> str:
-    """A text without the names of temporary folders and of the checkout."""
-    text = re.sub(re.escape(tempfile.gettempdir()) + r"/pytest-of-[^/\s]+/pytest-\d+/[^/\s'\"`,;:]+", "TMP", text)
-    return text.replace(str(error_sites.ROOT), "CHECKOUT")
+def hide_places(text: str, temporary: str) -> str:
+    """A text without the names of temporary folders, of the checkout and of the home directory.
+
+    Args:
+        text: The text.
+        temporary: The folder within which the tests of a session have one each.
+    """
+    text = re.sub(re.escape(temporary) + r"/[^/\s'\"`,;:]+", "TMP", text)
+    text = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w+", "TMP", text)
+    text = text.replace(str(error_sites.ROOT), "CHECKOUT")
+    return text.replace(str(Path.home()) + "/", "HOME/")
 
 
 def _without_measures(text: str) -> str:
@@ -72,15 +82,14 @@ def by_test() -> dict[str, list[Record]]:
     return found
 
 
-def unreached() -> dict[str, str]:
+def elsewhere() -> dict[str, str]:
     """Reasons, by site."""
-    return dict(json.loads(UNREACHED.read_text(encoding="utf-8")))
+    return dict(json.loads(ELSEWHERE.read_text(encoding="utf-8")))
 
 
 def room(site: str) -> str:
     """The file that a record belongs to: the room of the module."""
-    module = site.partition(":")[0].split(".")
-    return "_".join(module[1:3]) if module[0] == "equivengine_plugins" else module[1]
+    return site.partition(":")[0].split(".")[1]
 
 
 def write(found: dict[str, Record]) -> None:

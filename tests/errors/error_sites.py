@@ -36,6 +36,7 @@ class Site:
         path: The file.
         line: Where it starts.
         span: All of the call.
+        foreign: Whether ``got`` holds what another library or the system said, which differs between versions.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Site:
     path: Path
     line: int
     span: Span
+    foreign: bool
 
 
 @functools.cache
@@ -62,7 +64,7 @@ def sites() -> dict[str, Site]:
             while name in found:
                 number += 1
                 name = f"{stem} ({number})"
-            found[name] = Site(name, module, kinds, path, call.lineno, _span(call))
+            found[name] = Site(name, module, kinds, path, call.lineno, _span(call), _is_foreign(call))
     return found
 
 
@@ -147,6 +149,13 @@ def _literal(node: ast.expr) -> str:
     if isinstance(node, ast.BinOp):
         return _literal(node.left) + _literal(node.right)
     return "…"
+
+
+def _is_foreign(call: ast.Call) -> bool:
+    """Whether a caught error, or the words of one, go into ``got``."""
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "got"]
+    names = {node.id for value in given for node in ast.walk(value) if isinstance(node, ast.Name)}
+    return bool(names & {"error", "reason", "got", "problem", "one_line", "first_line"})
 
 
 def _span(call: ast.Call) -> Span:

@@ -1,0 +1,80 @@
+"""Write `records` anew: ``python tests/errors/write_records.py [TESTS...]``.
+
+Runs the tests that are named (all that the records name, and tests/errors, where none is), and takes for each place at
+which an error is made the plainest of what it saw. Records that still hold stay as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import error_records
+import error_sites
+from error_records import Record
+
+
+def main(arguments: list[str]) -> int:
+    """Run the tests, and write what they saw."""
+    known = error_records.records()
+    tests = arguments or sorted({"tests/errors", *(record.test.partition("::")[0] for record in known.values())})
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "seen.jsonl"
+        # Tests fail where records are out of date: what they saw counts.
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "--record-errors", log, *tests], cwd=error_sites.ROOT)
+        seen = [Record(*json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
+    merge(known, seen)
+    return 0
+
+
+def merge(known: dict[str, Record], seen: Iterable[Record]) -> None:
+    """Write known records and new ones; say what is left."""
+    sites = error_sites.sites()
+    elsewhere = error_records.elsewhere()
+    candidates: dict[str, list[Record]] = {}
+    for record in seen:
+        if record.site in sites and not _is_property(record.test):
+            candidates.setdefault(record.site, []).append(record)
+    found = {site: record for site, record in known.items() if site in sites and site not in elsewhere}
+    for site, records in candidates.items():
+        if site in elsewhere:
+            continue
+        kept = found.get(site)
+        same = [r for r in records if kept and r.test == kept.test and r.comparable() == kept.comparable()]
+        if not same:
+            found[site] = min(records, key=_plainness)
+    error_records.write(found)
+    left = [site for site in sites if site not in found and site not in elsewhere]
+    print(f"{len(found)} records, {len(elsewhere)} made elsewhere, {len(left)} without either")
+    for site in left:
+        print(f"  {site}")
+
+
+def _plainness(record: Record) -> tuple[bool, bool, bool, int]:
+    """Commands before calls, tests of errors before others, short ones before long ones."""
+    vague = re.search(r"\*\w|^\w+\(\)$", record.call) is not None
+    ours = not record.test.startswith("tests/errors/")
+    return (not record.command, vague, ours, len(record.command + record.call) + len(record.text))
+
+
+def _is_property(test: str) -> bool:
+    """Whether hypothesis draws what the test is called with: other values each time."""
+    path, _, name = test.partition("::")
+    function = name.rpartition("::")[2].partition("[")[0]
+    tree = ast.parse((error_sites.ROOT / path).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return any("given" in ast.unparse(decorator) for decorator in node.decorator_list)
+    return False
+
+
+if __name__ == "__main__":
+    os.chdir(error_sites.ROOT)
+    sys.exit(main(sys.argv[1:]))
