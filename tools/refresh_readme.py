@@ -1,8 +1,9 @@
-"""Run the README's console blocks and write what they print into them: `python tools/refresh_readme.py [--slow]`.
+"""Run console blocks of pages and write what they print into them: `python tools/refresh_readme.py [--slow] [PAGE...]`.
 
-A block takes part if the line above it is `<!-- run -->`, or `<!-- run: slow -->` and `--slow` is given. Lines that
-start with `$ ` are commands; their standard output follows them. Blocks run in a fresh directory. For `make TARGET`,
-the recipe of that target is run with this interpreter, without setting anything up.
+Without a page, README.md. A block takes part if the line above it is `<!-- run -->`, or `<!-- run: slow -->` and
+`--slow` is given. Lines that start with `$ ` are commands; their standard output follows them. The blocks of a page run
+in one fresh directory, in which `bench` and `recipes` are those of the checkout. For `make TARGET`, the recipe of that
+target is run with this interpreter, without setting anything up.
 """
 
 from __future__ import annotations
@@ -14,27 +15,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
-BLOCK = re.compile(r"(<!-- run(?P<slow>: slow)? -->\n```console\n)(?P<body>.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import pages
+
+ROOT = pages.ROOT
 
 
-@dataclass(frozen=True)
-class Block:
-    """A console block: its commands in order, each with the output shown, and whether it is slow."""
-
-    commands: list[tuple[str, str]]
-    slow: bool
-
-
-def blocks(text: str) -> Iterator[Block]:
+def blocks(text: str) -> Iterator[pages.Block]:
     """The console blocks of a page that take part."""
-    for match in BLOCK.finditer(text):
-        parts = re.split(r"^\$ (.*)\n", match["body"], flags=re.MULTILINE)
-        yield Block(list(zip(parts[1::2], parts[2::2], strict=True)), match["slow"] is not None)
+    return (block for block in pages.found(text) if block.language == "console" and block.mark.startswith("run"))
 
 
 def recipe(target: str) -> str:
@@ -66,21 +58,32 @@ def run(command: str, directory: Path) -> str:
     return "".join(line.rstrip() + "\n" for line in done.stdout.splitlines())
 
 
-def main() -> None:
-    """Refresh the README in place."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slow", action="store_true", help="slow blocks too")
-    options = parser.parse_args()
-
+def refreshed(text: str, slow: bool) -> str:
+    """A page with the output of its blocks as it is printed here."""
     with tempfile.TemporaryDirectory() as folder:
+        for name in ("bench", "recipes"):
+            Path(folder, name).symlink_to(ROOT / name)
 
         def fresh(match: re.Match[str]) -> str:
-            if match["slow"] and not options.slow:
+            (block,) = pages.found(match[0])
+            if block not in blocks(match[0]) or (block.slow and not slow):
                 return match[0]
-            commands = re.findall(r"^\$ (.*)$", match["body"], re.MULTILINE)
-            return match[1] + "".join(f"$ {command}\n{run(command, Path(folder))}" for command in commands)
+            entered = re.findall(r"^\$ (?:.*\\\n)*.*\n", match["body"], re.MULTILINE)
+            shown = (command + run(command[2:].rstrip(), Path(folder)) for command in entered)
+            start, end = (place - match.start() for place in match.span("body"))
+            return match[0][:start] + "".join(shown) + match[0][end:]
 
-        README.write_text(BLOCK.sub(fresh, README.read_text(encoding="utf-8")), encoding="utf-8")
+        return pages.BLOCK.sub(fresh, text)
+
+
+def main() -> None:
+    """Refresh pages in place."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", nargs="*", type=Path, default=[ROOT / "README.md"], help="pages (default: README.md)")
+    parser.add_argument("--slow", action="store_true", help="slow blocks too")
+    options = parser.parse_args()
+    for page in options.pages:
+        page.write_text(refreshed(page.read_text(encoding="utf-8"), options.slow), encoding="utf-8")
 
 
 if __name__ == "__main__":
