@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+#: Version of the package.
 __version__ = "0.1.0"
 
 #: Version (major, minor) of the plugin contract. A plugin declares the one that it was written for.

@@ -17,6 +17,7 @@ class EngineError(Exception):
         hint: The next step, as an imperative ("pass --targets URI").
     """
 
+    #: What the command line exits with.
     exit_code = 1
 
     def __init__(self, what: str, *, expected: object = None, got: object = None, hint: str | None = None) -> None:
@@ -47,6 +48,7 @@ def _rebuild(cls: type[EngineError], what: str, expected: str | None, got: str |
 class UsageError(EngineError):
     """An option, URI, parameter or configuration file that cannot be understood."""
 
+    #: As click exits where it does not understand a command.
     exit_code = 2
 
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from equivengine.errors import UsageError
 
+#: Resamples of a bootstrap.
 RESAMPLES = 2000
+#: Coverage of every interval.
 LEVEL = 0.95
 #: From so many observations on, `median_of` reads the interval off order statistics instead of resampling.
 MANY = 1000

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PROJECT = "equivengine"
 hookspec = pluggy.HookspecMarker(PROJECT)
+#: Marks the functions of a plugin's module that are hooks.
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 

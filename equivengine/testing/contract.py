@@ -51,6 +51,7 @@ class _Contract:
             module declares as EQUIVENGINE_EXPECTED_FAILURES are added. One that holds after all fails the test.
     """
 
+    #: Which requirements hold.
     kind: ClassVar[str]
     module: ClassVar[str | None] = None
     expected_failures: ClassVar[Mapping[str, str]] = {}
@@ -108,6 +109,7 @@ class EncoderContract(_Contract):
         seconds_per_unit: Longest time that an embedding with its gradient may take, on the CPU.
     """
 
+    #: What is held to the requirements.
     kind = "backends"
     backend: ClassVar[type[Backend]]
     uri: ClassVar[str | None] = None
@@ -142,6 +144,7 @@ class ProbeContract(_Contract):
         seconds_per_unit: Longest time that a unit may take.
     """
 
+    #: What is held to the requirements.
     kind = "probes"
     probe: ClassVar[type[Probe[Any]]]
     params: ClassVar[Params | None] = None
@@ -176,6 +179,7 @@ class DatasetContract(_Contract):
         seconds_per_sample: Longest time that finding and decoding a sample may take.
     """
 
+    #: What is held to the requirements.
     kind = "datasets"
     dataset: ClassVar[type[Dataset]]
     uri: ClassVar[str | None] = None

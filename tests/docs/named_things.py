@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 import click
-from pages import ROOT, Code, Page
+from page_text import ROOT, Code, Page
 
 from equivengine.cli.main import cli
 from equivengine.runtime.registry import Registry

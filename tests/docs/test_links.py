@@ -4,7 +4,7 @@ import re
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from pages import ROOT, Page, pages
+from page_text import ROOT, Page, pages
 
 PAGES = pages()
 

@@ -3,7 +3,7 @@
 import named_things
 import pytest
 from named_things import CHECKERS
-from pages import ROOT, Page, pages
+from page_text import ROOT, Page, pages
 
 INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 
