@@ -34,6 +34,7 @@ MODULES = (
     "equivengine.matching",
     "equivengine.pictures",
     "equivengine.statistics",
+    "equivengine.stopping",
     "equivengine.errors",
     "equivengine.testing",
     "equivengine.store",
@@ -58,7 +59,7 @@ class Reference:
         self.last = {name.rpartition(".")[2]: name for name in reversed(self.home.values())}
         self.known = {*self.home.values()}
         for name in self.home.values():
-            self.known |= {f"{name}.{member}" for member in (*sources.members(name), *self._described(name))}
+            self.known |= {f"{name}.{member}" for member in (*sources.members(name), *self.described(name))}
 
     def entry(self, name: str) -> Iterator[str]:
         """All about one name."""
@@ -86,7 +87,7 @@ class Reference:
         if public:
             yield from (f"Is a {', '.join(map(_link, public))}.", "")
         yield from self._text(name, found)
-        described = self._described(name)
+        described = self.described(name)
         members = self.sources.members(name)
         for member in dict.fromkeys((*described, *members)):
             value, text = members.get(member), described.get(member, "")
@@ -154,7 +155,7 @@ class Reference:
                 fields += field(f"{FIELDS[kind]} {self.last.get(named, named)}".strip(), item.description, find)
         yield from (*fields, "")
 
-    def _described(self, name: str) -> dict[str, str]:
+    def described(self, name: str) -> dict[str, str]:
         """What the section `Attributes` of a class says, by name."""
         docstring = self.sources.find(name).docstring
         sections = docstring.parsed if docstring else []

@@ -20,7 +20,9 @@ class Sources:
     """
 
     def __init__(self, root: Path) -> None:
-        self.package = griffe.load("equivengine", search_paths=[root], docstring_parser="google")
+        self.package = griffe.load(
+            "equivengine", search_paths=[root], docstring_parser="google", allow_inspection=False
+        )
 
     def find(self, name: str) -> griffe.Object:
         """What a public name stands for, whichever private module it comes from.
