@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import equivengine as eqv
+from equivengine.stopping import Effort, MedianRule, blocks
 from equivengine_plugins.probes.lsb.draws import KINDS, drawn
 from equivengine_plugins.probes.lsb.evaluation import Evaluation, Responses
 from equivengine_plugins.probes.lsb.lattice import Lattice
@@ -44,6 +45,7 @@ class Measured:
         rounded: How far the image was off the lattice.
         responses: By kind: ``uniform``, ``signs`` and ``truncation`` of all draws; ``singular`` (pixels by the signs of
             +-v_1), ``pixel`` and ``worst`` of one move.
+        efforts: How well the medians of draws are known, by kind; empty without a tolerance.
         pixel: Number of the most sensitive pixel, in C order of the input.
         worst: The search for the worst move.
         noise: Largest |difference of embeddings - the same made again|; see `_noise`.
@@ -54,6 +56,7 @@ class Measured:
     linear: Linear
     rounded: Rounded
     responses: dict[str, Responses]
+    efforts: dict[str, Effort]
     pixel: int
     worst: Worst
     noise: float
@@ -80,7 +83,7 @@ def measure(task: eqv.ProbeTask[LsbParams]) -> eqv.ProbeResult:
     lattice = Lattice.around(x.flatten(), task.encoder.spec.input_range, params.levels)
     evaluation = Evaluation(task, lattice)
     linear = Linear.of(task, evaluation)
-    responses = {kind: _of_draws(task, evaluation, kind) for kind in KINDS}
+    responses, efforts = _of_draws(task, evaluation)
     singular = lattice.furthest(
         torch.stack([linear.vectors[0], -linear.vectors[0]]), torch.zeros_like(lattice.start).expand(2, -1)
     )
@@ -103,6 +106,7 @@ def measure(task: eqv.ProbeTask[LsbParams]) -> eqv.ProbeResult:
             linear=linear,
             rounded=_rounded(task, evaluation),
             responses=responses,
+            efforts=efforts,
             pixel=int(chosen["pixel"].abs().argmax()),
             worst=worst,
             noise=noise,
@@ -111,14 +115,27 @@ def measure(task: eqv.ProbeTask[LsbParams]) -> eqv.ProbeResult:
     )
 
 
-def _of_draws(task: eqv.ProbeTask[LsbParams], evaluation: Evaluation, kind: str) -> Responses:
-    """Responses to all draws of a kind, in as many passes as memory asks for."""
-    draws = task.params.draws
-    size = evaluation.chunk(draws)
-    starts = range(0, draws, size)
-    return Responses.join(
-        [evaluation.responses(drawn(task, evaluation, kind, start, min(size, draws - start))) for start in starts]
-    )
+def _of_draws(task: eqv.ProbeTask[LsbParams], evaluation: Evaluation) -> tuple[dict[str, Responses], dict[str, Effort]]:
+    """Responses to draws of each kind: all that were asked for, or until every median is known.
+
+    The kinds have equally many draws. Blocks end where looks are, with and without a tolerance, so that both compute
+    the same numbers for the first of them.
+    """
+    draws, tolerance = task.params.draws, task.params.draws_tolerance
+    rule = MedianRule(tolerance, draws) if tolerance is not None else None
+    parts: dict[str, list[Responses]] = {kind: [] for kind in KINDS}
+    efforts: dict[str, Effort] = {}
+    for start, stop in blocks(draws):
+        size = evaluation.chunk(stop - start)
+        for kind in KINDS:
+            for first in range(start, stop, size):
+                moves = drawn(task, evaluation, kind, first, min(size, stop - first))
+                parts[kind].append(evaluation.responses(moves))
+        if rule is not None:
+            efforts = {kind: rule.judge(Responses.join(parts[kind]).measured) for kind in KINDS}
+            if all(effort.finished for effort in efforts.values()):
+                break
+    return {kind: Responses.join(each) for kind, each in parts.items()}, efforts
 
 
 def _largest(evaluation: Evaluation, moves: torch.Tensor) -> torch.Tensor:

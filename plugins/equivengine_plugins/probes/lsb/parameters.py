@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import equivengine as eqv
+
+#: Draws of each kind that a tolerance may take where their number is not given.
+CAP = 4096
 
 
 class LsbParams(eqv.Params):
     """Parameters of `Lsb`."""
 
     levels: int = Field(1, ge=1, le=8, description="By how much a pixel may change; levels of 8 bits.")
-    draws: int = Field(64, ge=2, le=100_000, description="Random changes of each kind; count.")
+    draws: int = Field(
+        64,
+        ge=2,
+        le=100_000,
+        description="Random changes of each kind; count. With draws_tolerance at most; 4096 if unset.",
+    )
+    draws_tolerance: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Draw random changes until the 95% interval of the median of each kind is so narrow: half-width "
+        "over the median. Unset: draw all.",
+    )
     noise: float = Field(
         1e-7,
         gt=0,
@@ -34,3 +49,11 @@ class LsbParams(eqv.Params):
     references: int = Field(
         64, ge=0, le=2000, description="Images whose distances changes are held against; count. 0: |f(x)| instead."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _room_for_a_tolerance(cls, given: Any) -> Any:
+        """With a tolerance, the count is a cap; the default one would end nearly every search."""
+        if isinstance(given, dict) and given.get("draws_tolerance") is not None:
+            return {"draws": CAP, **given}
+        return given

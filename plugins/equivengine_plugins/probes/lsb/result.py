@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import equivengine as eqv
 from equivengine.statistics import bootstrap
+from equivengine_plugins.probes.effort import effort_scalars
 from equivengine_plugins.probes.lsb.draws import KINDS, moments
 from equivengine_plugins.probes.lsb.yardstick import Held, held_against
 
@@ -37,6 +39,7 @@ def make_result(task: eqv.ProbeTask[LsbParams], measured: Measured) -> eqv.Probe
             "linear_model_note": linear.note,
             "power_iterations": worst.iterations,
             "linear_maxima": worst.distinct,
+            **({"effort": {k: e.to_json() for k, e in measured.efforts.items()}} if measured.efforts else {}),
             "noise_against": "fp64" if task.precision == "fp32" else "batches of one, and machine epsilon x |f(x)|",
         },
     )
@@ -77,6 +80,9 @@ def _summary(task: eqv.ProbeTask[LsbParams], measured: Measured, held: Held) -> 
     for kind, text in texts.items():
         text += ": a lower bound" if kind == "worst" else ""
         add(kind, found[kind].measured, UNIT, text, here)
+        if kind in measured.efforts and math.isfinite(measured.efforts[kind].half_width):
+            known = measured.efforts[kind].estimate
+            summary[kind] = eqv.Scalar(known.value, UNIT, text, known.interval, known.n, here)
         if kind in KINDS:
             summary[f"{kind}_max"] = eqv.Scalar(
                 found[kind].measured.max(), UNIT, "largest of them", n=len(found[kind].measured), group=here
@@ -123,7 +129,7 @@ def _summary(task: eqv.ProbeTask[LsbParams], measured: Measured, held: Held) -> 
     group = "noise floor"
     precision = "fp32 against fp64" if task.precision == "fp32" else "fp64 in other batches"
     add("noise", measured.noise, UNIT, f"{precision}, largest", group)
-    return summary
+    return summary | effort_scalars(measured.efforts, "draws")
 
 
 def _ratio(measured: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -212,6 +218,8 @@ def _status(task: eqv.ProbeTask[LsbParams], measured: Measured) -> tuple[Literal
             f"the worst change found still grew in step {task.params.steps}: raise steps "
             "(it is a lower bound either way)"
         )
+    short = (effort.shortage(f"the median of {kind}", "draws") for kind, effort in measured.efforts.items())
+    faults += [said for said in short if said]
     if measured.linear.status != "ok":
         faults.append(f"s_1 is not accurate ({measured.linear.note}): set method=exact")
     if measured.rounded.levels > OFF_LATTICE:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import equivengine as eqv
 from equivengine_plugins.probes.numerics.evaluation import random_units
 from equivengine_plugins.probes.numerics.parameters import NumericsParams
-from equivengine_plugins.probes.numerics.radius import Linearisation, measure_linearisation
+from equivengine_plugins.probes.numerics.radius import Linearisation
 from equivengine_plugins.probes.numerics.result import Measured, make_result
 from equivengine_plugins.probes.numerics.steps import measure_curve
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from matplotlib.figure import Figure
+
+    from equivengine.stopping import Effort
 
 EQUIVENGINE_API = (1, 0)
 
@@ -64,8 +66,7 @@ class Numerics(eqv.Probe[NumericsParams]):
             if operator is not exact:
                 noise[precision] = (torch.linalg.vector_norm(own - truth, dim=1) / lengths).cpu().numpy()
         noise |= self._reduced(task, tangents, truth, lengths)
-        radius, frobenius, note = self._radius(task, exact)
-        return make_result(task, Measured(curves, noise, radius, frobenius, exact.shape, note))
+        return make_result(task, Measured(curves, noise, *self._radius(task, exact)))
 
     def findings(self, summary: Mapping[str, eqv.Scalar], params: NumericsParams) -> list[str]:
         """Sentences for the top of a report."""
@@ -99,9 +100,11 @@ class Numerics(eqv.Probe[NumericsParams]):
     @staticmethod
     def _radius(
         task: eqv.ProbeTask[NumericsParams], exact: eqv.JacobianOperator
-    ) -> tuple[dict[str, Linearisation], float | None, str]:
-        """Linearisation by kind of direction; |J|_F where J was written out; a remark where a kind was left out."""
+    ) -> tuple[dict[str, Linearisation], dict[str, Effort], float, bool, str]:
+        """Linearisation and effort by kind; rms of |J d|, and whether by |J|_F; a remark on what was left out."""
         import numpy as np
+
+        from equivengine_plugins.probes.numerics.sampling import Sampling, rms
 
         params = task.params
         n, m = exact.shape
@@ -112,25 +115,29 @@ class Numerics(eqv.Probe[NumericsParams]):
             raise eqv.UsageError(
                 "length_min must be shorter than length_max", expected=f"less than {longest:g}", got=shortest
             )
-        lengths = np.geomspace(shortest, longest, params.lengths)
+        sampling = Sampling(task, exact, np.geomspace(shortest, longest, params.lengths))
         asked = {"normal": params.normal_directions, "null": params.null_directions}
-        note, frobenius = "", None
-        directions = {"random": random_units(task, "radius-random", params.radius_directions, m)}
-        if n >= m and any(asked.values()):
+        if n >= m or not any(asked.values()):
+            # Without J the scale of random directions is that of those drawn so far.
+            along, effort = sampling.sample("random", params.radius_directions, None, rms)
             note = f"no null space to draw from (n = {n}, m = {m}): random directions only"
-        elif any(asked.values()):
-            found = eqv.linalg.svd(exact.dense(), vectors=True)
-            assert found.Vh is not None
-            assert found.frobenius is not None
-            frobenius = float(found.frobenius)
-            # Vectors of singular values that are roundoff belong to neither space.
-            spaces = {"normal": found.Vh[: found.rank], "null": found.Vh}
-            for kind, count in asked.items():
-                if count:
-                    space = eqv.linalg.Subspace(spaces[kind])
-                    directions[kind] = random_units(task, f"radius-{kind}", count, m, space, kind)
-        measured = {kind: measure_linearisation(task, exact, d, lengths) for kind, d in directions.items()}
-        return measured, frobenius, note
+            efforts = {} if effort is None else {"radius_random": effort}
+            return {"random": along}, efforts, rms(along), False, note if any(asked.values()) else ""
+        found = eqv.linalg.svd(exact.dense(), vectors=True)
+        assert found.Vh is not None
+        assert found.frobenius is not None
+        scale = float(found.frobenius) / m**0.5
+        # Vectors of singular values that are roundoff belong to neither space.
+        spaces = {"random": None, "normal": found.Vh[: found.rank], "null": found.Vh}
+        measured, efforts = {}, {}
+        for kind, count in {"random": params.radius_directions, **asked}.items():
+            if count:
+                basis = spaces[kind]
+                space = None if basis is None else eqv.linalg.Subspace(basis)
+                measured[kind], effort = sampling.sample(kind, count, space, lambda _: scale)
+                if effort is not None:
+                    efforts[f"radius_{kind}"] = effort
+        return measured, efforts, scale, True, ""
 
 
 @eqv.hookimpl

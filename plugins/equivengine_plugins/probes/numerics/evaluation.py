@@ -29,7 +29,13 @@ def values(task: eqv.ProbeTask[Any], points: torch.Tensor, precision: str, toget
 
 
 def random_units(
-    task: eqv.ProbeTask[Any], stream: str, count: int, m: int, space: eqv.linalg.Subspace | None = None, kind: str = ""
+    task: eqv.ProbeTask[Any],
+    stream: str,
+    count: int,
+    m: int,
+    space: eqv.linalg.Subspace | None = None,
+    kind: str = "",
+    start: int = 0,
 ) -> torch.Tensor:
     """Random unit directions [count, m], float64, uniform on the sphere of a subspace.
 
@@ -40,11 +46,12 @@ def random_units(
         m: Number of input coordinates.
         space: The row space of J; ``None`` for directions of the whole input space.
         kind: ``"normal"`` (within the row space) or ``"null"`` (orthogonal to it).
+        start: Number of the first one in the stream.
     """
     import torch
 
     if space is not None:
         draw = space.random_normal if kind == "normal" else space.random_null
-        return draw(task.stream(stream), 0, count)
-    vectors = eqv.linalg.gaussian_directions(task.stream(stream), 0, count, m, device=task.samples[0].device)
+        return draw(task.stream(stream), start, count)
+    vectors = eqv.linalg.gaussian_directions(task.stream(stream), start, count, m, device=task.samples[0].device)
     return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)

@@ -31,6 +31,15 @@ class Linearisation:
     response: np.ndarray
     outside: np.ndarray
 
+    @classmethod
+    def join(cls, parts: list[Linearisation]) -> Linearisation:
+        """Directions of one part after those of the other; at least one part, all at the same lengths."""
+        import numpy as np
+
+        slope = np.concatenate([part.slope for part in parts])
+        rest = (np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("error", "response", "outside"))
+        return cls(parts[0].lengths, slope, *rest)
+
     def relative(self, scale: float) -> np.ndarray:
         """Error over scale x |d|, [L, D]: in units of what a reference direction of the same length moves."""
         return self.error / (scale * self.lengths[:, None])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import equivengine as eqv
 from equivengine.statistics import bootstrap
+from equivengine_plugins.probes.effort import effort_scalars
 from equivengine_plugins.probes.numerics.radius import crossing
 from equivengine_plugins.probes.numerics.steps import best
 
@@ -14,12 +16,15 @@ if TYPE_CHECKING:
     import numpy as np
 
     from equivengine.statistics import Estimate
+    from equivengine.stopping import Effort
     from equivengine_plugins.probes.numerics.parameters import NumericsParams
     from equivengine_plugins.probes.numerics.radius import Linearisation
     from equivengine_plugins.probes.numerics.steps import Best, Curve
 
 UNIT = "embedding / pixel"
 KINDS = {"random": "random", "normal": "normal-space", "null": "null-space"}
+#: Which parameter holds the cap of a kind.
+CAPS = {"random": "radius_directions", "normal": "normal_directions", "null": "null_directions"}
 
 
 @dataclass(frozen=True)
@@ -30,16 +35,18 @@ class Measured:
         curves: Central differences by precision.
         noise: |J_p d - J_64 d| / |J_64 d| by precision p, [D].
         radius: Linear approximation by kind of direction.
-        frobenius: |J|_F, or None where J was not written out.
-        shape: (n, m).
+        efforts: How well median radii are known, by name of the scalar; empty without a tolerance.
+        rms: Rms of |J d| over random unit d.
+        exact: Whether it is |J|_F / sqrt(m), of J written out, or that of the directions drawn.
         note: A remark, or empty.
     """
 
     curves: dict[str, Curve]
     noise: dict[str, np.ndarray]
     radius: dict[str, Linearisation]
-    frobenius: float | None
-    shape: tuple[int, int]
+    efforts: dict[str, Effort]
+    rms: float
+    exact: bool
     note: str
 
 
@@ -47,12 +54,11 @@ def make_result(task: eqv.ProbeTask[NumericsParams], measured: Measured) -> eqv.
     """The probe's result."""
     seed = task.stream("bootstrap") % 2**32
     bests = {precision: best(curve, seed) for precision, curve in measured.curves.items()}
-    rms = _rms(measured)
     summary: dict[str, eqv.Scalar] = {}
     arrays: dict[str, eqv.Array] = {}
     checks: dict[str, eqv.Check] = {}
     _steps(measured, bests, seed, summary, arrays, checks)
-    censored = _radii(task, measured, rms, seed, summary, arrays, checks)
+    censored = _radii(task, measured, seed, summary, arrays, checks)
     status, message = _status(task, measured, bests, censored)
     return eqv.ProbeResult(
         arrays,
@@ -64,18 +70,10 @@ def make_result(task: eqv.ProbeTask[NumericsParams], measured: Measured) -> eqv.
             "differences": "central, both points in one batch, divided by the realised difference",
             "truth": "JVP in fp64",
             "jvp_precisions": list(measured.noise),
-            "reference_response": "|J|_F / sqrt(m)" if measured.frobenius is not None else "rms |J d| of random d",
+            "reference_response": "|J|_F / sqrt(m)" if measured.exact else "rms |J d| of random d",
+            **({"effort": {k: e.to_json() for k, e in measured.efforts.items()}} if measured.efforts else {}),
         },
     )
-
-
-def _rms(measured: Measured) -> float:
-    """Rms of |J d| over random unit d: |J|_F / sqrt(m), or as drawn where J was not written out."""
-    import numpy as np
-
-    if measured.frobenius is not None:
-        return measured.frobenius / measured.shape[1] ** 0.5
-    return float(np.sqrt(np.mean(measured.radius["random"].slope ** 2)))
 
 
 def _scalar(estimate: Estimate, unit: str, description: str, group: str) -> eqv.Scalar:
@@ -145,7 +143,6 @@ def _steps(
 def _radii(
     task: eqv.ProbeTask[NumericsParams],
     measured: Measured,
-    rms: float,
     seed: int,
     summary: dict[str, eqv.Scalar],
     arrays: dict[str, eqv.Array],
@@ -154,7 +151,7 @@ def _radii(
     """Radii of linearisation. Returns which are ends of the sweep, by name of the array."""
     import numpy as np
 
-    level = task.params.level
+    level, rms = task.params.level, measured.rms
     reference = f"radius: Eq. 5 off by {level:.0%} of |J|_F |d| / sqrt(m)"
     own = f"radius: Eq. 5 off by {level:.0%} of |f(x + d) - f(x)|"
     censored = {}
@@ -162,7 +159,10 @@ def _radii(
     def add(name: str, kind: str, relative: np.ndarray, group: str, description: str) -> None:
         radii, ends = crossing(measured.radius[kind].lengths, relative, level)
         censored[name] = ends
-        summary[name] = _scalar(bootstrap(radii, seed=seed), "pixel", f"{KINDS[kind]} directions, median", group)
+        effort = measured.efforts.get(name)
+        known = effort is not None and math.isfinite(effort.half_width)
+        estimate = effort.estimate if effort is not None and known else bootstrap(radii, seed=seed)
+        summary[name] = _scalar(estimate, "pixel", f"{KINDS[kind]} directions, median", group)
         arrays[name] = eqv.Array(radii, (kind,), "pixel", f"{description}, {KINDS[kind]} directions")
         arrays[f"{name}_censored"] = eqv.Array(
             ends.astype(np.int64), (kind,), "1", "1: holds to the end of the sweep; -1: broken at its start; else 0"
@@ -193,6 +193,7 @@ def _radii(
         "pixels out of range at the radius, random directions, share",
         group=group,
     )
+    summary |= effort_scalars(measured.efforts)
     arrays["lengths"] = eqv.Array(lengths, ("length",), "pixel", "lengths |d|, L2")
     arrays["rms"] = eqv.Array(np.array([rms]), ("reference",), UNIT, "rms of |J d| over random unit directions")
     arrays["level"] = eqv.Array(np.array([level]), ("reference",), "1", "relative error that ends the radius")
@@ -221,6 +222,11 @@ def _status(
         at_end = [precision for precision, found in bests.items() if found.at_end == end]
         if at_end:
             faults.append(f"the error of {' and '.join(at_end)} differences is smallest at {end}: {advice}")
+    short = (
+        effort.shortage(f"the median of {name}", CAPS[name.removeprefix("radius_")])
+        for name, effort in measured.efforts.items()
+    )
+    faults += [said for said in short if said]
     radii = {name: ends for name, ends in censored.items() if not name.endswith("_own")}
     early = [name.removeprefix("radius_") for name, ends in radii.items() if np.median(ends) < 0]
     late = [name.removeprefix("radius_") for name, ends in radii.items() if np.median(ends) > 0]
