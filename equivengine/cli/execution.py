@@ -11,13 +11,13 @@ from typing import Any
 import click
 
 from equivengine.cli import signals
-from equivengine.cli.output import print_json, print_table
+from equivengine.cli.output import print_json
 from equivengine.cli.progress import make_progress
 from equivengine.cli.summary import print_run, run_document
 from equivengine.cli.text import command_line, printable
-from equivengine.contracts.unit import SampleRef
 from equivengine.runtime.config import RunConfig
-from equivengine.runtime.engine import RunReport, execute, plan_of, resume
+from equivengine.runtime.engine import RunReport, execute, resume
+from equivengine.runtime.ledger import Ledger
 from equivengine.runtime.plan import Plan
 from equivengine.runtime.registry import from_environment
 from equivengine.store import RunDirectory, open_run
@@ -49,36 +49,17 @@ def resume_and_print(
     )
 
 
-def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool) -> None:
-    """Print what a configuration would do, one line for each unit."""
-    with _stdout_for_json(as_json):
-        plan, _ = plan_of(config, from_environment(ctx.obj["blocked"]))
-    if as_json:
-        print_json({"digest": plan.digest, "duplicates": plan.duplicates, **plan.to_json()})
-        return
-    rows = [[u.probe, u.model, _samples(u.samples), u.precision, u.unit_id[:12]] for u in plan.units]
-    print_table(["probe", "model", "samples", "precision", "unit"], rows)
-    click.echo(f"{len(plan.units)} unit{'s' * (len(plan.units) != 1)}; plan {plan.digest[:12]}; nothing was run")
-    _note_duplicates(plan.duplicates)
-
-
-def _samples(samples: tuple[SampleRef, ...]) -> str:
-    ids = [sample.id for sample in samples]
-    return " -> ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
-
-
 def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_json: bool, progress: str) -> int:
     directory: list[Path] = []
     reporter = make_progress("none" if ctx.obj["quiet"] and progress == "auto" else progress)
 
     def planned(plan: Plan, path: Path, done: int) -> None:
         directory.append(path)
-        there = RunDirectory(path.absolute()).published() if done else set()
-        waiting = (tuple(unit for unit in batch if unit.unit_id not in there) for batch in plan.batches())
-        reporter.start(path, len(plan.units), done, [batch for batch in waiting if batch])
+        there = RunDirectory(path.absolute()).published() if done else ()
+        reporter.start(path, len(plan.units), done, Ledger(plan, there).missing())
 
     try:
-        with _stdout_for_json(as_json), reporter:
+        with stdout_for_json(as_json), reporter:
             registry = from_environment(ctx.obj["blocked"])
             report = carry_out(
                 registry=registry, blocked=ctx.obj["blocked"], on_plan=planned, on_done=reporter.unit_done
@@ -97,7 +78,7 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
         click.echo(f"warning: {printable(moved.finding.error.what)}; it was moved to {printable(str(place))}", err=True)
     for problem in report.problems:
         click.echo(f"warning: {printable(problem)}", err=True)
-    _note_duplicates(report.duplicates)
+    note_duplicates(report.duplicates)
     with open_run(report.directory) as run:
         if as_json:
             aside = [{"file": str(one.finding.path), "moved_to": str(one.moved_to)} for one in report.set_aside]
@@ -110,14 +91,15 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
     return SOME_FAILED if report.outcomes["published"] + report.outcomes["skipped"] else FAILED
 
 
-def _note_duplicates(count: int) -> None:
+def note_duplicates(count: int) -> None:
+    """Say on stderr that units were left out, if any were."""
     if count:
         units, they = ("units", "they measure") if count > 1 else ("unit", "it measures")
         click.echo(f"note: {count} {units} left out: {they} the same content as another one", err=True)
 
 
 @contextlib.contextmanager
-def _stdout_for_json(as_json: bool) -> Iterator[None]:
+def stdout_for_json(as_json: bool) -> Iterator[None]:
     """While plugins run, send what they print to stderr: stdout holds one document."""
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield

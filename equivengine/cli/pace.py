@@ -38,9 +38,14 @@ class Pace:
     def __init__(self, todo: int, batches: Sequence[Batch] = (), clock: Callable[[], float] = time.monotonic) -> None:
         self.todo = todo
         self.finished = self.failed = 0
-        self._waiting = Counter((unit.probe, unit.model) for batch in batches for unit in batch)
-        self._batch = {unit.unit_id: place for place, batch in enumerate(batches) for unit in batch}
-        self._open = [len(batch) for batch in batches]
+        self._waiting: Counter[Kind] = Counter()
+        self._batch: dict[str, int] = {}  # of units that share a call; others are done when they have come
+        self._open: dict[int, int] = {}
+        for place, batch in enumerate(batches):
+            self._waiting.update((unit.probe, unit.model) for unit in batch)
+            if len(batch) > 1:
+                self._batch.update(dict.fromkeys((unit.unit_id for unit in batch), place))
+                self._open[place] = len(batch)
         self._held: dict[int, list[tuple[Kind, float]]] = {}
         self._clock = clock
         self._begun = self._last = clock()

@@ -44,7 +44,13 @@ _MEASURED = ("models", "images", "targets", "pairing", "limit", "seed", "precisi
 
 @click.command("run", help=HELP)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and what it would take, and stop.")
+@click.option("--units", is_flag=True, help="With --dry-run: a line for each unit.")
+@click.option(
+    "--estimate/--no-estimate",
+    default=True,
+    help="With --dry-run: measure a few units of each kind, and say how long all take and how large they are.",
+)
 @click.option("--model", "models", multiple=True, metavar="URI", help="An encoder; repeatable.")
 @click.option("--images", multiple=True, metavar="URI", help="A set of inputs; repeatable.")
 @click.option("--targets", metavar="URI", help="Drawn from at random, for pairs and references.")
@@ -59,7 +65,7 @@ _MEASURED = ("models", "images", "targets", "pairing", "limit", "seed", "precisi
 @click.pass_context
 def command(ctx: click.Context, file: Path, dry_run: bool, **options: Any) -> int:
     """Carry out a run file."""
-    from equivengine.cli.execution import execute_and_print, print_plan
+    from equivengine.cli.execution import execute_and_print
     from equivengine.runtime.config import load_toml
 
     given = {
@@ -69,6 +75,8 @@ def command(ctx: click.Context, file: Path, dry_run: bool, **options: Any) -> in
     }
     config = load_toml(file, given)
     if dry_run:
-        print_plan(ctx, config, as_json=options["as_json"])
+        from equivengine.cli.dry_run import print_plan
+
+        print_plan(ctx, config, as_json=options["as_json"], each=options["units"], estimated=options["estimate"])
         return 0
     return execute_and_print(ctx, config, as_json=options["as_json"], progress=options["progress"])

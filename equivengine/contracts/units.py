@@ -149,10 +149,7 @@ class UnitList(Sequence[Unit]):
         fresh = self.ids.firsts()
         if fresh.all():
             return self
-        kept = [
-            replace(group, rows=group.rows[fresh[start:stop]])
-            for group, (start, stop) in zip(self.groups, itertools.pairwise(self._starts), strict=True)
-        ]
+        kept = [replace(group, rows=group.rows[fresh[places.start : places.stop]]) for group, places in self.places()]
         raw = np.frombuffer(self.ids.raw, dtype=np.uint8).reshape(-1, ID_BYTES)[fresh].tobytes()
         return UnitList(self.samples, kept, UnitIds(raw))
 
@@ -169,6 +166,11 @@ class UnitList(Sequence[Unit]):
         place = range(len(self))[index]
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
         return self._unit(self.groups[number], place - int(self._starts[number]), place)
+
+    def places(self) -> Iterator[tuple[Group, range]]:
+        """Each group, and where its units stand."""
+        ranges = (range(int(start), int(stop)) for start, stop in itertools.pairwise(self._starts))
+        return zip(self.groups, ranges, strict=True)
 
     def __iter__(self) -> Iterator[Unit]:
         place = itertools.count()
@@ -244,6 +246,16 @@ class Batches(Sequence[Batch]):
         size = self._parts[part][0]
         start = int(self._starts[part]) + size * (number - int(self._firsts[part]))
         return range(start, start + size)
+
+    def starts(self) -> np.ndarray:
+        """The place of the first unit of each batch, int64 [batches]."""
+        sizes = np.repeat([size for size, _ in self._parts], [times for _, times in self._parts])
+        return np.cumsum(sizes) - sizes
+
+    def holding(self, place: int) -> int:
+        """The number of the batch that the unit of a place is in."""
+        part = int(np.searchsorted(self._starts, place, side="right")) - 1
+        return int(self._firsts[part]) + (place - int(self._starts[part])) // self._parts[part][0]
 
 
 def plan_digest(ids: UnitIds, sizes: Sequence[tuple[int, int]] = ()) -> str:

@@ -16,6 +16,8 @@ from equivengine.contracts.unit import Batch, Unit, UnitOutcome, canonical_json
 from equivengine.errors import EngineError, PluginError, UsageError
 from equivengine.runtime import contract, worker
 from equivengine.runtime.config import RunConfig, executor_params
+from equivengine.runtime.estimate import Room
+from equivengine.runtime.ledger import Ledger
 from equivengine.runtime.loading import Workbench, blamed, default_registry
 from equivengine.runtime.plan import Plan, make_plan
 from equivengine.runtime.registry import PluginRecord, Registry
@@ -159,23 +161,25 @@ def _carry_out(
     path = report.directory
     executor, owner = where
     directory = RunDirectory.create_or_open(path, plan.to_json(), plan.digest)
-    done = directory.published() & {unit.unit_id for unit in plan.units}
+    ledger = Ledger(plan, directory.published())
     report.duplicates = plan.duplicates
-    on_plan(plan, path, len(done))
+    on_plan(plan, path, ledger.done)
     hook = functools.partial(_observe, bench.registry, report)
-    hook("equivengine_run_started", run_directory=str(path), unit_count=len(plan.units), published=len(done))
-    waiting = {unit.unit_id: unit for unit in plan.units if unit.unit_id not in done}
-    todo = [batch for batch in plan.batches() if any(unit.unit_id in waiting for unit in batch)]
-    count = len(waiting)
-    report.outcomes["skipped"] += len(done)
+    hook("equivengine_run_started", run_directory=str(path), unit_count=len(plan.units), published=ledger.done)
+    todo = ledger.batches()
+    count = ledger.left
+    room = Room(plan, path, ledger.left_in)
+    report.outcomes["skipped"] += ledger.done
 
     def finished(batch: Batch, outcomes: tuple[UnitOutcome, ...]) -> None:
         for unit, outcome in zip(batch, outcomes, strict=True):
-            if waiting.pop(unit.unit_id, None) is None:
+            if not ledger.cross_off(unit.unit_id):
                 continue  # published before; and executors may run a batch more than once
             report.outcomes[outcome.outcome] += 1
             if outcome.outcome == "failed":
                 report.failures.append((unit, outcome))
+            elif outcome.outcome == "published":
+                room.stored(unit)
             hook("equivengine_unit_finished", unit=unit, outcome=outcome)
             on_done(unit, outcome)
 
@@ -202,9 +206,9 @@ def _carry_out(
         directory.consolidate()
     hook("equivengine_run_finished", run_directory=str(path), outcomes=dict(report.outcomes))
     report.seconds = time.perf_counter() - start
-    if waiting:
+    if ledger.left:
         raise PluginError(
-            f"executor {config.executor!r} left {len(waiting)} of {count} units undone",
+            f"executor {config.executor!r} left {ledger.left} of {count} units undone",
             got=owner.owner,
             hint=f"equivengine resume {path} --executor serial",
         )

@@ -1,0 +1,171 @@
+"""``equivengine run --dry-run``: what a run file would do, how long it would take, and whether it fits on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from equivengine.cli.execution import note_duplicates, stdout_for_json
+from equivengine.cli.output import print_json, print_table
+from equivengine.cli.pace import clock_time
+from equivengine.cli.text import printable
+from equivengine.contracts.unit import SampleRef, settings
+from equivengine.runtime.config import RunConfig
+from equivengine.runtime.engine import default_name, plan_of
+from equivengine.runtime.estimate import Estimate, Kind, check_room, estimate, free_bytes, kinds_of, size_text
+from equivengine.runtime.plan import Plan
+from equivengine.runtime.registry import from_environment
+
+#: Lines of the table that are printed; ``--json`` has all.
+MOST_ROWS = 60
+
+
+def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool, each: bool, estimated: bool) -> None:
+    """Print what a configuration would do; nothing is written but to the folder for temporary files.
+
+    Args:
+        ctx: Of the command.
+        config: What to do.
+        as_json: One document, with every unit.
+        each: A line for each unit.
+        estimated: Run a few batches, and say what the whole would take.
+
+    Raises:
+        StoreError: If it does not fit on the disk of the run directory; the table is printed first.
+        EngineError: If the plan cannot be made.
+    """
+    with stdout_for_json(as_json):
+        plan, bench = plan_of(config, from_environment(ctx.obj["blocked"]))
+        found = None
+        if estimated:
+            quiet = ctx.obj["quiet"]
+            if not quiet:
+                click.echo("estimating: a few units of each kind are measured and thrown away", err=True)
+            found = estimate(plan, bench, blocked=ctx.obj["blocked"], on_kind=_nothing if quiet else _said)
+    out = Path(config.out) if config.out else Path("runs") / default_name(config, plan)
+    kinds = kinds_of(plan.units) if found is None else found.kinds
+    if as_json:
+        units = [{**unit.to_json(), "unit_id": unit.unit_id} for unit in plan.units]
+        document = {"digest": plan.digest, "duplicates": plan.duplicates, **plan.to_json(), "units": units}
+        print_json({**document, "kinds": list(map(_kind, kinds)), "estimate": found and _estimate(found, out)})
+    else:
+        _print(plan, kinds, found, out, each=each)
+        note_duplicates(plan.duplicates)
+    if found is not None and found.bytes is not None:
+        hint = "pass --out on a larger disk, or plan less: fewer images, models or parameters"
+        check_room(found.bytes, out, f"shards, pictures and run.h5 of {len(plan.units):,} units", hint)
+
+
+def _print(plan: Plan, kinds: list[Kind], found: Estimate | None, out: Path, *, each: bool) -> None:
+    if each:
+        rows = [[u.probe, u.model, _samples(u.samples), u.precision, u.unit_id[:12]] for u in plan.units]
+        print_table(["probe", "model", "samples", "precision", "unit"], rows)
+        click.echo()
+    words = _words(kinds)
+    table = [row for kind in kinds for row in _rows(kind, words)]
+    columns = ["probe", "parameters", "model", "images", "units"]
+    columns += ["s/unit", "a unit"] if found is not None else []
+    print_table(columns, [row[: len(columns)] for row in table[:MOST_ROWS]])
+    if len(table) > MOST_ROWS:
+        click.echo(f"... and {len(table) - MOST_ROWS:,} more lines; --json has all")
+    count, calls = len(plan.units), len(plan.batches())
+    together = f" in {calls:,} calls of their probes" if calls < count else ""
+    click.echo(f"{count:,} unit{'s' * (count != 1)}{together}; plan {plan.digest[:12]}; nothing was written")
+    if found is not None:
+        _print_estimate(found, out)
+
+
+def _print_estimate(found: Estimate, out: Path) -> None:
+    for kind in found.kinds:
+        if kind.problem:
+            common = kind.common
+            click.echo(printable(f"no estimate: {common.probe} · {common.model}: {kind.problem}"))
+    if found.seconds is not None:
+        low, middle, high = map(clock_time, found.seconds)
+        click.echo(
+            f"time: about {middle}, {low} to {high}: in one process, one batch after the other, if all cost what the"
+            " median, the fastest and the slowest batch did (half and twice where one was measured)"
+        )
+    if found.bytes is not None:
+        free = size_text(free_bytes(out))
+        click.echo(printable(f"disk: about {size_text(found.bytes)} in {out}, run.h5 included; {free} are free there"))
+    facts = found.measured_on
+    count = sum(kind.batches for kind in found.kinds)
+    click.echo(
+        printable(
+            f"measured now, on {count} batch{'es' * (count != 1)}: {facts['device']}, {facts['threads']} threads, "
+            f"{facts['cores']} cores under a load of {facts['load_average']:.1f}, torch {facts['torch']}"
+        )
+    )
+
+
+def _words(kinds: list[Kind]) -> dict[tuple[str, str], str]:
+    """Parameters that set the units of a probe apart, by probe and parameters."""
+    found = {}
+    for probe in dict.fromkeys(kind.common.probe for kind in kinds):
+        alike = {kind.common.params: replace(kind.common, model="") for kind in kinds if kind.common.probe == probe}
+        found.update(
+            {(probe, params): text for params, text in zip(alike, settings(list(alike.values())), strict=True)}
+        )
+    return found
+
+
+def _rows(kind: Kind, words: dict[tuple[str, str], str]) -> list[list[str]]:
+    """A line for each image set."""
+    common = kind.common
+    each = "-" if kind.seconds is None else f"{kind.seconds[1]:.3g}"
+    size = "-" if kind.bytes is None else size_text(kind.bytes)
+    start = [common.probe, words[common.probe, common.params], common.model]
+    return [[*start, images, f"{count:,}", each, size] for images, count in kind.images.items()]
+
+
+def _kind(kind: Kind) -> dict[str, Any]:
+    common = kind.common
+    seconds = None if kind.seconds is None else dict(zip(("low", "middle", "high"), kind.seconds, strict=True))
+    return {
+        "probe": common.probe,
+        "params": common.params,
+        "model": common.model,
+        "precision": common.precision,
+        "units": kind.units,
+        "images": dict(kind.images),
+        "batches_measured": kind.batches,
+        "seconds_per_unit": seconds,
+        "bytes_per_unit": kind.bytes,
+        "problem": kind.problem,
+    }
+
+
+def _estimate(found: Estimate, out: Path) -> dict[str, Any]:
+    return {
+        "seconds": found.seconds and dict(zip(("low", "middle", "high"), found.seconds, strict=True)),
+        "bytes": found.bytes,
+        "free_bytes": free_bytes(out),
+        "directory": str(out),
+        "loading_seconds": found.loading,
+        "consolidation_seconds_per_unit": found.consolidation,
+        "run_file_bytes_per_byte": found.run_file,
+        "measured_on": found.measured_on,
+    }
+
+
+def _samples(samples: tuple[SampleRef, ...]) -> str:
+    ids = [sample.id for sample in samples]
+    return " -> ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+
+
+def _said(kind: Kind) -> None:
+    common = kind.common
+    result = f"{kind.seconds[1]:.3g} s/unit" if kind.seconds is not None else kind.problem
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(printable(f"  {common.probe} · {common.model}: {result}"), err=True)
+        sys.stderr.flush()
+
+
+def _nothing(kind: Kind) -> None:
+    pass

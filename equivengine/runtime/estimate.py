@@ -1,0 +1,307 @@
+"""How long a plan takes and how much disk it needs, from a few of its batches that are run and thrown away."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from equivengine.contracts.unit import Unit
+from equivengine.contracts.units import Batches, UnitList
+from equivengine.errors import StoreError
+from equivengine.runtime import provenance, worker
+from equivengine.runtime.loading import Workbench, resolve_device
+from equivengine.runtime.plan import Plan
+from equivengine.runtime.worker import WorkerContext, run_batch
+from equivengine.store import RunDirectory, schema
+
+#: Seconds after which no further batch of a kind is begun.
+MOST_SECONDS = 5.0
+#: Where one batch was measured, its cost is taken to be uncertain by this factor.
+SPREAD = 2.0
+
+#: Low, middle and high.
+Range = tuple[float, float, float]
+
+
+@dataclass
+class Kind:
+    """Units of a plan that are expected to cost the same: those of one model, probe, parameters and precision.
+
+    Attributes:
+        common: What they share; no samples, no references.
+        places: Where they stand in the plan.
+        images: How many of them there are by the image set of their first sample.
+        seconds: Wall seconds of a unit, storing included: of the fastest batch that was run, the median and the
+            slowest one. Where one was run, half and twice its seconds. None if none succeeded.
+        bytes: Of a unit, in its shard and pictures; None likewise.
+        batches: How many were run.
+        problem: Why there is no estimate.
+    """
+
+    common: Unit
+    places: list[range] = field(default_factory=list)
+    images: Counter[str] = field(default_factory=Counter)
+    seconds: Range | None = None
+    bytes: float | None = None
+    batches: int = 0
+    problem: str = ""
+
+    @property
+    def units(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.places))
+
+
+@dataclass
+class Estimate:
+    """What a plan costs where it was estimated: in one process, one batch after the other.
+
+    Attributes:
+        kinds: In the order of the plan.
+        loading: Seconds to load each model again that was loaded for its batches.
+        consolidation: Seconds of consolidation for each unit.
+        run_file: Bytes of ``run.h5`` for each byte of shards and pictures.
+        measured_on: Device, threads and versions.
+    """
+
+    kinds: list[Kind]
+    loading: dict[str, float]
+    consolidation: float
+    run_file: float
+    measured_on: dict[str, Any]
+
+    @property
+    def seconds(self) -> Range | None:
+        """Of the whole plan; None if a kind is unknown."""
+        found = [(kind.units, kind.seconds) for kind in self.kinds]
+        if any(seconds is None for _, seconds in found):
+            return None
+        more = sum(self.loading.values()) + self.consolidation * sum(units for units, _ in found)
+        low, middle, high = (
+            sum(units * seconds[end] for units, seconds in found if seconds is not None) + more for end in range(3)
+        )
+        return low, middle, high
+
+    @property
+    def bytes(self) -> float | None:
+        """Shards, pictures and ``run.h5`` of the whole plan; None if a kind is unknown."""
+        if any(kind.bytes is None for kind in self.kinds):
+            return None
+        return (1 + self.run_file) * sum(kind.units * kind.bytes for kind in self.kinds if kind.bytes is not None)
+
+
+def kinds_of(units: UnitList) -> list[Kind]:
+    """The units by what they share but for samples and references, in the order of the plan; makes no unit."""
+    found: dict[tuple[str, str, str, str], Kind] = {}
+    counted: dict[int, Counter[str]] = {}  # models share rows
+    for group, places in units.places():
+        common = group.common
+        kind = found.setdefault(_key(common), Kind(common))
+        kind.places.append(places)
+        if id(group.rows) not in counted:
+            counted[id(group.rows)] = Counter(units.samples[row].images for row in group.rows[:, 0].tolist())
+        kind.images += counted[id(group.rows)]
+    return list(found.values())
+
+
+def estimate(
+    plan: Plan,
+    bench: Workbench,
+    *,
+    blocked: Sequence[str] = (),
+    on_kind: Callable[[Kind], None] = lambda kind: None,
+) -> Estimate:
+    """Run up to three batches of each kind in this process, and publish them in a temporary directory.
+
+    They are the first, the middle and the last of their kind: the first one also pays for what later ones share. Only
+    the first is run where it takes more than `MOST_SECONDS`. A kind whose batches fail has no estimate, and says why.
+
+    Args:
+        plan: The plan.
+        bench: Has the models and image sets that the plan was made with.
+        blocked: Plugins that are left out.
+        on_kind: Called after each kind.
+
+    Raises:
+        StoreError: If nothing can be written there.
+        EngineError: If a model cannot be loaded.
+    """
+    kinds = kinds_of(plan.units)
+    batches = plan.batches()
+    chosen = [_chosen(kind, batches) for kind in kinds]
+    units = [unit for numbers in chosen for number in numbers for unit in batches[number]]
+    part = Plan(plan.config, UnitList.of(units))
+    loading: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="equivengine-", ignore_cleanup_errors=True) as place:
+        directory = RunDirectory.create_or_open(Path(place) / "run", part.to_json(), part.digest)
+        context = WorkerContext(str(directory.path), bench.device, tuple(blocked))
+        with worker.lent(context, bench):
+            for kind, numbers in zip(kinds, chosen, strict=True):
+                start = time.perf_counter()
+                bench.encoder(kind.common.model)
+                loading[kind.common.model] = max(time.perf_counter() - start, loading.get(kind.common.model, 0.0))
+                _measure(kind, [batches[number] for number in numbers], context, directory)
+                on_kind(kind)
+        done = _size(directory.path / schema.SHARDS) + _size(directory.path / schema.PICTURES)
+        start = time.perf_counter()
+        directory.consolidate()
+        consolidation = (time.perf_counter() - start) / max(1, len(directory.published()))
+        run_file = _blocks(directory.path / schema.RUN_FILE) / done if done else 1.0
+    device = resolve_device(bench.device)
+    measured_on = {
+        "device": provenance.describe_device(device)["name"],
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)),
+        "torch": torch.__version__,
+        "load_average": os.getloadavg()[0],
+    }
+    return Estimate(kinds, loading, consolidation, run_file, measured_on)
+
+
+def _chosen(kind: Kind, batches: Batches) -> list[int]:
+    """Numbers of the first, the middle and the last batch of a kind."""
+    middle = kind.places[len(kind.places) // 2]
+    places = (kind.places[0][0], middle[len(middle) // 2], kind.places[-1][-1])
+    return list(dict.fromkeys(map(batches.holding, places)))
+
+
+def _measure(kind: Kind, batches: list[tuple[Unit, ...]], context: WorkerContext, directory: RunDirectory) -> None:
+    times: list[float] = []
+    before, stored, units = _size(directory.path), 0, 0
+    begun = time.perf_counter()
+    for batch in batches:
+        start = time.perf_counter()
+        outcomes = run_batch(context, batch)
+        seconds = time.perf_counter() - start
+        good = [outcome for outcome in outcomes if outcome.outcome == "published"]
+        if good:
+            times.append(seconds / len(batch))
+            units += len(good)
+        else:
+            kind.problem = outcomes[0].message.splitlines()[0]
+        if time.perf_counter() - begun > MOST_SECONDS:
+            break
+    kind.batches = len(times)
+    if times:
+        low, high = (min(times), max(times)) if len(times) > 1 else (times[0] / SPREAD, times[0] * SPREAD)
+        kind.seconds = (low, statistics.median(times), high)
+        stored = _size(directory.path) - before
+        kind.bytes = stored / units
+        kind.problem = ""
+
+
+def _size(folder: Path) -> int:
+    """Bytes that files take on disk, whole blocks; links and folders are not counted."""
+    return sum(_blocks(Path(place) / name) for place, _, names in os.walk(folder) for name in names)
+
+
+def _blocks(path: Path) -> int:
+    return 512 * path.lstat().st_blocks
+
+
+def free_bytes(out: Path) -> int:
+    """What may still be written where a run directory is or will be.
+
+    Raises:
+        StoreError: If that cannot be asked for.
+    """
+    place = out.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free
+    except OSError as error:
+        raise StoreError(f"{str(place)!r} cannot be looked at", got=error.strerror) from None
+
+
+def check_room(needed: float, out: Path, what: str, hint: str) -> None:
+    """Refuse what cannot fit.
+
+    Args:
+        needed: Bytes.
+        out: The run directory.
+        what: What needs them.
+        hint: What to do.
+
+    Raises:
+        StoreError: If there is less room.
+    """
+    free = free_bytes(out)
+    if needed > free:
+        raise StoreError(
+            f"the plan does not fit on the disk of {str(out)!r}",
+            expected=f"{size_text(needed)} for {what}",
+            got=f"{size_text(free)} free",
+            hint=hint,
+        )
+
+
+def size_text(size: float) -> str:
+    """Bytes with a unit.
+
+    >>> size_text(1234), size_text(5.1e9), size_text(12)
+    ('1.2 KB', '5.1 GB', '12 bytes')
+    """
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size:.0f} bytes"
+
+
+class Room:
+    """Watches, while a run stores its first units of each kind, whether the rest can fit on the disk.
+
+    What is held against the free space is what is sure to come: shards as large as those that are there, and `RUN_FILE`
+    of that for ``run.h5``; kinds of which nothing is stored count for nothing.
+
+    Args:
+        plan: The plan.
+        directory: Where it is carried out.
+        left: How many units of a range of places are still to be done.
+    """
+
+    #: ``run.h5`` holds every value once more: this much of the shards where units hold a number each, more elsewhere.
+    RUN_FILE = 0.7
+    #: Units of each kind that are looked at; it is asked after the first, second, fourth and eighth whether all fits.
+    LOOKS = (1, 2, 4, 8)
+
+    def __init__(self, plan: Plan, directory: Path, left: Callable[[range], int]) -> None:
+        self._directory = directory
+        self._left = {_key(kind.common): sum(map(left, kind.places)) for kind in kinds_of(plan.units)}
+        self._sizes: dict[tuple[str, ...], list[int]] = {key: [] for key in self._left}
+
+    def stored(self, unit: Unit) -> None:
+        """A unit has been stored.
+
+        Raises:
+            StoreError: If what is left of the plan cannot fit.
+        """
+        key = _key(unit)
+        self._left[key] -= 1
+        sizes = self._sizes[key]
+        if len(sizes) >= self.LOOKS[-1]:
+            return
+        try:
+            sizes.append(_blocks(self._directory / schema.shard_path(unit.unit_id)))
+        except OSError:  # elsewhere by now, or on a host whose files are seen here with a delay
+            return
+        if len(sizes) in self.LOOKS:
+            means = {key: statistics.mean(sizes) for key, sizes in self._sizes.items() if sizes}
+            needed = (1 + self.RUN_FILE) * sum(self._left[key] * mean for key, mean in means.items())
+            left = sum(self._left[key] for key in means)
+            hint = f"make room, then: equivengine resume {self._directory} (what was published stays)"
+            check_room(needed, self._directory, f"the {left:,} units left that are like those stored so far", hint)
+
+
+def _key(common: Unit) -> tuple[str, str, str, str]:
+    return common.model, common.probe, common.params, common.precision
