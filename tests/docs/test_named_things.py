@@ -5,12 +5,15 @@ import pytest
 from named_things import CHECKERS
 from page_text import ROOT, Page, pages
 
+#: Pages of mistakes: each command on them is entered by a test, and fails as the page says.
+MISTAKES = {"wrong_commands": {"docs/errors.md"}, "wrong_settings": {"docs/errors.md"}}
 INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("checker", CHECKERS, ids=lambda checker: checker.__name__)
 def test_whatever_the_pages_name_exists(checker):
-    assert [wrong for page in pages() for wrong in checker(page)] == []
+    held = [page for page in pages() if page.name not in MISTAKES.get(checker.__name__, ())]
+    assert [wrong for page in held for wrong in checker(page)] == []
 
 
 @pytest.mark.parametrize("name", sorted(named_things.variables_read()))
