@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,7 @@ FAMILIES = (
 def measure(family: Family, device: torch.device, rounds: int, budget: float) -> dict[str, Any]:
     """Everything about one family."""
     row: dict[str, Any] = {"family": family.name, "model": family.address, "samples": family.samples}
+    row |= {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "load_average_before": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         folder.mkdir()
@@ -200,10 +203,20 @@ def show(row: dict[str, Any]) -> None:
     )
 
 
+def kept(path: Path, document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Rows of a former file by family. One that was measured in another way is refused."""
+    former = json.loads(path.read_text(encoding="utf-8")) if path.exists() else document
+    for key in ("benchmark", "device", "name", "threads", "rounds", "K"):
+        if former[key] != document[key]:
+            sys.exit(f"{path} was measured with {key} {former[key]!r}, and here it is {document[key]!r}")
+    return {row["family"]: row for row in former["results"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [family.name for family in FAMILIES]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--keep", action="store_true", help="keep the rows of other families that the file has")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds (default %(default)s)")
     parser.add_argument("--budget", type=float, default=0.5, help="least seconds of one timing (default %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -213,12 +226,12 @@ def main() -> None:
     device = torch.device(options.device)
     document = machine.document("model_families", device, rounds=options.rounds, K=K)
     file = machine.file_name("model_families", document["name"])
-    for family in FAMILIES:
-        if options.only and family.name not in options.only:
-            continue
-        row = measure(family, device, options.rounds, options.budget)
-        show(row)
-        document["results"].append(row)
+    wanted = [family for family in FAMILIES if not options.only or family.name in options.only]
+    rows = kept(options.out / file, document) if options.keep else {}
+    for family in wanted:
+        rows[family.name] = measure(family, device, options.rounds, options.budget)
+        show(rows[family.name])
+        document["results"] = [rows[name] for name in names if name in rows]
         path = machine.write(options.out, file, document)  # after each: what is measured stays measured
     print(path)
 
