@@ -141,11 +141,12 @@ class Array:
             self._jobs.append((job, Journal(task.journal), list(part)))
 
     def _threads(self, tasks: int) -> int:
-        if self._params.cluster == "slurm":
-            return self._params.cpus
+        options = self._params
+        if options.threads is not None or options.cluster == "slurm":
+            return options.threads or options.cpus
         said = os.environ.get("OMP_NUM_THREADS", "")
         share = len(os.sched_getaffinity(0)) // tasks
-        return min(self._params.cpus, int(said) if said.isdecimal() and int(said) else max(1, share))
+        return min(options.cpus, int(said) if said.isdecimal() and int(said) else max(1, share))
 
     def _look(self, on_done: OnDone) -> None:
         for entry in list(self._jobs):
