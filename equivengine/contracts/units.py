@@ -70,7 +70,7 @@ class UnitIds(Sequence[str]):
             wanted = bytes.fromhex(unit_id)
         except ValueError:
             return None
-        if len(wanted) != ID_BYTES or len(unit_id) != 2 * ID_BYTES or not self.raw:
+        if len(wanted) != ID_BYTES or wanted.hex() != unit_id or not self.raw:
             return None
         heads, order = self._sorted
         head = np.frombuffer(wanted[:8], dtype=np.uint64)[0]
