@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from equivengine.contracts.result import Picture
@@ -59,6 +60,14 @@ class Allowance:
         """Begin with the next part of the page."""
         self._share = self._left // max(1, self._parts)
         self._parts -= 1
+
+    @contextlib.contextmanager
+    def half(self) -> Iterator[None]:
+        """Keep half of what the part may still take for what comes after the block."""
+        kept = self._share // 2
+        self._share -= kept
+        yield
+        self._share += kept
 
     @property
     def spent(self) -> bool:

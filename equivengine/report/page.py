@@ -166,9 +166,8 @@ def page_of(
     by_chapter: dict[tuple[str, str], list[tuple[Section, Group]]] = {}
     for group in shown:
         by_chapter.setdefault((group[0].probe, group[0].model), []).append(group)
-    maker = _Maker(
-        Presenter(registry), Allowance(int(megabytes * 1e6 * (1 - TEXTS)), len(by_chapter)), figures, pictures
-    )
+    allowance = Allowance(int(megabytes * 1e6 * (1 - TEXTS)), len(by_chapter) + len(shown))
+    maker = _Maker(Presenter(registry), allowance)
     chapters = [maker.chapter(f"chapter-{number}", part) for number, part in enumerate(by_chapter.values(), 1)]
     config = run.plan.get("config", {})
     config = config if isinstance(config, dict) else {}
@@ -219,8 +218,6 @@ class _Maker:
 
     presenter: Presenter
     allowance: Allowance
-    figures: int
-    pictures: int
     warnings: list[Remark] = field(default_factory=list)
     findings: list[Remark] = field(default_factory=list)
 
@@ -243,6 +240,7 @@ class _Maker:
         return Chapter(anchor, first.probe, first.model, summary, overview, sections, of)
 
     def _section(self, probe: Any, section: Section, group: Group) -> SectionView:
+        self.allowance.next_part()
         found = spreads(group, self.presenter.headlines(probe, section.params, section.probe))
         histograms = []
         if found and not self.allowance.spent:
@@ -250,10 +248,12 @@ class _Maker:
             unit = next(iter(group.input_units), "pixel")
             image = of_figure(drawn(title, relabelled(draw(found, section.noun), unit)), section.probe)
             histograms = [image] if self.allowance.admits([image]) else []
+        with self.allowance.half():
+            pictured = self._units(group.pictured, _pictures_of)
         return SectionView(
             section=section,
             drawn=self._units(group.first, lambda record: _figures_of(self.presenter, probe, record)),
-            pictured=self._units(group.pictured, _pictures_of),
+            pictured=pictured,
             pictures_of=group.pictured_of,
             spreads=found,
             histograms=histograms,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,10 +92,11 @@ def telling(group: Group, found: Sequence[Spread]) -> list[Telling]:
     """Units that did not converge or failed a check, then those with the smallest and the largest values."""
     if group.count < 2:
         return []
-    reasons: list[tuple[int, str]] = []
+    kinds = [[(place, "did not converge") for place in group.unconverged_at]]
     for tally in group.checks.values():
-        reasons += [(place, f"failed the check: {tally.description}") for place in tally.failed]
-    reasons += [(place, "did not converge") for place in group.unconverged_at]
+        kinds.append([(place, f"failed the check: {tally.description}") for place in tally.failed])
+    # One of each kind after the other, so that none crowds out the rest.
+    reasons = [each for row in zip_longest(*kinds) for each in row if each is not None]
     ends = []
     for spread in found:
         low, high = spread.quantiles[0], spread.quantiles[-1]
@@ -102,7 +104,7 @@ def telling(group: Group, found: Sequence[Spread]) -> list[Telling]:
             ends += [(spread.lowest, f"smallest {spread.title}: {number(low)}")]
             ends += [(spread.highest, f"largest {spread.title}: {number(high)}")]
     told: dict[int, list[str]] = {}
-    for place, why in (*reasons[: TOLD - len(ends) if len(ends) < TOLD else 0], *ends):
+    for place, why in (*reasons[: max(0, TOLD - len(ends))], *ends):
         told.setdefault(place, []).append(why)
     return [
         Telling(group.names[place], group.unit_ids[place], "; ".join(dict.fromkeys(whys)))
