@@ -1,8 +1,6 @@
 """The site builds without a warning, holds every page, and needs no network: neither to build nor to be read."""
 
-import os
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +10,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-COMMAND = [sys.executable, "-m", "sphinx", "-E", "-q", "-W", "--keep-going"]
 #: Attributes by which a page makes a browser load something.
 LOADS = {("script", "src"), ("img", "src"), ("link", "href"), ("source", "src"), ("iframe", "src"), ("object", "data")}
 #: Links that say something about a page and are not followed by themselves.
@@ -58,23 +55,6 @@ class Found(HTMLParser):
         for name, value in given.items():
             if (tag, name) in LOADS and value and not relation & NOT_LOADED:
                 self.loaded.append(value)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """The site, built in a process that cannot reach a network."""
-    folder = tmp_path_factory.mktemp("site")
-    blocked = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    done = subprocess.run(
-        [*COMMAND, "-d", str(folder / "doctrees"), str(DOCS), str(folder / "html")],
-        cwd=ROOT,
-        env=os.environ | blocked,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    return folder / "html"
 
 
 @pytest.fixture(scope="module")
