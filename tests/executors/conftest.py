@@ -8,8 +8,10 @@ import pytest
 
 
 @pytest.fixture
-def work(tmp_path):
-    """Work for batches of `deeds`."""
+def work(tmp_path, monkeypatch):
+    """Work for batches of `deeds`; processes that are started find that module."""
+    before = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *before]))
     folder = tmp_path / "results"
     folder.mkdir()
 

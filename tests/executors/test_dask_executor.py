@@ -158,7 +158,12 @@ def standing(tmp_path_factory):
     file = folder / "scheduler.json"
     start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
     for _ in range(2):
-        start("worker", "--scheduler-file", str(file), *"--host 127.0.0.1 --nthreads 1 --no-nanny --no-dashboard".split())
+        start(
+            "worker",
+            "--scheduler-file",
+            str(file),
+            *["--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard"],
+        )
     deadline = time.monotonic() + 60
     while not file.exists():
         assert time.monotonic() < deadline, "the scheduler did not start"
@@ -169,6 +174,7 @@ def standing(tmp_path_factory):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_standing_cluster_carries_out_batches_and_keeps_nothing(carry_out, executor, standing):
     address, _ = standing
     found, noted = carry_out(executor(scheduler=address, patience=30), *["wait 0.2"] * 6, "signal SIGABRT")
@@ -182,6 +188,7 @@ def test_a_standing_cluster_carries_out_batches_and_keeps_nothing(carry_out, exe
     assert outcomes(again) == [("published", "")]
 
 
+@pytest.mark.slow
 def test_a_worker_of_a_standing_cluster_that_cannot_work_is_named(work, executor, standing):
     address, _ = standing
     batches = deeds.batches("fine")
@@ -190,6 +197,7 @@ def test_a_worker_of_a_standing_cluster_that_cannot_work_is_named(work, executor
         executor(scheduler=address, patience=30).map(work(batches, refusal=refusal), batches, on_done=print)
 
 
+@pytest.mark.slow
 def test_a_batch_outlives_the_dask_worker_that_it_was_on(carry_out, executor, standing):
     address, started = standing
     threading.Timer(1.5, started[1].kill).start()
@@ -211,7 +219,11 @@ def test_a_batch_outlives_the_dask_worker_that_it_was_on(carry_out, executor, st
         ({"scheduler": "host"}, "cpu", ["is no address", "tls://HOST:PORT", "got: host"]),
         ({"scheduler": "ucx://host:8786"}, "cpu", ["is no address"]),
         ({"scheduler": "tls://host"}, "cpu", ["is no address"]),
-        ({"scheduler": "tcp://192.0.2.1:8786"}, "cpu", ["in plain text", "can run code as you", "allow_plain_tcp=true"]),
+        (
+            {"scheduler": "tcp://192.0.2.1:8786"},
+            "cpu",
+            ["in plain text", "can run code as you", "allow_plain_tcp=true"],
+        ),
         ({"scheduler": "tcp://localhost.example.org:8786"}, "cpu", ["in plain text"]),
         ({"scheduler": "tcp://127.0.0.1:1"}, "cpu", ["no Dask scheduler answers at tcp://127.0.0.1:1", "refused"]),
         ({"scheduler": "tls://[::1]:1"}, "cpu", ["no Dask scheduler answers at tls://[::1]:1"]),
@@ -235,7 +247,9 @@ def test_plain_tcp_to_another_machine_goes_where_it_is_allowed_in_so_many_words(
         def close(self):
             pass
 
-    monkeypatch.setattr(socket, "create_connection", lambda place, timeout: seen.append((place, timeout)) or Connected())
+    monkeypatch.setattr(
+        socket, "create_connection", lambda place, timeout: seen.append((place, timeout)) or Connected()
+    )
     executor(scheduler="tcp://192.0.2.1:8786", allow_plain_tcp=True, patience=3).check("cpu")
     executor(scheduler="tcp://127.0.0.2:8786").check("cpu")
     executor(scheduler="tls://192.0.2.1:8786").check("cpu")

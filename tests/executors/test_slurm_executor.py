@@ -101,6 +101,7 @@ def test_a_task_that_is_preempted_is_requeued_and_skips_what_is_published(carry_
     assert mark() == []
 
 
+@pytest.mark.slow  # submitit waits a while for the result of a task that has gone
 def test_a_task_that_dies_with_its_process_is_submitted_again_without_blame_for_others(
     carry_out, executor, tmp_path, mark
 ):

@@ -60,7 +60,8 @@ class Dask(eqv.Executor):
 
     def check(self, device: str) -> None:
         """Refuse what cannot work. See `equivengine.Executor.check`."""
-        import distributed  # noqa: F401 - whether it is there
+        import dask  # noqa: F401 - whether they are there
+        import distributed  # noqa: F401
 
         if self.params.scheduler is None:
             _only_here(self.params)

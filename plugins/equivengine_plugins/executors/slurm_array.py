@@ -105,6 +105,8 @@ class Array:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     def _submit(self, parts: Sequence[Sequence[Batch]]) -> None:
+        if not parts:
+            return
         import submitit
 
         options = self._params
