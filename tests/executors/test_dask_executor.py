@@ -151,12 +151,12 @@ def standing(tmp_path_factory):
     started = []
 
     def start(*arguments):
-        log = open(folder / f"log-{len(started)}", "w")
-        command = [sys.executable, "-m", "dask", *arguments]
-        started.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log))
+        command = [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1", "--no-dashboard"]
+        with open(folder / f"log-{len(started)}", "w") as log:
+            started.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log))
 
     file = folder / "scheduler.json"
-    start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
+    start("scheduler", "--port", "0", "--scheduler-file", str(file))
     for _ in range(2):
         start(
             "worker",

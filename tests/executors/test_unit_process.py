@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 import time
+from pathlib import Path
 
 import deeds
 import pytest
@@ -84,7 +85,7 @@ def test_a_kill_for_want_of_memory_is_told_from_others(process, monkeypatch):
 
 def test_the_kernel_counts_kills_for_want_of_memory():
     assert unit_process._killed_for_memory() >= 0
-    assert "oom_kill " in open("/proc/vmstat").read()
+    assert "oom_kill " in Path("/proc/vmstat").read_text()
 
 
 def test_a_process_that_is_killed_between_batches_costs_nothing(process, tmp_path):
