@@ -46,6 +46,8 @@ def run_document(run: Run) -> dict[str, Any]:
             for unit_id, failure in run.failures.items()
         ],
         "missing": run.missing,
+        "unneeded": run.unneeded,
+        "endings": [str(ending) for ending in run.endings],
         "pictures": None if pictures is None else asdict(pictures),
         "sections": [asdict(section) for section in sections],
     }
@@ -70,6 +72,9 @@ def print_run(run: Run, report: RunReport | None = None) -> None:
         place = pictures.folder or f"within {run.path} (UnitRecord.pictures); no PNG files beside it"
         out.print(literal(f"{counts}: {place}"), soft_wrap=True)
     _print_failures(out, run.failures)
+    for ending in run.endings:
+        style = "" if ending.effort is None or ending.effort.reached else "yellow"
+        out.print(literal(f"stop: {ending}", style), soft_wrap=True)
     if run.missing:
         count = len(run.missing)
         advice = f": {command_line('equivengine', 'resume', run.path)}" if run.path.is_dir() else ""

@@ -68,6 +68,7 @@ def _document(found: Inspection) -> dict[str, Any]:
         ],
         "rerun": found.rerun,
         "missing": found.missing,
+        "unneeded": found.unneeded,
         "failed": found.failed,
         "outdated": found.outdated,
         "next": _resume(found),
@@ -90,6 +91,8 @@ def _print(found: Inspection) -> None:
         line(f"  next: {finding.error.hint}")
         if finding.unit_ids:
             line(f"  to compute again: {_names(finding)}")
+    if found.unneeded:
+        line(f"{_count(len(found.unneeded), 'unit')} of the plan not needed: its stop rules end image sets before them")
     for unit_ids, what in ((found.missing, "not published yet"), (found.failed, "failed")):
         if unit_ids:
             line(f"{_count(len(unit_ids), 'unit')} {what}: {', '.join(one[:12] for one in unit_ids[:NAMES])}"

@@ -6,29 +6,93 @@ means the same on every machine.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from equivengine.contracts.executor import Executor
 from equivengine.contracts.probe import Params, Probe
 from equivengine.errors import UsageError
 from equivengine.runtime.records import suggest
+from equivengine.runtime.run_file import RunFile, place_text
+from equivengine.runtime.toml_lines import Place
+from equivengine.stopping import FEWEST
 
 #: With no image set named, the bundled digits are used, and this many of them.
 DEFAULT_LIMIT = 6
 
 
 class ProbeRequest(BaseModel):
-    """One probe and its parameters."""
+    """One probe and its parameters, or, with ``grid``, every combination of several values of some of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="Name of the probe.")
     set: dict[str, Any] = Field(default_factory=dict, description="Parameters that differ from their defaults.")
+    grid: dict[str, list[Any]] = Field(
+        default_factory=dict, description="Parameters with several values each; every combination is run."
+    )
+    limit: int | None = Field(default=None, ge=1, description="No more images of each set than this, for this probe.")
+
+    @field_validator("grid")
+    @classmethod
+    def _lists_of_different_values(cls, value: dict[str, list[Any]], info: ValidationInfo) -> dict[str, list[Any]]:
+        for key, values in value.items():
+            if key in info.data.get("set", {}):
+                raise _wrong(f"{key} in set or in grid, not in both", key)
+            if not values:
+                raise _wrong("at least one value", key)
+            for number, one in enumerate(values):
+                if any(type(one) is type(other) and one == other for other in values[:number]):
+                    raise _wrong(f"each value once; {one!r} stands there twice", key, number)
+        return value
+
+    def settings(self) -> list[dict[str, Any]]:
+        """Each combination of parameters; the last of the grid changes fastest."""
+        combinations = itertools.product(*self.grid.values())
+        return [{**self.set, **dict(zip(self.grid, values, strict=True))} for values in combinations]
+
+
+class StopRequest(BaseModel):
+    """Leave images out once the median of a scalar over those before them is known well enough."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scalar: str = Field(description='The scalar, as in "ldlc/random_over_null"; one for each probe.')
+    tolerance: float = Field(
+        gt=0, lt=1, description="Half-width of the 95% interval of its median over images, relative to the median."
+    )
+    min_images: int = Field(
+        default=FEWEST, ge=FEWEST, le=1_000_000, description="Images before the first look; then twice as many; count."
+    )
+
+    @field_validator("scalar")
+    @classmethod
+    def _of_a_probe(cls, value: str) -> str:
+        probe, _, scalar = value.partition("/")
+        if not (probe and scalar) or value.split() != [value]:
+            raise ValueError('probe/scalar, as in "ldlc/random_over_null"')
+        return value
+
+    @property
+    def probe(self) -> str:
+        """Whose units it leaves out."""
+        return self.scalar.partition("/")[0]
 
 
 class RunConfig(BaseModel):
@@ -50,6 +114,12 @@ class RunConfig(BaseModel):
         description="Which targets pairs take: any, those of another class than the original, or one for all.",
     )
     limit: int | None = Field(default=None, ge=1, description="Images taken from each set, in order; all when unset.")
+    limits: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="Images taken from single sets, by URI, in place of `limit`."
+    )
+    stop: tuple[StopRequest, ...] = Field(
+        default=(), description="Scalars that end an image set early, once they are known well enough."
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of everything random.")
     device: str = Field(default="auto", description='"auto", "cpu", "cuda" or "cuda:N".')
     precision: Literal["fp32", "fp64"] = Field(default="fp32", description="Arithmetic of the derivatives.")
@@ -59,10 +129,76 @@ class RunConfig(BaseModel):
     )
     out: str | None = Field(default=None, description="Run directory; derived from the plan when unset.")
 
+    _file: RunFile | None = PrivateAttr(default=None)
+    _elsewhere: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _image_sets_with_limits(cls, data: Any) -> Any:
+        """``{ uri = "digits", limit = 4 }`` among the images becomes ``"digits"``, and an entry of ``limits``."""
+        if not isinstance(data, dict) or not isinstance(data.get("images"), dict | list | tuple):
+            return data
+        images = [data["images"]] if isinstance(data["images"], dict) else data["images"]
+        limits = dict(data["limits"]) if isinstance(data.get("limits"), dict) else {}
+        for number, entry in enumerate(images):
+            if isinstance(entry, dict):
+                _check_image_set(entry, number, limits)
+                limits |= {entry["uri"]: entry["limit"]} if "limit" in entry else {}
+        data = {**data, "images": [entry["uri"] if isinstance(entry, dict) else entry for entry in images]}
+        return {**data, "limits": limits} if limits else data
+
+    @field_validator("limits")
+    @classmethod
+    def _limits_of_sets_of_this_run(cls, value: dict[str, int], info: ValidationInfo) -> dict[str, int]:
+        for uri in value:
+            if uri not in info.data.get("images", value):
+                raise _wrong(f"image sets of this run: {', '.join(info.data['images'])}", uri)
+        return value
+
     @field_validator("models", "images", mode="before")
     @classmethod
     def _one_is_a_list_too(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_rule_is_a_list_too(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, dict) else value
+
+    @field_validator("stop")
+    @classmethod
+    def _rules_have_probes(cls, value: tuple[StopRequest, ...], info: ValidationInfo) -> tuple[StopRequest, ...]:
+        """One rule for each probe, of this run."""
+        names = [request.name for request in info.data.get("probes", ())]
+        for number, rule in enumerate(value):
+            if names and rule.probe not in names:
+                raise ValueError(
+                    f"a scalar of a probe of this run ({', '.join(dict.fromkeys(names))}), not {rule.scalar}"
+                )
+            if rule.probe in {other.probe for other in value[:number]}:
+                raise ValueError(f"one scalar for each probe: {rule.probe} has two")
+        return value
+
+    def at(self, *place: str | int) -> str | None:
+        """Where in its run file something stands; None if it has none, or if an option stands in its place."""
+        return None if self._file is None or place[0] in self._elsewhere else self._file.at(place)
+
+    @contextlib.contextmanager
+    def naming(self, *place: str | int) -> Iterator[None]:
+        """Put in front of a UsageError where in the run file it comes from."""
+        try:
+            yield
+        except UsageError as error:
+            named = self.at(*place)
+            if named is None:
+                raise
+            what = f"{named}: {place_text(place)}: {error.what}"
+            raise UsageError(what, expected=error.expected, got=error.got, hint=error.hint) from None
+
+    def limit_of(self, images: str, request: ProbeRequest) -> int | None:
+        """How many images of a set a probe takes; None for all."""
+        limits = (self.limits.get(images, self.limit), request.limit)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @field_validator("title")
     @classmethod
@@ -70,6 +206,21 @@ class RunConfig(BaseModel):
         if "\n" in value or "\r" in value:
             raise ValueError("one line")
         return value
+
+
+def _check_image_set(entry: dict[str, Any], number: int, limits: dict[str, Any]) -> None:
+    for key in entry:
+        if key not in ("uri", "limit"):
+            raise _wrong("uri and limit", "images", number, key)
+    if not isinstance(entry.get("uri"), str):
+        raise _wrong('an image URI: uri = "samples"', "images", number, "uri")
+    if "limit" in entry and entry["limit"] != limits.get(entry["uri"], entry["limit"]):
+        raise _wrong(f"one limit for {entry['uri']}; another one is {limits[entry['uri']]}", "images", number, "limit")
+
+
+def _wrong(expected: str, *place: str | int) -> PydanticCustomError:
+    """An error at a place within what is validated."""
+    return PydanticCustomError("wrong", "{expected}", {"expected": expected, "place": place})
 
 
 def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
@@ -82,23 +233,26 @@ def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
     Raises:
         UsageError: If it is missing, no TOML, or holds unknown or wrong entries, or if an override is wrong.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"the run file {str(path)!r} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the run file {str(path)!r} cannot be read", got=error) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the run file {str(path)!r} is no TOML", got=error) from None
-    config = validated(data, where=str(path))
-    if overrides and overrides.get("executor", config.executor) != config.executor:
-        data.pop("executor_set", None)  # of an executor that is not taken
-    # A second time rather than by model_copy, which checks nothing; what is wrong then is not the file's.
-    return validated({**data, **overrides}) if overrides else config
+    file = RunFile.read(path)
+    data = dict(file.data)
+    config = validated(data, where=file.at)
+    if overrides:
+        if overrides.get("executor", config.executor) != config.executor:
+            data.pop("executor_set", None)  # of an executor that is not taken
+        if "images" in overrides:
+            data.pop("limits", None)  # of sets that are not taken
+        # A second time rather than by model_copy, which checks nothing; what is wrong then is not the file's.
+        config = validated({**data, **overrides})
+    config._file, config._elsewhere = file, frozenset(overrides or ())
+    return config
 
 
-def validated(data: dict[str, Any], where: str = "the options") -> RunConfig:
+def validated(data: dict[str, Any], where: str | Callable[[Place], str] = "the options") -> RunConfig:
     """A `RunConfig` from plain values; with no image set named, the first `DEFAULT_LIMIT` bundled digits.
+
+    Args:
+        data: The values.
+        where: Where they come from, for messages, or a function that says it of a place among them.
 
     Raises:
         UsageError: Naming the first entry that is wrong.
@@ -136,8 +290,15 @@ def parse_settings(pairs: tuple[str, ...], option: str = "--set") -> dict[str, A
     return settings
 
 
-def probe_params(probe: type[Probe[Any]], settings: dict[str, Any]) -> Params:
+def probe_params(
+    probe: type[Probe[Any]], settings: dict[str, Any], where: str | Callable[[Place], str] | None = None
+) -> Params:
     """The probe's parameters.
+
+    Args:
+        probe: The probe.
+        settings: Those that are set.
+        where: As for `validated`; what ``--set`` says when None.
 
     Raises:
         UsageError: Naming the key, what it takes and what came.
@@ -145,7 +306,7 @@ def probe_params(probe: type[Probe[Any]], settings: dict[str, Any]) -> Params:
     try:
         return probe.Params.model_validate(settings)
     except ValidationError as error:
-        raise _usage_error(error, f"--set for probe {probe.name!r}", probe.Params) from None
+        raise _usage_error(error, where or f"--set for probe {probe.name!r}", probe.Params) from None
 
 
 def executor_params(executor: type[Executor], settings: dict[str, Any]) -> Params:
@@ -160,25 +321,35 @@ def executor_params(executor: type[Executor], settings: dict[str, Any]) -> Param
         raise _usage_error(error, f"--set-executor for executor {executor.name!r}", executor.Params) from None
 
 
-def _usage_error(error: ValidationError, where: str, model: type[BaseModel]) -> UsageError:
+def _usage_error(error: ValidationError, where: str | Callable[[Place], str], model: type[BaseModel]) -> UsageError:
     """The first thing that pydantic found, in our words."""
     first = error.errors(include_url=False)[0]
-    place = first["loc"]
-    location = ".".join(str(part) for part in place)
+    place: Place = (*first["loc"], *first.get("ctx", {}).get("place", ()))
+    named = where if isinstance(where, str) else where(place)
+    location = place_text(place)
     if first["type"] == "extra_forbidden":
-        known = model if len(place) == 1 else ProbeRequest
-        return UsageError(f"{where}: {location!r} is not known", expected=suggest(str(place[-1]), known.model_fields))
+        known = model if len(place) == 1 else StopRequest if place[0] == "stop" else ProbeRequest
+        return UsageError(f"{named}: {location!r} is not known", expected=suggest(str(place[-1]), known.model_fields))
     if not place:
-        return UsageError(f"{where}: the values do not fit together", expected=_reworded(first["msg"]))
+        return UsageError(f"{named}: the values do not fit together", expected=_reworded(first["msg"]))
     field = model.model_fields.get(str(place[0]))
     described = f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
     if first["type"] == "missing":
-        return UsageError(f"{where}: {location!r} is missing{described}", hint=f"give {location} a value")
+        return UsageError(f"{named}: {location!r} is missing{described}", hint=f"give {place[-1]} a value")
     return UsageError(
-        f"{where}: {location!r} is not usable{described}",
+        f"{named}: {location!r} is not usable{described}",
         expected=_reworded(first["msg"]),
-        got=_shortened(repr(first.get("input"))),
+        got=_shortened(repr(_within(first.get("input"), first.get("ctx", {}).get("place", ())))),
     )
+
+
+def _within(value: Any, place: Place) -> Any:
+    for part in place:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return value
+    return value
 
 
 def _reworded(message: str) -> str:

@@ -21,6 +21,7 @@ from equivengine.runtime.ledger import Ledger
 from equivengine.runtime.loading import Workbench, blamed, default_registry
 from equivengine.runtime.plan import Plan, make_plan
 from equivengine.runtime.registry import PluginRecord, Registry
+from equivengine.runtime.waves import Waves
 from equivengine.runtime.work import work_of
 from equivengine.runtime.worker import WorkerContext, run_batch
 from equivengine.store import RunDirectory, SetAside, inspect_run, set_aside
@@ -166,7 +167,7 @@ def _carry_out(
     on_plan(plan, path, ledger.done)
     hook = functools.partial(_observe, bench.registry, report)
     hook("equivengine_run_started", run_directory=str(path), unit_count=len(plan.units), published=ledger.done)
-    todo = ledger.batches()
+    waves = Waves(plan, path, ledger)
     count = ledger.left
     room = Room(plan, path, ledger.left_in)
     report.outcomes["skipped"] += ledger.done
@@ -188,7 +189,8 @@ def _carry_out(
     work = work_of(plan, context, bench.registry)
     try:
         with worker.lent(work.context, bench):
-            executor.map(work, todo, on_done=finished)
+            for batches in waves:
+                executor.map(work, batches, on_done=finished)
     except EngineError:
         raise
     except KeyboardInterrupt:
@@ -200,15 +202,15 @@ def _carry_out(
             got=f"{owner.owner}: {contract.one_line(error)}",
             hint=f"what was published stays: equivengine resume {path} --executor serial",
         ) from error
-    if current and not todo:
+    if current and ledger.left == count:
         directory.write_pictures()
     else:
         directory.consolidate()
     hook("equivengine_run_finished", run_directory=str(path), outcomes=dict(report.outcomes))
     report.seconds = time.perf_counter() - start
-    if ledger.left:
+    if undone := ledger.left - waves.unneeded:
         raise PluginError(
-            f"executor {config.executor!r} left {ledger.left} of {count} units undone",
+            f"executor {config.executor!r} left {undone} of {count - waves.unneeded} units undone",
             got=owner.owner,
             hint=f"equivengine resume {path} --executor serial",
         )

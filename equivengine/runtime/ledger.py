@@ -47,9 +47,19 @@ class Ledger:
         """How many units of a range of places are still to be done."""
         return int(np.count_nonzero(self._open[places.start : places.stop]))
 
-    def batches(self) -> Remaining:
-        """The batches in which some unit is still to be done, whole and in order, as it is at this moment."""
-        return Remaining(self._plan.batches(), self._open.copy(), whole=True)
+    def is_open(self, unit_id: str) -> bool:
+        """Whether a unit of the plan is still to be done."""
+        place = self._plan.units.ids.find(unit_id)
+        return place is not None and bool(self._open[place])
+
+    def batches(self, among: np.ndarray | None = None) -> Remaining:
+        """The batches in which some unit is still to be done, whole and in order, as it is at this moment.
+
+        Args:
+            among: Which units count, bool [units]; None for all.
+        """
+        still_open = self._open.copy() if among is None else self._open & among
+        return Remaining(self._plan.batches(), still_open, whole=True)
 
     def missing(self) -> Remaining:
         """The same batches, each with those units alone that are still to be done."""

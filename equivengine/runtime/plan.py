@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from equivengine.runtime import contract
 from equivengine.runtime.config import ProbeRequest, RunConfig, probe_params
 from equivengine.runtime.drawing import Draws, unlabelled
 from equivengine.runtime.loading import Workbench
+from equivengine.store.enough import StopRule, digest_with
 from equivengine.store.layout import StoredPlan
 from equivengine.store.schema import MAX_UNITS
 
@@ -52,9 +53,10 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """JSON types only. Where results go is not part of the plan."""
+        elsewhere = {"out", "device", "executor", "executor_set"} | (set() if self.config.stop else {"stop"})
         plan: dict[str, Any] = {
             "version": PLAN_VERSION,
-            "config": self.config.model_dump(mode="json", exclude={"out", "device", "executor", "executor_set"}),
+            "config": self.config.model_dump(mode="json", exclude=elsewhere),
             **units_to_json(self.units),
         }
         if self.batch_sizes:
@@ -63,8 +65,13 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 (hex) over the units' identities, in order, and over how they are cut into batches if they are."""
-        return plan_digest(self.units.ids, self.batch_sizes)
+        """sha256 (hex) over the units' identities, in order, how they are cut into batches, and stop rules if any."""
+        return digest_with(plan_digest(self.units.ids, self.batch_sizes), self.stop_rules)
+
+    @cached_property
+    def stop_rules(self) -> tuple[StopRule, ...]:
+        """Where units may turn out not to be needed."""
+        return tuple(StopRule.from_json(rule.model_dump()) for rule in self.config.stop)
 
     @classmethod
     def from_store(cls, stored: StoredPlan, path: Path) -> Plan:
@@ -148,6 +155,7 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
             got=", ".join(probe.cls.name for probe in probes),
             hint="leave --pairing out",
         )
+    _check_stops(config, probes)
     bench.registry.executor(config.executor)
 
     for uri in config.images:
@@ -175,6 +183,17 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
     units = planned.without_repetitions()
     largest = {(probe.cls.name, probe.params): probe.batch for probe in probes}
     return Plan(config, units, len(planned) - len(units), cut(units, largest))
+
+
+def _check_stops(config: RunConfig, probes: Sequence[_Wanted]) -> None:
+    for rule in config.stop:
+        if any(probe.cls.name == rule.probe and probe.arity == "set" for probe in probes):
+            raise UsageError(
+                f"stop: {rule.scalar!r} cannot end an image set: probe {rule.probe!r} takes a set as one unit",
+                expected="a scalar of a probe whose units are images or pairs",
+                got=rule.scalar,
+                hint="leave this rule out, or limit the images",
+            )
 
 
 def _wanted(request: ProbeRequest, bench: Workbench) -> _Wanted:

@@ -10,21 +10,23 @@ Nothing has to be recorded, and nothing that is recorded could contradict the re
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from equivengine.contracts.unit import canonical_json
 from equivengine.contracts.units import Batches, UnitList
 from equivengine.errors import StoreError
 from equivengine.statistics import LEVEL, Estimate
 from equivengine.stopping import FEWEST, Effort, looks, ranks
 
 #: What a unit gives for a rule: its value, NaN if it failed or has no such number, None if it has not run.
-ValueOf = Callable[[int, str], float | None]
+ValueOf = Callable[[str, str], float | None]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,14 @@ class StopRule:
         if type(rule.min_images) is not int or rule.min_images < FEWEST:
             raise ValueError(f"min_images of {rule.min_images!r}"[:200])
         return rule
+
+
+def digest_with(digest: str, rules: Sequence[StopRule]) -> str:
+    """The digest of a plan with stop rules, from that of the plan without them: its own where there are none."""
+    if not rules:
+        return digest
+    content = {"plan": digest, "stop": [asdict(rule) for rule in rules]}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -135,9 +145,14 @@ class Enough:
         """Where every set of units under a rule stands.
 
         Args:
-            value_of: Called with the place of a unit in the plan and the name of a scalar; see `ValueOf`.
+            value_of: Called with the id of a unit and the name of a scalar; see `ValueOf`.
         """
         return [self._ending(*section, value_of) for section in self._sections]
+
+    def unneeded(self, endings: Iterable[Ending]) -> list[str]:
+        """Ids of the units that are not needed, in the order of the plan."""
+        places = sorted(place for ending in endings for place in ending.unneeded)
+        return [self._units.ids[place] for place in places]
 
     def _ending(self, rule: StopRule, model: str, images: str, places: range, value_of: ValueOf) -> Ending:
         stops = self._stops(places, rule.min_images)
@@ -146,7 +161,7 @@ class Enough:
         effort = None
         before = 0
         for number, stop in enumerate(stops):
-            block = [value_of(place, rule.scalar) for place in places[before:stop]]
+            block = [value_of(self._units.ids[place], rule.scalar) for place in places[before:stop]]
             known = [value for value in block if value is not None]
             if len(known) < len(block):
                 return Ending(rule, model, images, places, stop, False, effort)

@@ -12,9 +12,10 @@ from typing import Any
 import h5py
 
 from equivengine.contracts.unit import Unit
-from equivengine.contracts.units import UnitIds, UnitList, plan_digest
+from equivengine.contracts.units import Batches, UnitIds, UnitList, plan_digest
 from equivengine.errors import StoreError
 from equivengine.store import atomic, elements, guard, schema
+from equivengine.store.enough import Enough, StopRule, digest_with
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,18 @@ class StoredPlan:
         """
         return schema.plan_units(self.plan) if self.units is None else self.units.ids
 
+    @cached_property
+    def enough(self) -> Enough | None:
+        """What decides which units are needed; None where all of them are.
+
+        Raises:
+            StoreError: If the plan is damaged.
+        """
+        rules, units = StopRule.all_of(self.plan), self.units
+        if not rules or units is None:
+            return None
+        return Enough(rules, units, Batches(units, schema.plan_batches(self.plan, "the plan")))
+
     def check(self, what: str) -> None:
         """Read the units, and hold those of a plan with groups against the digest; ``what`` names it in errors.
 
@@ -97,7 +110,8 @@ class StoredPlan:
             self.__dict__["unit_ids"] = schema.plan_units(self.plan, what)  # as the cached property would
             return
         units = self.__dict__["units"] = schema.grouped_units(self.plan, what)
-        if plan_digest(units.ids, schema.plan_batches(self.plan, what)) != self.digest:
+        digest = plan_digest(units.ids, schema.plan_batches(self.plan, what))
+        if digest_with(digest, StopRule.all_of(self.plan)) != self.digest:
             raise StoreError(
                 f"{what} is damaged: its units are not those of its digest",
                 expected=f"plan {self.digest[:80]}",

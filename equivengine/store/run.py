@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from equivengine.contracts.unit import Unit
 from equivengine.errors import EngineError, StoreError
 from equivengine.store import elements, guard, layout, pictures, schema
 from equivengine.store.columns import ScalarColumn, scalar_columns
+from equivengine.store.enough import Ending
 from equivengine.store.layout import Failure
 from equivengine.store.lazy import LazyArrays, LazyPictures, Source, StoredArray
 
@@ -96,6 +98,7 @@ class Run:
         self.plan_digest = stored.digest
         self._sources = {unit_id: sources[unit_id] for unit_id in layout.in_plan_order(stored.plan, sources)}
         self.failures = {unit_id: failures[unit_id] for unit_id in layout.in_plan_order(stored.plan, failures)}
+        self._enough = stored.enough
         self._stack = contextlib.ExitStack()
 
     @property
@@ -105,9 +108,43 @@ class Run:
 
     @property
     def missing(self) -> list[str]:
-        """Ids of the plan's units that are neither published nor failed, in its order."""
-        planned = schema.plan_units(self.plan)
-        return [unit_id for unit_id in planned if unit_id not in self._sources and unit_id not in self.failures]
+        """Ids of the plan's units that are needed and neither published nor failed, in its order.
+
+        Raises:
+            StoreError: If a result that decides what is needed cannot be read.
+        """
+        planned, unneeded = schema.plan_units(self.plan), set(self.unneeded)
+        known = (self._sources, self.failures, unneeded)
+        return [unit_id for unit_id in planned if not any(unit_id in some for some in known)]
+
+    @cached_property
+    def endings(self) -> list[Ending]:
+        """Where the image sets stand that a rule of the plan may end early (``[[stop]]``); none without such rules.
+
+        Raises:
+            StoreError: If a result that decides it cannot be read.
+        """
+        return [] if self._enough is None else self._enough.endings(self.value_of)
+
+    @property
+    def unneeded(self) -> list[str]:
+        """Ids of the units that did not run and need not: a scalar is known well enough without them.
+
+        Raises:
+            StoreError: If a result that decides it cannot be read.
+        """
+        unneeded = [] if self._enough is None else self._enough.unneeded(self.endings)
+        return [unit_id for unit_id in unneeded if unit_id not in self._sources and unit_id not in self.failures]
+
+    def value_of(self, unit_id: str, scalar: str) -> float | None:
+        """The value of a scalar of a unit: NaN where the unit failed or has none such, None where it has not run.
+
+        Raises:
+            StoreError: If its shard cannot be read.
+        """
+        if unit_id not in self._sources:
+            return math.nan if unit_id in self.failures else None
+        return read_value(self._sources[unit_id], unit_id, scalar)
 
     @property
     def probes(self) -> list[str]:
@@ -256,6 +293,17 @@ def _open_run_file(path: Path) -> Run:
         run = Run(path, stored, dict.fromkeys(units, source), failures)
         run._stack = source.opened = stack.pop_all()
     return run
+
+
+def read_value(source: Source, unit_id: str, scalar: str) -> float:
+    """The value of a scalar of a published unit; NaN if it has none such.
+
+    Raises:
+        StoreError: If it cannot be read.
+    """
+    with source.unit(unit_id) as group:
+        summary = guard.group(group, "summary")
+        return elements.read_scalar(summary, scalar).value if scalar in guard.names(summary) else math.nan
 
 
 def _read_record(source: Source, unit_id: str) -> UnitRecord:

@@ -7,8 +7,9 @@ The plan and the shards are what a run is; ``run.h5`` is made from them. So a sh
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,8 @@ from typing import Literal
 from equivengine.errors import EngineError, StoreError
 from equivengine.store import guard, layout, scan, schema
 from equivengine.store.layout import StoredPlan
+from equivengine.store.lazy import Source
+from equivengine.store.run import read_value
 
 #: What may be wrong with a file:
 #: damaged: not what was written, truncated, or unreadable; misplaced: whole, and of another unit than its name says;
@@ -53,7 +56,8 @@ class Inspection:
         path: A run directory or a ``run.h5``.
         findings: What is wrong, sorted by file.
         missing: Units of the plan that were never published as far as anything here knows, in its order; failed ones
-            are not among them.
+            are not among them, nor those that need not run.
+        unneeded: Units of the plan that have not run and need not, since a scalar is known well enough without them.
         failed: Units of the plan that failed, in its order.
         shards: Number of shards that were read.
         failures: Number of failures that were read.
@@ -64,6 +68,7 @@ class Inspection:
     path: Path
     findings: list[Finding] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    unneeded: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     shards: int = 0
     failures: int = 0
@@ -139,8 +144,25 @@ class _Inspector:
             self._compare(run_file, failures)
         out = set(self.units) | set(found.rerun)
         found.failed = [unit_id for unit_id in self.planned if unit_id in failures and unit_id not in out]
-        found.missing = [unit_id for unit_id in self.planned if unit_id not in out and unit_id not in failures]
+        missing = [unit_id for unit_id in self.planned if unit_id not in out and unit_id not in failures]
+        unneeded = self._unneeded(failures) if missing else set()
+        found.missing = [unit_id for unit_id in missing if unit_id not in unneeded]
+        found.unneeded = [unit_id for unit_id in missing if unit_id in unneeded]
         found.findings.sort(key=lambda finding: finding.path)
+
+    def _unneeded(self, failures: Mapping[str, layout.Failure]) -> set[str]:
+        """Units that need not run, as far as results say that can be trusted."""
+        enough = None if self.plan is None else self.plan.enough
+        if enough is None:
+            return set()
+        spoilt = set(self.inspection.rerun)
+
+        def value_of(unit_id: str, scalar: str) -> float | None:
+            if unit_id in self.units and unit_id not in spoilt:
+                return read_value(Source(self.units[unit_id], schema.SHARD_FORMAT), unit_id, scalar)
+            return math.nan if unit_id in failures and unit_id not in spoilt else None
+
+        return set(enough.unneeded(enough.endings(value_of)))
 
     def _read_plan(self, check_plan: PlanCheck | None) -> None:
         path = self.root / schema.PLAN_FILE
