@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from report_cases import SPEAKER
 
 from equivengine.cli import main
 
@@ -50,5 +52,33 @@ def measure(cli, photos, tmp_path):
         if "--model" not in arguments:
             given += ["--model", "toy"]
         return cli("probe", "--plugin", probe, *given, *arguments, code=code)
+
+    return run
+
+
+@pytest.fixture
+def speaker(toys):
+    """Install the probe that speaks."""
+
+    def install(text="", version="1"):
+        for module in ("plugin_speaker",):
+            sys.modules.pop(module, None)
+        for old in toys.path.glob("speaker-*"):
+            for file in old.iterdir():
+                file.unlink()
+            old.rmdir()
+        toys.install("speaker", SPEAKER.format(text=text, version=version))
+
+    return install
+
+
+@pytest.fixture
+def spoken(measure, speaker, tmp_path):
+    """A run of it on three photos."""
+
+    def run(*arguments, text="", version="1", out="run"):
+        speaker(text, version)
+        measure(*arguments, probe="speaker", out=tmp_path / out)
+        return tmp_path / out
 
     return run

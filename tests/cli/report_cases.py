@@ -49,6 +49,12 @@ SPEAKER = '''
                 pictures=pictures,
             )
 
+        @classmethod
+        def headlines(cls, params):
+            if params.wrong == "headlines":
+                raise ValueError("no headlines")
+            return {{"mean": "mean " + TEXT, "absent": "not there " + TEXT}}
+
         def findings(self, summary, params):
             if params.wrong == "findings":
                 raise SystemExit("no words")

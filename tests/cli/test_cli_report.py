@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from report_cases import HOSTILE, SPEAKER, Read
+from report_cases import HOSTILE, Read
 
 from equivengine.pictures.raster import decode_png
 from equivengine.store import open_run
-
-
-@pytest.fixture
-def speaker(toys):
-    """Install the probe that speaks."""
-
-    def install(text="", version="1"):
-        for module in ("plugin_speaker",):
-            sys.modules.pop(module, None)
-        for old in toys.path.glob("speaker-*"):
-            for file in old.iterdir():
-                file.unlink()
-            old.rmdir()
-        toys.install("speaker", SPEAKER.format(text=text, version=version))
-
-    return install
-
-
-@pytest.fixture
-def spoken(measure, speaker, tmp_path):
-    """A run of it on three photos."""
-
-    def run(*arguments, text="", version="1", out="run"):
-        speaker(text, version)
-        measure(*arguments, probe="speaker", out=tmp_path / out)
-        return tmp_path / out
-
-    return run
 
 
 def page_of(cli, run, *arguments):
