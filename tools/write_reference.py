@@ -24,7 +24,9 @@ WRITTEN = "<!-- Written by `python tools/write_reference.py`. -->\n"
 DEFAULT = re.compile(r"\s*\[default: (.*)\]$")
 #: What one unit of a probe takes, by its arity.
 UNITS = {"one": "one image", "pair": "an original and a target", "set": "a whole set"}
-LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "length >=", "max_length": "length <="}
+#: Bounds of numbers, as brackets and in words; the last of each is that of a length.
+LOWER = {"ge": ("[", " >="), "gt": ("(", " >"), "min_length": ("[", ", of length >=")}
+UPPER = {"le": ("]", " <="), "lt": (")", " <"), "max_length": ("]", ", of length <=")}
 
 
 def cell(text: object) -> str:
@@ -147,22 +149,25 @@ def listed(kind: str) -> list[dict[str, Any]]:
 def parameter_row(parameter: dict[str, Any]) -> list[str]:
     """A row of the table of parameters."""
     default = "unset" if parameter["default"] is None else f"`{json.dumps(parameter['default'])}`"
-    limits = [limit for text in parameter["limits"] if (limit := limit_of(text))]
-    kind = ", ".join([type_of(parameter["type"]), *limits])
+    kind = type_of(parameter["type"]) + range_of(parameter["limits"])
     return [f"`{parameter['name']}`", parameter["description"], "required" if parameter["required"] else default, kind]
 
 
 def type_of(annotation: str) -> str:
     """A type in words; that a parameter may be unset is seen from its default."""
     plain = re.sub(r"^Optional\[(.*)\]$|^(.*) \| None$", r"\1\2", annotation)
-    plain = re.sub(r"^tuple\[(.*), \.\.\.\]$", r"list of \1", plain)
+    plain = re.sub(r"^(?:tuple|list)\[(.*?)(?:, \.\.\.)?\]$", r"list of \1", plain)
     return re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", "`").replace(", ", " or "), plain)
 
 
-def limit_of(text: str) -> str:
-    """`Ge(ge=0)` as `>= 0`."""
-    found = re.fullmatch(r"\w+\((\w+)=(.*)\)", text)
-    return f"{LIMITS[found[1]]} {found[2]}" if found and found[1] in LIMITS else ""
+def range_of(limits: list[str]) -> str:
+    """`Ge(ge=0)` and `Lt(lt=1)` as ` in [0, 1)`; one alone as ` >= 0`."""
+    found = dict(match.groups() for text in limits if (match := re.fullmatch(r"\w+\((\w+)=(.*)\)", text)))
+    low = next(((LOWER[key], value) for key, value in found.items() if key in LOWER), None)
+    high = next(((UPPER[key], value) for key, value in found.items() if key in UPPER), None)
+    if low and high:
+        return f" in {low[0][0]}{low[1]}, {high[1]}{high[0][0]}"
+    return "".join(f"{words} {value}" for (_, words), value in filter(None, (low, high)))
 
 
 def parameters_page() -> str:

@@ -96,3 +96,30 @@ def test_the_sources_are_read_without_importing_them():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (["Ge(ge=0)", "Lt(lt=1)"], " in [0, 1)"),
+        (["Gt(gt=0)"], " > 0"),
+        (["Le(le=8)"], " <= 8"),
+        (["MinLen(min_length=2)"], ", of length >= 2"),
+        (["strict=True"], ""),
+    ],
+)
+def test_bounds_of_parameters_are_ranges(limits, words):
+    assert write_reference.range_of(limits) == words
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        ("float | None", "float"),
+        ("Optional[Literal['sum', 'mean']]", "`sum` or `mean`"),
+        ("tuple[Literal['own', 'nn'], ...] | None", "list of `own` or `nn`"),
+        ("list[str]", "list of str"),
+    ],
+)
+def test_types_of_parameters_are_words(annotation, words):
+    assert write_reference.type_of(annotation) == words

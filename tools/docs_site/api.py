@@ -148,6 +148,8 @@ class Reference:
             kind = section.kind.value
             if kind == "text":
                 yield from (markdown(section.value, find), "")
+            elif kind == "examples":
+                yield from (line for _, text in section.value for line in ("```pycon", text, "```", ""))
             elif kind == "admonition":
                 yield from (f"**{section.title}** {markdown(section.value.contents, find)}", "")
             for item in section.value if kind in FIELDS else []:
@@ -157,8 +159,8 @@ class Reference:
 
     def described(self, name: str) -> dict[str, str]:
         """What the section `Attributes` of a class says, by name."""
-        docstring = self.sources.find(name).docstring
-        sections = docstring.parsed if docstring else []
+        parts = (part.docstring for part in self.sources.parts(name))
+        sections = [section for docstring in parts if docstring for section in docstring.parsed]
         return {item.name: item.description for s in sections if s.kind.value == "attributes" for item in s.value}
 
     def _finder(self, owner: str) -> Any:

@@ -29,6 +29,8 @@ def markdown(text: str, find: Find) -> str:
 def _paragraph(text: str, find: Find) -> str:
     if all(line.startswith("    ") for line in text.splitlines()):  # a formula or code
         return "```text\n" + textwrap.dedent(text) + "\n```"
+    if text.startswith(">>> "):
+        return f"```pycon\n{text}\n```"
     items = re.split(r"^- ", text, flags=re.MULTILINE)
     head, rest = items[0].strip().removesuffix("::"), items[1:]
     lines = [_inline(head, find)] if head else []

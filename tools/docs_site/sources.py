@@ -44,15 +44,21 @@ class Sources:
         return found
 
     def members(self, name: str) -> dict[str, griffe.Object]:
-        """Public members of a class, by name, in the order of the source; empty for anything else."""
-        found = self.find(name)
-        if not found.is_class:
-            return {}
+        """Public members of a class, by name, its own before those of private bases; empty for anything else."""
         return {
             member: value
-            for member, value in found.members.items()
+            for part in self.parts(name)
+            for member, value in part.members.items()
             if not HIDDEN.match(member) and not isinstance(value, griffe.Alias) and not self._is_private(value)
         }
+
+    def parts(self, name: str) -> list[griffe.Object]:
+        """What readers take for one class: the private bases that it is made from, and the class."""
+        found = self.find(name)
+        bases = [base.removeprefix("equivengine.") for base in self.bases(name) if base.startswith("equivengine.")]
+        return [self.package[base] for base in bases if base.rpartition(".")[2].startswith("_")] + (
+            [found] if found.is_class else []
+        )
 
     def _is_private(self, value: griffe.Object) -> bool:
         """Whether `__init__` sets it without a word: an implementation detail, or described with the class."""
