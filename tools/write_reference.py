@@ -165,7 +165,7 @@ def range_of(limits: list[str]) -> str:
     found = dict(match.groups() for text in limits if (match := re.fullmatch(r"\w+\((\w+)=(.*)\)", text)))
     low = next(((LOWER[key], value) for key, value in found.items() if key in LOWER), None)
     high = next(((UPPER[key], value) for key, value in found.items() if key in UPPER), None)
-    if low and high:
+    if low and high and "min_length" not in found:
         return f" in {low[0][0]}{low[1]}, {high[1]}{high[0][0]}"
     return "".join(f"{words} {value}" for (_, words), value in filter(None, (low, high)))
 
