@@ -94,9 +94,9 @@ def preempt(mark, results, count):
 
 def test_a_task_that_is_preempted_is_requeued_and_skips_what_is_published(carry_out, executor, tmp_path, mark):
     threading.Thread(target=preempt, args=(mark, tmp_path / "results", 2), daemon=True).start()
-    found, noted = carry_out(executor(), "fine", "wait 3", "fine")
+    found, noted = carry_out(executor(), "fine", "wait 1.5", "fine")
     assert outcomes(found) == {("published", ""): 2, ("skipped", ""): 1} or outcomes(found) == {("published", ""): 3}
-    assert [entry["deed"] for entry in noted] == ["fine", "wait 3", "fine", "wait 3", "fine"]
+    assert [entry["deed"] for entry in noted] == ["fine", "wait 1.5", "fine", "wait 1.5", "fine"]
     assert len({entry["pid"] for entry in noted}) == 2
     assert mark() == []
 
