@@ -1,4 +1,7 @@
-"""The pages of the repository, and what stands in them: prose, code, links, headings."""
+"""The pages of the repository, and what stands in them: code, links, headings.
+
+`python tests/docs/page_text.py` lists the links that leave the repository, which no test follows.
+"""
 
 from __future__ import annotations
 
@@ -96,3 +99,18 @@ def pages() -> tuple[Page, ...]:
     """All pages: of the documentation, of the repository's root, of the example."""
     paths = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/*.md")]
     return tuple(Page(path, path.read_text(encoding="utf-8")) for path in sorted(paths))
+
+
+def main() -> None:
+    """List external links, each with the places that it stands at."""
+    places: dict[str, list[str]] = {}
+    for page in pages():
+        for target, line in page.links():
+            if "://" in target:
+                places.setdefault(target, []).append(f"{page.name}:{line}")
+    for target, found in sorted(places.items()):
+        print(target, *found)
+
+
+if __name__ == "__main__":
+    main()
