@@ -71,7 +71,7 @@ class ErrorRecorder:
         if (expected := getattr(error, "expected", None)) is not None and "\n" not in text and site.error == "Refused":
             text += f"\n  expected: {expected}"
         command, call = _cause(frame)
-        command, text = (error_records.hide_places(words, self.temporary) for words in (command, text))
+        command, call, text = (error_records.hide_places(words, self.temporary) for words in (command, call, text))
         assert self.seen is not None
         self.seen.append(error_records.Record(site.name, self.test, command, call, text))
 
@@ -134,15 +134,28 @@ def _positions(code: CodeType) -> list[error_sites.Span | None]:
 
 def _cause(frame: FrameType | None) -> tuple[str, str]:
     """The command line within which an error was made, and the call in the test that led to it."""
-    command = call = ""
+    command = call = address = ""
     while frame is not None:
         code = frame.f_code
+        address = address or _address(frame)
         if code.co_name == "run" and code.co_filename.endswith("equivengine/cli/main.py"):
             command = "equivengine " + shlex.join(frame.f_locals["arguments"] or [])
         if not call and code.co_filename.startswith(TESTS) and not code.co_filename.startswith(f"{TESTS}/toys"):
             call = _source(frame)
         frame = frame.f_back
-    return command, "" if command else call
+    return command, "" if command else address or call
+
+
+def _address(frame: FrameType) -> str:
+    """The address that a frame of a backend or an image set is at work on, after the option that one gives it by."""
+    room = frame.f_globals.get("__name__", "").split(".")[:2]
+    option = {"backends": "--model", "datasets": "--images"}.get(room[-1])
+    if option is None or room[0] != "equivengine_plugins":
+        return ""
+    owners = [frame.f_locals.get(name) for name in ("self", "checkpoint")]
+    found = [frame.f_locals.get("uri"), *(getattr(owner, "uri", getattr(owner, "_uri", None)) for owner in owners)]
+    texts = [str(uri.text) for uri in found if type(uri).__name__ == "URI"]
+    return f"{option} {shlex.quote(texts[0])}" if texts else ""
 
 
 def _source(frame: FrameType) -> str:

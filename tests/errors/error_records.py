@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import socket
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ class Record:
         site: Name of the place in the sources, see `error_sites`.
         test: Node id of the test that provokes it.
         command: The command line; empty where the test calls Python.
-        call: The call in the test; empty where there is a command line.
+        call: Empty where there is a command line; else the address of a model or image set that was opened, after the
+            option that it is given by; else the call in the test.
         text: All that the error says.
     """
 
@@ -52,6 +54,7 @@ def hide_places(text: str, temporary: str) -> str:
     text = re.sub(re.escape(temporary) + r"/[^/\s'\"`,;:]+", "TMP", text)
     text = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w+", "TMP", text)
     text = text.replace(str(error_sites.ROOT), "CHECKOUT")
+    text = re.sub(rf"(?<=worker on ){re.escape(socket.gethostname())}\b", "HOST", text)
     return text.replace(str(Path.home()) + "/", "HOME/")
 
 

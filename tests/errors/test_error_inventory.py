@@ -57,6 +57,4 @@ def test_every_error_says_what_was_expected_or_what_to_do(room):
 
 
 def test_the_page_lists_them_all():
-    assert write_page.PAGE.read_text(encoding="utf-8") == write_page.page(), (
-        "run `python tests/errors/write_page.py`"
-    )
+    assert write_page.PAGE.read_text(encoding="utf-8") == write_page.page(), "run `python tests/errors/write_page.py`"

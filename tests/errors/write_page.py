@@ -22,9 +22,9 @@ error: no probe is called 'mesure'
   next: see `equivengine ls probes`
 ```
 
-The command line prints it on stderr, without a traceback, and exits with 2 where the command itself must be changed, with
-1 otherwise. Where an error concerns single images, their units fail, the others are measured, and the exit code is 3. In
-Python each is an `equivengine.EngineError` with the attributes `what`, `expected`, `got` and `hint`.
+The command line prints it on stderr, without a traceback, and exits with 2 where the command itself must be changed,
+with 1 otherwise. Where an error concerns single images, their units fail, the others are measured, and the exit code is
+3. In Python each is an `equivengine.EngineError` with the attributes `what`, `expected`, `got` and `hint`.
 `EQUIVENGINE_TRACEBACK=1` shows where it was raised.
 
 This page lists them all: what is said, then a command or a call in Python that provokes it, with what to do. Names and

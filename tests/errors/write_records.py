@@ -39,9 +39,11 @@ def merge(known: dict[str, Record], seen: Iterable[Record]) -> None:
     sites = error_sites.sites()
     elsewhere = error_records.elsewhere()
     candidates: dict[str, list[Record]] = {}
+    made: dict[str, set[str]] = {}
     for record in seen:
         if record.site in sites and not _is_property(record.test):
             candidates.setdefault(record.site, []).append(record)
+            made.setdefault(record.test, set()).add(record.site)
     found = {site: record for site, record in known.items() if site in sites and site not in elsewhere}
     for site, records in candidates.items():
         if site in elsewhere:
@@ -49,7 +51,7 @@ def merge(known: dict[str, Record], seen: Iterable[Record]) -> None:
         kept = found.get(site)
         same = [r for r in records if kept and r.test == kept.test and r.comparable() == kept.comparable()]
         if not same:
-            found[site] = min(records, key=_plainness)
+            found[site] = min(records, key=lambda record: _plainness(record, len(made[record.test])))
     error_records.write(found)
     left = [site for site in sites if site not in found and site not in elsewhere]
     print(f"{len(found)} records, {len(elsewhere)} made elsewhere, {len(left)} without either")
@@ -57,11 +59,11 @@ def merge(known: dict[str, Record], seen: Iterable[Record]) -> None:
         print(f"  {site}")
 
 
-def _plainness(record: Record) -> tuple[bool, bool, bool, int]:
-    """Commands before calls, tests of errors before others, short ones before long ones."""
+def _plainness(record: Record, errors: int) -> tuple[bool, bool, int, bool, int]:
+    """Commands before addresses and calls; tests that make one error only, since others may be caught on the way."""
     vague = re.search(r"\*\w|^\w+\(\)$", record.call) is not None
     ours = not record.test.startswith("tests/errors/")
-    return (not record.command, vague, ours, len(record.command + record.call) + len(record.text))
+    return (not record.command, vague, errors, ours, len(record.command + record.call) + len(record.text))
 
 
 def _is_property(test: str) -> bool:
