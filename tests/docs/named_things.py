@@ -312,13 +312,25 @@ def _is_there(path: str) -> bool:
 
 def wrong_extras(page: Page) -> Iterator[str]:
     """Extras that pyproject.toml does not define."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = re.findall(r"equivengine\[([\w,]+)\]", page.text)
-    for listed in re.findall(r"\b[Ee]xtras?:? ((?:`\w+`(?: \([^)]*\))?(?:, | and )?)+)", page.text):
-        named += re.findall(r"`(\w+)`", listed)
-    for name in (one for group in named for one in group.split(",")):
-        if name not in project["optional-dependencies"]:
+    for name in named_extras(page):
+        if name not in extras():
             yield f"{page.name}: there is no extra {name!r}"
+
+
+def named_extras(page: Page) -> list[str]:
+    """Extras in brackets after the package's name, or behind the word."""
+    named = re.findall(r"equivengine\[([\w,]+)\]", page.text)
+    for listed in re.findall(r"\b[Ee]xtras?:? ((?:`\w+`(?: \([^)]*\))?(?:,\s| and\s)?)+)", page.text):
+        named += re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", listed))
+    return [name for group in named for name in group.split(",")]
+
+
+@cache
+def extras() -> frozenset[str]:
+    """Extras of the distribution."""
+    return frozenset(
+        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    )
 
 
 @cache

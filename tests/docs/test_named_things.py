@@ -21,6 +21,10 @@ def test_every_variable_that_is_read_is_described(name):
     assert f"`{name}`" in INSTALL
 
 
+def test_every_extra_is_described():
+    assert named_things.extras() <= set(named_things.named_extras(Page(ROOT / "docs" / "install.md", INSTALL)))
+
+
 def test_the_pages_name_much():
     calls = [words for page in pages() for words, _ in named_things.commands(page, "equivengine")]
     assert len(calls) > 100
