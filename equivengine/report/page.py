@@ -183,7 +183,11 @@ def page_of(
         failures=_failures(found),
         warnings=maker.warnings,
         findings=maker.findings,
-        remarks=[*maker.presenter.remarks, *_left_out(len(groups) - len(shown), maker.allowance.left_out, megabytes)],
+        remarks=[
+            *(f"stop: {ending}" for ending in run.endings),
+            *maker.presenter.remarks,
+            *_left_out(len(groups) - len(shown), maker.allowance.left_out, megabytes),
+        ],
         chapters=chapters,
         provenance=origin.facts(),
         config=as_toml(config),
