@@ -49,7 +49,7 @@ def moved(target: str, file: Path, page: Path) -> str:
 def shown_on(folder: Path) -> dict[Path, Path]:
     """Files that pages of a folder show in place of a text of their own, and these pages."""
     pages = sorted(folder.glob("*.md"))
-    found = ((page, INCLUDE.match(page.read_text(encoding="utf-8"))) for page in pages)
+    found = ((page, INCLUDE.search(page.read_text(encoding="utf-8"))) for page in pages)
     return {(page.parent / match["file"]).resolve(): page.resolve() for page, match in found if match}
 
 
