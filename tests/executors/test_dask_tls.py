@@ -80,7 +80,9 @@ def test_a_worker_that_lacks_equivengine_is_named(work, executor, cluster, tmp_p
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['equivengine_plugins'] = None\n")
     worker = start_worker(path=[tmp_path])
     batches = deeds.batches("fine")
-    with pytest.raises(eqv.PluginError, match=r"the worker tls://127\.0\.0\.1:\d+ of the Dask cluster cannot") as refused:
+    with pytest.raises(
+        eqv.PluginError, match=r"the worker tls://127\.0\.0\.1:\d+ of the Dask cluster cannot"
+    ) as refused:
         executor().map(work(batches), batches, on_done=print)
     assert "equivengine_plugins" in refused.value.got
     worker.kill()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import os
 import pickle
 import shutil
+import signal
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -212,9 +215,20 @@ class Array:
 
     def _cancel(self) -> None:
         """End all tasks, and wait until they have ended."""
+        if self._params.cluster == "local":  # submitit would end what watches over them, not without a traceback
+            for _, journal, _ in self._jobs:
+                collections.deque(journal.news(), 0)
+                if journal.process is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(journal.process, signal.SIGINT)
+            self._wait(_ENDING / 3)
         for job, _, _ in self._jobs:
-            job.cancel(check=False)
-        deadline = time.monotonic() + _ENDING
+            if not job.done():
+                job.cancel(check=False)
+        self._wait(_ENDING)
+
+    def _wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         while any(not job.done(force_check=True) for job, _, _ in self._jobs) and time.monotonic() < deadline:
             time.sleep(0.1)
 

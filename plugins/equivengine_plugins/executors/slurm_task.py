@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Slice:
         try:
             with open(self.journal, "a", encoding="utf-8") as journal:
                 journal.write("\n")  # a former life may have ended in the middle of a line
+                _write(journal, {"process": os.getpid()})
                 while (batch := attempts.next()) is not None:
                     _write(journal, {"begun": batch[0]})
                     outcomes = _run(process, attempts, batch)
@@ -82,11 +84,13 @@ class Journal:
 
     Attributes:
         begun: First unit of the batch that was begun last, if nothing has become of it.
+        process: Id of the task's process, on its node.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.begun: str | None = None
+        self.process: int | None = None
         self._offset = 0
 
     def news(self) -> Iterator[tuple[eqv.UnitOutcome, ...]]:
@@ -104,7 +108,9 @@ class Journal:
                 entry = json.loads(line)
             except ValueError:  # cut off where a task died; what it told of is in the store
                 continue
-            if "begun" in entry:
+            if "process" in entry:
+                self.process = entry["process"]
+            elif "begun" in entry:
                 self.begun = entry["begun"]
             else:
                 self.begun = None
