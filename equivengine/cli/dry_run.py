@@ -56,7 +56,7 @@ def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool, each: bo
     else:
         _print(plan, kinds, found, out, each=each)
         note_duplicates(plan.duplicates)
-    if found is not None and found.bytes is not None:
+    if found is not None and found.bytes is not None and not plan.stop_rules:
         hint = "pass --out on a larger disk, or plan less: fewer images, models or parameters"
         check_room(found.bytes, out, f"shards, pictures and run.h5 of {len(plan.units):,} units", hint)
 
@@ -76,6 +76,8 @@ def _print(plan: Plan, kinds: list[Kind], found: Estimate | None, out: Path, *, 
     count, calls = len(plan.units), len(plan.batches())
     together = f" in {calls:,} calls of their probes" if calls < count else ""
     click.echo(f"{count:,} unit{'s' * (count != 1)}{together}; plan {plan.digest[:12]}; nothing was written")
+    if plan.stop_rules:
+        click.echo("at most: stop rules may end image sets before that")
     if found is not None:
         _print_estimate(found, out)
 

@@ -179,7 +179,7 @@ def _carry_out(
             report.outcomes[outcome.outcome] += 1
             if outcome.outcome == "failed":
                 report.failures.append((unit, outcome))
-            elif outcome.outcome == "published":
+            elif outcome.outcome == "published" and not plan.stop_rules:  # what is to come is not known with rules
                 room.stored(unit)
             hook("equivengine_unit_finished", unit=unit, outcome=outcome)
             on_done(unit, outcome)
