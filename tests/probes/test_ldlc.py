@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +83,15 @@ def test_secant_and_tangent_agree_in_float64(digits, task):
     found = measure_along(operator, (0.0, 1.0), d, None, SMALL)
     assert np.allclose(found.secant, found.tangent, rtol=1e-3)
     assert np.all(found.tangent >= found.at_zero)
+
+
+def test_the_page_names_all_that_a_result_holds(result):
+    page = (Path(__file__).parents[2] / "docs" / "ldlc.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(\w+)`", page.partition("## Names")[2]))
+    for name in [*named]:
+        if name.startswith("KIND_"):
+            named |= {name.replace("KIND", kind) for kind in ("random", "null", "singular", "gradient")}
+    assert {*result.summary, *result.arrays, *result.checks} <= named
 
 
 class Kink(nn.Module):
