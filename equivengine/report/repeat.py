@@ -19,7 +19,7 @@ def as_toml(config: Mapping[str, Any]) -> str:
     lines = [f"{key} = {_value(value)}" for key, value in config.items() if key != "probes" and value is not None]
     for request in config.get("probes", []):
         lines += ["", "[[probes]]", f"name = {_value(request['name'])}"]
-        lines += [f"set = {_value(request['set'])}"] if request.get("set") else []
+        lines += [f"{key} = {_value(request[key])}" for key in ("set", "grid", "limit") if request.get(key)]
     return "\n".join(lines) + "\n"
 
 

@@ -214,6 +214,8 @@ def _check_image_set(entry: dict[str, Any], number: int, limits: dict[str, Any])
             raise _wrong("uri and limit", "images", number, key)
     if not isinstance(entry.get("uri"), str):
         raise _wrong('an image URI: uri = "samples"', "images", number, "uri")
+    if "limit" in entry and (type(entry["limit"]) is not int or entry["limit"] < 1):
+        raise _wrong("a whole number of images, at least 1", "images", number, "limit")
     if "limit" in entry and entry["limit"] != limits.get(entry["uri"], entry["limit"]):
         raise _wrong(f"one limit for {entry['uri']}; another one is {limits[entry['uri']]}", "images", number, "limit")
 

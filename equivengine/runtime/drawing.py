@@ -38,14 +38,19 @@ class Draws:
         self._bench = bench
         self._seen: dict[tuple[str, int], SampleRef] = {}
         self._references: dict[tuple[str, str, int], tuple[SampleRef, ...]] = {}
-        self._rows: dict[tuple[Arity, str], np.ndarray] = {}
+        self._rows: dict[tuple[Arity, str, int | None], np.ndarray] = {}
 
     def table(self) -> SampleTable:
         """Everything that was looked at, with the labels that are known; `rows` counts its rows."""
         return SampleTable(self._seen.values())
 
-    def rows(self, arity: Arity, uri: str) -> np.ndarray:
+    def rows(self, arity: Arity, uri: str, limit: int | None) -> np.ndarray:
         """The samples of each unit on an image set.
+
+        Args:
+            arity: How many samples a unit takes.
+            uri: The set.
+            limit: How many of its images are taken, in order; None for all.
 
         Returns:
             Rows of `table`, int32 [units, samples of each].
@@ -54,17 +59,18 @@ class Draws:
             UsageError: If there is no target for an original.
             PluginError: If an image set breaks its contract.
         """
-        if (arity, uri) not in self._rows:
-            tuples = self.samples(arity, uri)
-            row_of = {key: row for row, key in enumerate(self._seen)}
+        key = (arity, uri, limit)
+        if key not in self._rows:
+            tuples = self.samples(arity, uri, limit)
+            row_of = {place: row for row, place in enumerate(self._seen)}
             rows = [[row_of[sample.images, sample.index] for sample in samples] for samples in tuples]
-            self._rows[arity, uri] = np.array(rows, dtype=np.int32).reshape(len(rows), -1)
-        return self._rows[arity, uri]
+            self._rows[key] = np.array(rows, dtype=np.int32).reshape(len(rows), -1)
+        return self._rows[key]
 
-    def samples(self, arity: Arity, uri: str) -> list[tuple[SampleRef, ...]]:
+    def samples(self, arity: Arity, uri: str, limit: int | None) -> list[tuple[SampleRef, ...]]:
         """The samples of each unit on an image set, with the labels that are known. Raises as `rows`."""
         size = len(self._bench.images(uri))
-        count = size if self._config.limit is None else min(self._config.limit, size)
+        count = size if limit is None else min(limit, size)
         originals = [self._look(uri, index) for index in range(count)]
         if arity == "one":
             return [(original,) for original in originals]

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from equivengine.contracts.probe import Arity, Probe
-from equivengine.contracts.unit import SampleRef, Unit, canonical_json
+from equivengine.contracts.unit import SampleRef, Unit
 from equivengine.contracts.units import Batches, Group, UnitList, plan_digest
 from equivengine.contracts.units_as_json import batch_sizes_from_json, units_from_json, units_to_json
-from equivengine.errors import StoreError, UsageError
+from equivengine.errors import StoreError
 from equivengine.ops.substitute import ATTENTION
-from equivengine.runtime import contract
-from equivengine.runtime.config import ProbeRequest, RunConfig, probe_params
-from equivengine.runtime.drawing import Draws, unlabelled
-from equivengine.runtime.loading import Workbench
+from equivengine.runtime.config import RunConfig
+from equivengine.runtime.drawing import Draws
+from equivengine.runtime.loading import Workbench, resolve_device
+from equivengine.runtime.wanted import wanted_of
 from equivengine.store.enough import StopRule, digest_with
 from equivengine.store.layout import StoredPlan
 from equivengine.store.schema import MAX_UNITS
@@ -120,21 +119,6 @@ class Plan:
         return cls(RunConfig.model_validate(data["config"]), units, batch_sizes=sizes)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What a probe with its parameters says of its units."""
-
-    cls: type[Probe[Any]]
-    params: str
-    arity: Arity
-    batch: int
-    references: int
-
-    def reads(self, samples: tuple[SampleRef, ...]) -> tuple[SampleRef, ...]:
-        """Labels are part of a unit only where the probe reads them."""
-        return samples if self.cls.labelled else unlabelled(samples)
-
-
 def make_plan(config: RunConfig, bench: Workbench) -> Plan:
     """Resolve every name in the configuration, list the units and cut them into batches.
 
@@ -147,23 +131,19 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
         PluginError: If a probe does not say how many samples, units or references it takes.
         WeightsError, ModelError, DataError: If a model or image set cannot be had.
     """
-    probes = [_wanted(request, bench) for request in config.probes]
-    if config.pairing != "any" and all(probe.arity != "pair" for probe in probes):
-        raise UsageError(
-            f"--pairing {config.pairing} has no meaning here: no probe of this run takes pairs",
-            expected="a probe of an original and a target",
-            got=", ".join(probe.cls.name for probe in probes),
-            hint="leave --pairing out",
-        )
-    _check_stops(config, probes)
-    bench.registry.executor(config.executor)
-
-    for uri in config.images:
-        bench.images(uri)
+    probes = wanted_of(config, bench.registry)
+    with config.naming("executor"):
+        bench.registry.executor(config.executor)
+    with config.naming("device"):
+        resolve_device(config.device)
+    for number, uri in enumerate(config.images):
+        with config.naming("images", number):
+            bench.images(uri)
     draws = Draws(config, bench)
     groups = []
-    for model in config.models:
-        weights = bench.encoder(model).spec.weights_digest
+    for number, model in enumerate(config.models):
+        with config.naming("models", number):
+            weights = bench.encoder(model).spec.weights_digest
         for probe in probes:
             for uri in config.images:
                 common = Unit(
@@ -178,34 +158,12 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
                     attention=ATTENTION,
                     references=probe.reads(draws.references(uri, probe.references)),
                 )
-                groups.append(Group(common, draws.rows(probe.arity, uri), probe.cls.labelled))
+                limit = config.limit_of(uri, probe.request)
+                groups.append(Group(common, draws.rows(probe.arity, uri, limit), probe.cls.labelled))
     planned = UnitList(draws.table(), groups)
     units = planned.without_repetitions()
     largest = {(probe.cls.name, probe.params): probe.batch for probe in probes}
     return Plan(config, units, len(planned) - len(units), cut(units, largest))
-
-
-def _check_stops(config: RunConfig, probes: Sequence[_Wanted]) -> None:
-    for rule in config.stop:
-        if any(probe.cls.name == rule.probe and probe.arity == "set" for probe in probes):
-            raise UsageError(
-                f"stop: {rule.scalar!r} cannot end an image set: probe {rule.probe!r} takes a set as one unit",
-                expected="a scalar of a probe whose units are images or pairs",
-                got=rule.scalar,
-                hint="leave this rule out, or limit the images",
-            )
-
-
-def _wanted(request: ProbeRequest, bench: Workbench) -> _Wanted:
-    cls, _ = bench.registry.probe(request.name)
-    params = probe_params(cls, request.set)
-    return _Wanted(
-        cls,
-        canonical_json(params.model_dump(mode="json")),
-        contract.arity_of(cls, params),
-        contract.batch_of(cls, params),
-        contract.references_of(cls, params),
-    )
 
 
 def cut(units: UnitList, largest: Mapping[tuple[str, str], int]) -> tuple[tuple[int, int], ...]:

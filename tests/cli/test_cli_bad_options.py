@@ -100,7 +100,7 @@ def test_the_environment_names_the_plugins_to_load(cli, monkeypatch):
         ("models = [", ["'run.toml' is no TOML"]),
         (b"\xff\xfe", ["'run.toml' cannot be read"]),
         ("", ["run.toml: 'probes' is missing"]),
-        ("probes = []", ["run.toml: 'probes' is not usable"]),
+        ("probes = []", ["run.toml, line 1: 'probes' is not usable"]),
         ('model = "toy"\n[[probes]]\nname = "measure"', ["'model' is not known", "perhaps 'models'"]),
         ('[[probes]]\nnmae = "measure"', ["probes.0.name' is missing"]),
         ('[[probes]]\nname = "measure"\nsets = {}', ["'probes.0.sets' is not known", "perhaps 'set'"]),

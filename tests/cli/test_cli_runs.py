@@ -206,7 +206,7 @@ def test_a_wrong_option_is_not_blamed_on_the_run_file(cli, tmp_path):
     assert "sweep.toml" not in said
     assert "no label" in cli("run", "sweep.toml", "--pairing", "other-class", "--limit", "1", code=2).err
     (tmp_path / "sweep.toml").write_text("limit = 0\n" + TOML)
-    assert "sweep.toml: 'limit' is not usable" in cli("run", "sweep.toml", "--limit", "2", code=2).err
+    assert "sweep.toml, line 1: 'limit' is not usable" in cli("run", "sweep.toml", "--limit", "2", code=2).err
 
 
 def test_title_and_description_are_kept_with_the_plan_and_change_no_unit(cli, tmp_path):

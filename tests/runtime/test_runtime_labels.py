@@ -150,7 +150,7 @@ def test_targets_of_another_class_are_drawn_strictly_at_random(registry, make_co
     counts = Counter()
     for seed in range(600):
         config = make_config("difference", images=[uri], limit=1, pairing="other-class", seed=seed)
-        ((_, target),) = Draws(config, bench).samples("pair", uri)
+        ((_, target),) = Draws(config, bench).samples("pair", uri, 1)
         counts[target.id] += 1
     assert len(counts) == 7
     assert all(abs(count - 600 / 7) < 4.5 * 8.6 for count in counts.values())
