@@ -1,21 +1,26 @@
-"""Writes docs/reference/cli.md and parameters.md from the program itself: `python tools/write_reference.py [--check]`.
+"""Writes the pages of docs/reference/ that list commands and keys: `python tools/write_reference.py [--check]`.
 
-Commands come from click, parameters from the plugins that are shipped. A test holds the pages to what this would write.
+Commands come from click, parameters from the plugins that are shipped, keys of run files from the class that checks
+them. A test holds the pages to what this would write.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import io
 import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from equivengine.cli import main as program
 
@@ -156,6 +161,9 @@ def parameter_row(parameter: dict[str, Any]) -> list[str]:
 def type_of(annotation: str) -> str:
     """A type in words; that a parameter may be unset is seen from its default."""
     plain = re.sub(r"^Optional\[(.*)\]$|^(.*) \| None$", r"\1\2", annotation)
+    plain = re.sub(r"Annotated\[(\w+)\]", r"\1", plain)
+    plain = re.sub(r"^dict\[str, (.*)\]$", lambda found: "table" + f" of {found[1]}".replace(" of Any", ""), plain)
+    plain = re.sub(r"list\[Any\]", "lists", plain)
     plain = re.sub(r"^(?:tuple|list)\[(.*?)(?:, \.\.\.)?\]$", r"list of \1", plain)
     return re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", "`").replace(", ", " or "), plain)
 
@@ -205,7 +213,62 @@ def parameter_table(row: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
-PAGES = {"cli.md": cli_page, "parameters.md": parameters_page}
+# -- run files --------------------------------------------------------------------------------------------------------
+
+
+def run_file_page() -> str:
+    """docs/reference/run_file.md."""
+    from equivengine.runtime.config import RunConfig
+
+    lines = ["# Run files", "", WRITTEN]
+    lines += [
+        "What a TOML file for `equivengine run` may hold. An unknown key is refused. Options of the command stand in",
+        "place of what the file says; see [equivengine run](cli.md#equivengine-run).",
+        "",
+        *entries(RunConfig),
+    ]
+    for name, field in RunConfig.model_fields.items():
+        if (part := model_of(field)) is not None:
+            lines += [f"## \\[\\[{name}\\]\\]", "", flat(inspect.getdoc(part) or ""), "", *entries(part)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def entries(model: type[BaseModel]) -> Iterator[str]:
+    """Lines about the keys of a table."""
+    rows = (parameter_row(entry(name, field)) for name, field in model.model_fields.items())
+    yield from table(["key", "", "default", "type"], rows)
+    yield ""
+
+
+def entry(name: str, field: FieldInfo) -> dict[str, Any]:
+    """A key of a table, as `equivengine ls` describes parameters."""
+    part, unset = model_of(field), field.is_required() or model_of(field)
+    annotation = field.annotation
+    plain = isinstance(annotation, type) and not getattr(annotation, "__args__", None)
+    text = annotation.__name__ if plain else re.sub(r"typing\.|, FieldInfo\(.*?\]\)|, Ge\(.*?\)", "", str(annotation))
+    default = None if unset else field.get_default(call_default_factory=True, validated_data={})
+    return {
+        "name": name,
+        "description": field.description or "",
+        "required": field.is_required(),
+        "default": to_jsonable_python(default),
+        "type": f"tables `[[{name}]]`" if part else text,
+        "limits": [] if part else [str(limit) for limit in field.metadata],
+    }
+
+
+def model_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The table that a list of tables is made of."""
+    parts = [part for part in get_args(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+    return parts[0] if parts else None
+
+
+def flat(text: str) -> str:
+    """A docstring of one paragraph on one line, with Markdown's backticks."""
+    return " ".join(text.replace("``", "`").split())
+
+
+PAGES = {"cli.md": cli_page, "parameters.md": parameters_page, "run_file.md": run_file_page}
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import click
 from page_text import ROOT, Code, Page
 
 from equivengine.cli.main import cli
+from equivengine.runtime.config import RunConfig
 from equivengine.runtime.registry import Registry
 
 #: Languages of blocks in which a line may be a command.
@@ -194,7 +195,13 @@ def wrong_parameters(page: Page) -> Iterator[str]:
     for code in page.code():
         if code.language != "toml" or "[[probes]]" not in code.text:
             continue
-        for probe in tomllib.loads(code.text).get("probes", []):
+        file = tomllib.loads(code.text)
+        yield from (
+            f"{page.name}:{code.line}: run files have no key {key!r}"
+            for key in file
+            if key not in RunConfig.model_fields
+        )
+        for probe in file["probes"]:
             if probe["name"] not in registry().probes.names():
                 yield f"{page.name}:{code.line}: no plugin provides probe {probe['name']!r}"
                 continue

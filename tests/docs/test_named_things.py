@@ -53,6 +53,7 @@ def test_the_pages_name_much():
         ("`--set directons=3` makes it faster", "no probe has a parameter 'directons'"),
         ("`--pairings any`", "no option --pairings"),
         ('```toml\n[[probes]]\nname = "ldlc"\nset = { direction = 3 }\n```', "has no parameter 'direction'"),
+        ('```toml\nmodel = "digits"\n[[probes]]\nname = "ldlc"\n```', "run files have no key 'model'"),
         ("```python\nimport equivengine as eqv\n\neqv.load_model('digits')\n```", "there is no eqv.load_model"),
         ("```python\nfrom equivengine.linalg import svds\n```", "there is no equivengine.linalg.svds"),
         ("`equivengine.store.open_file`", "there is no equivengine.store.open_file"),

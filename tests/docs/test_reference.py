@@ -119,6 +119,8 @@ def test_bounds_of_parameters_are_ranges(limits, words):
         ("Optional[Literal['sum', 'mean']]", "`sum` or `mean`"),
         ("tuple[Literal['own', 'nn'], ...] | None", "list of `own` or `nn`"),
         ("list[str]", "list of str"),
+        ("dict[str, Any]", "table"),
+        ("dict[str, list[Any]]", "table of lists"),
     ],
 )
 def test_types_of_parameters_are_words(annotation, words):
