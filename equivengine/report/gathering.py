@@ -203,7 +203,7 @@ def gather(
     """
     found = Gathering()
     references: dict[tuple[SampleRef, ...], tuple[SampleRef, ...]] = {}
-    for record in run.units():
+    for record in run.each():
         unit = record.unit
         group = found.groups.get(Key.of(unit))
         if group is None:

@@ -163,6 +163,14 @@ class Run:
         """
         return [record for record in self._records if probe is None or record.unit.probe == probe]
 
+    def each(self) -> Iterator[UnitRecord]:
+        """Published units in the order of the plan, each read when its turn comes; none is kept, unlike by `units`.
+
+        Raises:
+            StoreError: If a shard cannot be read.
+        """
+        return (_read_record(source, unit_id) for unit_id, source in self._sources.items())
+
     def results(self, probe: str) -> Iterator[tuple[Unit, ProbeResult]]:
         """Unit and result, one after the other; the arrays and pictures of one at a time are in memory.
 

@@ -40,7 +40,7 @@ class Many:
         }
         self.passes = self.held = self.most_held = 0
 
-    def units(self, probe=None):
+    def each(self):
         self.passes += 1
         shade = np.random.default_rng(0).integers(0, 256, (96, 96), dtype=np.uint8)  # noise: PNG saves nothing
         for place in range(self.count):
@@ -179,9 +179,9 @@ def test_references_of_units_are_shared():
     references = tuple(replace(unit(place).samples[0]) for place in range(5))
     records = [
         replace(record, unit=replace(record.unit, references=tuple(replace(one) for one in references)))
-        for record in run.units()
+        for record in run.each()
     ]
-    run.units = lambda probe=None: iter(records)
+    run.each = lambda: iter(records)
     (group,) = gather(run, drawn=True).groups.values()
     kept = [one.references for one, _ in group.drawn.kept]
     assert all(each == references for each in kept)
