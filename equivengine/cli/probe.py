@@ -41,13 +41,24 @@ otherwise.
 )
 @click.option("--limit", type=int, metavar="N", help="Take the first N images.  [default: all]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of the probe; repeatable.")
+@click.option(
+    "--stop",
+    metavar="SCALAR=TOLERANCE",
+    help="End the set where a scalar's median over images is known so well: half-width of its interval, relative.",
+)
 @click.option("--seed", type=int, metavar="N", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--precision", type=click.Choice(["fp32", "fp64"]), default="fp32", show_default=True, help="Arithmetic.")
 @click.option("--out", type=click.Path(), metavar="DIR", help="Run directory.  [default: runs/..., named by content]")
 @execution_options
 @click.pass_context
 def command(
-    ctx: click.Context, probe: str, images: str | None, limit: int | None, settings: Any, **options: Any
+    ctx: click.Context,
+    probe: str,
+    images: str | None,
+    limit: int | None,
+    settings: Any,
+    stop: str | None,
+    **options: Any,
 ) -> int:
     """Run one probe."""
     from equivengine.cli.execution import execute_and_print
@@ -55,6 +66,10 @@ def command(
 
     given = {
         "probes": [{"name": probe, "set": parse_settings(settings)}],
+        "stop": [
+            {"scalar": f"{probe}/{name}", "tolerance": value}
+            for name, value in parse_settings(() if stop is None else (stop,), "--stop").items()
+        ],
         "models": [options["model"]],
         "images": images,
         "limit": limit,
