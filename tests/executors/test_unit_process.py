@@ -125,6 +125,27 @@ def test_processes_that_cannot_even_start_are_given_up(process, monkeypatch):
     assert refused.value.got == "exited with code 7"
 
 
+def test_a_process_that_others_kill_while_it_starts_is_started_again(process, monkeypatch, tmp_path):
+    first = tmp_path / "started"
+    kill = f"import os, pathlib; p = pathlib.Path({str(first)!r}); n = len(p.read_text()) if p.exists() else 0; "
+    kill += "p.write_text('x' * (n + 1)); n < 5 and os.kill(os.getpid(), 9); "
+    monkeypatch.setattr(unit_process, "_START", kill + unit_process._START)
+    units, (batch,) = process("fine")
+    assert units.run(batch)[0].outcome == "published"
+    assert len(first.read_text()) == 6
+
+
+def test_a_process_that_cannot_be_made_is_one_error(process, monkeypatch):
+    def refuse(*arguments, **options):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(unit_process.subprocess, "Popen", refuse)
+    units, (batch,) = process("fine")
+    with pytest.raises(eqv.EngineError, match="cannot be started") as refused:
+        units.run(batch)
+    assert "Resource temporarily unavailable" in refused.value.got
+
+
 def test_it_can_be_ended_in_the_middle_of_a_batch(process, mark):
     units, (batch,) = process("wait 60")
     threading.Timer(1.0, units.close).start()

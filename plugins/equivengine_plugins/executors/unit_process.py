@@ -24,8 +24,11 @@ _START = (
     "from equivengine_plugins.executors.unit_worker import main; main()"
 )
 
-#: How often a process that ended before it had begun anything is replaced.
-_STARTS = 3
+#: How often a process that ended by itself before it had begun anything is replaced, and one that others have killed.
+_STARTS, _KILLED_STARTS = 3, 50
+
+
+_BY_OTHERS = (-signal.SIGKILL, -signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ class UnitProcess:
         return self._ask("record_failure", ids, message, error_type)
 
     def _ask(self, method: str, *arguments: Any) -> tuple[eqv.UnitOutcome, ...]:
-        for _ in range(_STARTS):
+        ended = killed_by_others = 0
+        while ended < _STARTS and killed_by_others < _KILLED_STARTS:
             killed = _killed_for_memory()
             try:
                 if self._process is None or self._process.poll() is not None:
@@ -99,7 +103,9 @@ class UnitProcess:
                 self._connection.send_bytes(pickle.dumps((method, arguments)))
                 self._expect(BEGUN)
             except (EOFError, OSError):  # idle for long, or killed at its start: no unit is to blame
-                self._end()
+                death = self._death(killed)
+                by_others = self._process is not None and self._process.returncode in _BY_OTHERS
+                ended, killed_by_others = ended + (not by_others), killed_by_others + by_others
                 continue
             try:
                 return self._expect(DONE)
@@ -108,7 +114,7 @@ class UnitProcess:
         raise eqv.PluginError(
             "processes of units end before they have begun anything",
             expected="a process that loads its plugins and waits for units",
-            got=self._death(killed).cause,
+            got=death.cause,
             hint="look at what was written to stderr; --executor serial runs units in this process",
         )
 
@@ -124,13 +130,20 @@ class UnitProcess:
         with self._lock:
             if self._closed:
                 raise Died(Death("was ended with the run", "WorkerLost"))
-            self._process = subprocess.Popen(
-                arguments,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **self._environment},
-                process_group=0,  # Ctrl-C on a terminal goes to this process alone
-            )
+            try:
+                self._process = subprocess.Popen(
+                    arguments,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, **self._environment},
+                    process_group=0,  # Ctrl-C on a terminal goes to this process alone
+                )
+            except OSError as error:
+                raise eqv.EngineError(
+                    "a process of units cannot be started",
+                    got=error,
+                    hint="resume the run with fewer processes, or with --executor serial",
+                ) from error
         theirs.close()
         self._connection = ours
         self._connection.send_bytes(self._work)
