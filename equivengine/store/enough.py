@@ -115,10 +115,11 @@ class Ending:
     def __str__(self) -> str:
         """``"ldlc/random on digits, images digits: known within 4.1% (5.0% asked) after 64 of 360 units"``."""
         name = f"{self.rule.probe}/{self.rule.scalar} on {self.model}, images {self.images}"
-        known = "nothing is known" if self.effort is None else f"known within {self.effort.half_width:.1%}"
-        if self.effort is not None and not math.isfinite(self.effort.half_width):
-            known = "no interval"
         asked = f"({self.rule.tolerance:.1%} asked)"
+        if not self.decided:
+            return f"{name}: not decided {asked}; the next look is after {self.needed:,} of {len(self.places):,} units"
+        half_width = math.inf if self.effort is None else self.effort.half_width
+        known = f"known within {half_width:.1%}" if math.isfinite(half_width) else "no interval"
         return f"{name}: {known} {asked} after {self.needed:,} of {len(self.places):,} units"
 
 

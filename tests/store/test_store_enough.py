@@ -66,6 +66,7 @@ def test_what_has_not_run_is_needed_up_to_the_next_look_and_no_further(values):
         (ending,) = _endings(_units(200), values[:ran])
         assert (ending.needed, ending.decided) == (needed, False)
         assert len(ending.unneeded) == 0
+        assert f"not decided (20.0% asked); the next look is after {needed} of 200 units" in str(ending)
     holes = [None if place == 3 else value for place, value in enumerate(values)]
     assert _endings(_units(200), holes)[0].needed == 8
 
