@@ -103,7 +103,14 @@ def _counts(columns: Sequence[Column], runs: Sequence[Run]) -> list[str]:
                 f"{column.label}: {section.failed:,} of {section.units + section.failed:,} units failed, and are in no "
                 "number"
             )
-    for run in {id(run): run for run in runs}.values():
+    return found + whole(list({id(run): run for run in runs}.values()))
+
+
+def whole(runs: Sequence[Run]) -> list[str]:
+    """What runs have left out: units that are missing, and image sets that a stop rule ended."""
+    found = []
+    for run in runs:
+        found += [f"{run.path}: stop: {ending}" for ending in run.endings]
         if run.missing:
             found.append(f"{run.path}: {len(run.missing):,} units of the plan are missing, and in no number")
     return found

@@ -12,7 +12,7 @@ from equivengine.contracts.result import Scalar
 from equivengine.contracts.unit import Unit, settings
 from equivengine.contracts.wording import suggest
 from equivengine.errors import UsageError
-from equivengine.report.cautions import compared, marked
+from equivengine.report.cautions import compared, marked, whole
 from equivengine.report.gathering import Failed, Group, gather
 from equivengine.report.pooled import Pooled
 from equivengine.report.presentation import Presenter
@@ -65,15 +65,12 @@ def leaderboard(
         StoreError: If a shard cannot be read.
     """
     found = _Collected()
-    notes = []
     for run in runs:
         gathered = gather(run)
         for key, group in gathered.groups.items():
             found.take(str(run.path), group.unit, group, gathered.failures.pop(key, None))
         for failed in gathered.failures.values():
             found.take(str(run.path), failed.unit, None, failed)
-        if run.missing:
-            notes.append(f"{run.path}: {len(run.missing):,} units of the plan are missing, and in no number")
     columns = _columns(found, presenter, scalars)
     if not columns:
         raise UsageError(
@@ -83,7 +80,7 @@ def leaderboard(
             hint="name columns: --scalar PROBE.NAME; `equivengine show RUN --json` lists the names",
         )
     numbering: dict[str, int] = {}
-    cautions = list(notes)
+    cautions = whole(runs)
     for kind in dict.fromkeys(kind for kind, _ in columns):
         pools = {model: mine[kind] for model, mine in found.pools.items() if kind in mine}
         cautions += compared(_words(columns, kind), pools, numbering, common)

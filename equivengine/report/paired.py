@@ -118,7 +118,10 @@ def difference(
         kept &= np.isin(common, chosen)
     a, b = a[kept], b[kept]
     found = middle_of(a - b, len(a))
-    ratio = middle_of(a / b, len(a)) if len(a) and a.min() > 0 and b.min() > 0 else Middle(float("nan"), None, 0)
+    ratio = Middle(float("nan"), None, 0)
+    if len(a) and a.min() > 0 and b.min() > 0:
+        with np.errstate(over="ignore"):
+            ratio = middle_of(a / b, len(a))
     return Difference(
         found.value,
         found.ends,

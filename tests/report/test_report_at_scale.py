@@ -28,6 +28,7 @@ class Many:
 
     path = Path("/runs/many")
     plan_digest = "digest"
+    endings = ()
 
     def __init__(self, count, failed=0, models=1, settings=1, pictures=0):
         self.count, self.models, self.settings = count, models, settings
