@@ -135,6 +135,12 @@ def cli_page() -> str:
     lines += command_lines(program.cli, context, 2)
     for inner, command in commands(program.cli, context):
         lines += command_lines(command, inner, 2 + inner.command_path.count(" ") - 1)
+    lines += [
+        "## Completion",
+        "",
+        '`eval "$(_EQUIVENGINE_COMPLETE=bash_source equivengine)"` completes what is typed in bash, once it stands in',
+        "`~/.bashrc`: commands, options, choices. `zsh_source` and `fish_source` are for these shells.",
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -27,6 +27,8 @@ SHELL = {"console", "sh", "bash", "indented", "text"}
 #: What stands for something that a reader puts in.
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_.]*(=[A-Z]+)?|\.\.\.|\[.*\]|\{.*\}")
 FOLDERS = ("bench", "csrc", "docs", "equivengine", "examples", "plugins", "recipes", "tests", "tools", ".ci", "paper")
+#: Options of other programs that pages speak of.
+FOREIGN = {"--nthreads": "dask worker"}
 
 Checker = Callable[[Page], Iterator[str]]
 
@@ -158,7 +160,7 @@ def _of_the_page(page: Page) -> set[str]:
 
 def wrong_options(page: Page) -> Iterator[str]:
     """Options between backticks that no command and no script has."""
-    known = _options() | _script_options()
+    known = {*_options(), *_script_options(), *FOREIGN}
     for code in page.code():
         found = re.match(r"--?[a-z][a-z-]*", code.text) if code.language is None else None
         if found and found[0] not in known:
