@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Why a block may stay unexecuted.
 NOT_RUN = (
     "installs packages",
+    "compiles the extension",
     "measures for an hour",
     "needs a GPU",
     "needs a cluster",

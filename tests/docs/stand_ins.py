@@ -67,17 +67,9 @@ def photographs(folder: Path) -> str:
     """Image files in folders that are called after what they show."""
     from miniatures import jpeg
 
-    for seed in range(6):
+    for seed in range(12):
         jpeg(folder / ("cat", "dog")[seed % 2] / f"{seed}.jpg", seed)
     return f"folder:{folder}"
-
-
-def imagenet(folder: Path) -> str:
-    """Training images and names of three classes."""
-    import miniatures
-
-    miniatures.mapping(miniatures.imagenet_train(folder))
-    return f"imagenet:{folder}"
 
 
 #: What stands on pages (an address without its options), and what is there instead.
@@ -90,7 +82,6 @@ STAND_INS: dict[str, Callable[[Path], str]] = {
     r"open_clip:(local-dir:/folder|ViT-B-32/laion2b_s34b_b79k|ViT-B-32-quickgelu/openai)": open_clip_folder,
     r"imagebind:/path/to/imagebind_huge\.pth": imagebind,
     r"folder:(PATH|photos)": photographs,
-    r"imagenet:(ROOT|/path/to/ILSVRC)": imagenet,
 }
 
 
