@@ -28,7 +28,7 @@ def understood(error: click.ClickException) -> UsageError:
     if isinstance(error, click.BadParameter) and error.param is not None:
         given = re.match(r"'(.*?)' is not one of ", message)
         if given and isinstance(error.param.type, click.Choice):
-            expected = suggest(given[1], map(str, error.param.type.choices))
+            expected = ", ".join(map(str, error.param.type.choices))
             return UsageError(f"{_named(error.param)} cannot be {given[1]!r}", expected=expected, hint=hint)
         return UsageError(f"{_named(error.param)}: {message}", hint=hint)
     if extra := re.fullmatch(r"Got unexpected extra arguments? \((.*)\)", message):
