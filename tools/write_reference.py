@@ -226,10 +226,10 @@ def run_file_page() -> str:
     """docs/reference/run_file.md."""
     from equivengine.runtime.config import RunConfig
 
-    lines = ["# Run files", "", WRITTEN]
+    lines = ["# Keys of run files", "", WRITTEN]
     lines += [
-        "What a TOML file for `equivengine run` may hold. An unknown key is refused. Options of the command stand in",
-        "place of what the file says; see [equivengine run](cli.md#equivengine-run).",
+        "What a TOML file for `equivengine run` may hold; [Run files](../sweeps.md) says how to write one. An unknown",
+        "key is refused. Options of [equivengine run](cli.md#equivengine-run) stand in place of what the file says.",
         "",
         *entries(RunConfig),
     ]
