@@ -68,9 +68,9 @@ def _print(plan: Plan, kinds: list[Kind], found: Estimate | None, out: Path, *, 
         click.echo()
     words = _words(kinds)
     table = [row for kind in kinds for row in _rows(kind, words)]
-    columns = ["probe", "parameters", "model", "images", "units"]
-    columns += ["s/unit", "a unit"] if found is not None else []
-    print_table(columns, [row[: len(columns)] for row in table[:MOST_ROWS]])
+    columns = ["probe", "parameters", "model", "images", "units", "s/unit", "a unit"]
+    shown = [0, *([1] if any(words.values()) else []), 2, 3, 4, *([5, 6] if found is not None else [])]
+    print_table([columns[column] for column in shown], [[row[column] for column in shown] for row in table[:MOST_ROWS]])
     if len(table) > MOST_ROWS:
         click.echo(f"... and {len(table) - MOST_ROWS:,} more lines; --json has all")
     count, calls = len(plan.units), len(plan.batches())

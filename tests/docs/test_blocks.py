@@ -1,0 +1,174 @@
+"""Every fenced block of every page is executed, here or by a test that is named here, or says why not."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "tests"))
+
+import pages  # noqa: E402
+from reader import Reader  # noqa: E402
+from stand_ins import STAND_INS, Shelf  # noqa: E402
+from test_readme import assert_shows  # noqa: E402
+
+PAGES = pages.pages()
+BLOCKS = [block for page, text in PAGES.items() for block in pages.found(text, page)]
+#: Blocks that a test of their page executes: how many of a language, and where.
+ELSEWHERE = {
+    ("README.md", "console"): (4, "tests/test_readme.py"),
+    ("README.md", "python"): (2, "tests/test_readme.py"),
+    ("docs/compare.md", "console"): (4, "tests/report/test_compare_docs.py"),
+    ("docs/compare.md", "python"): (2, "tests/report/test_compare_docs.py"),
+    ("docs/compare.md", "toml"): (1, "tests/report/test_compare_docs.py"),
+    ("docs/concepts.md", "console"): (6, "tests/docs/test_concepts.py"),
+    ("docs/datasets.md", "console"): (1, "tests/datasets/test_datasets_page.py"),
+    ("docs/datasets.md", "python"): (1, "tests/datasets/test_datasets_page.py"),
+    ("docs/export.md", "console"): (2, "tests/report/test_export_docs.py"),
+    ("docs/export.md", "python"): (5, "tests/report/test_export_docs.py"),
+    ("docs/format.md", "python"): (3, "tests/store/test_store_docs.py"),
+    ("docs/hooks.md", "python"): (7, "tests/test_hooks.py"),
+    ("docs/plugins.md", "console"): (9, "tests/testing/test_plugins_page.py"),
+    ("docs/plugins.md", "python"): (5, "tests/testing/test_plugins_page.py"),
+    ("docs/sweeps.md", "console"): (4, "tests/runtime/test_sweeps_page.py"),
+    ("docs/sweeps.md", "toml"): (8, "tests/runtime/test_sweeps_page.py"),
+}
+#: A recipe of the paper, each of which tests/recipes/test_recipes.py carries out and looks for in docs/reproduce.md.
+RECIPE = re.compile(r"equivengine run recipes/(\w+)\.toml\n")
+LANGUAGES = {"console", "json", "python", "sh", "toml"}
+#: Marks that stand nowhere yet.
+UNMARKED = {("CONTRIBUTING.md", "sh"): "installs packages"}
+NOT_RUN = 7
+
+
+def two_runs(reader: Reader) -> None:
+    """The runs that docs/report.md draws."""
+    for rank, name in ((3, "demo"), (4, "other")):
+        reader.enter(
+            f"equivengine probe --plugin spectrum --model digits --limit 2 --set rank={rank} --out runs/{name}"
+        )
+
+
+def texts_and_a_model(reader: Reader) -> None:
+    """A file of texts, and a module of the reader's own with its weights."""
+    import torch
+    from safetensors.torch import save_file
+
+    Path("texts.txt").write_text("the cat sat on a dog " * 6 + "\n" + "a dog sat on the cat " * 6, encoding="utf-8")
+    source = "Sequential(Flatten(), AdaptiveAvgPool1d(48), Linear(48, 8), GELU())"
+    Path("my_models.py").write_text(f"from torch.nn import *\n\n\ndef make_encoder():\n    return {source}\n")
+    save_file(eval(source, vars(torch.nn)).state_dict(), "file.safetensors")
+
+
+#: What is there before a page begins.
+BEFORE: dict[str, Callable[[Reader], None]] = {"docs/report.md": two_runs, "docs/models.md": texts_and_a_model}
+
+
+def not_run(block: pages.Block) -> str | None:
+    """Why nobody runs a block."""
+    return block.not_run or UNMARKED.get((block.page, block.language))
+
+
+def here(block: pages.Block) -> bool:
+    """Whether this file executes a block."""
+    elsewhere = (block.page, block.language) in ELSEWHERE or RECIPE.fullmatch(block.body)
+    return block.language in LANGUAGES and not elsewhere and not_run(block) is None
+
+
+RUN_HERE = sorted({block.page for block in BLOCKS if here(block)})
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    return Shelf(tmp_path_factory.mktemp("stand-ins"))
+
+
+@pytest.fixture
+def reader(tmp_path, shelf, capsys, monkeypatch, request):
+    small = "slow" not in request.keywords
+    yield Reader(tmp_path, shelf, capsys, monkeypatch, small)
+    sys.modules.pop("my_models", None)
+
+
+def run_page(page: str, reader: Reader) -> None:
+    """All blocks of a page from top to bottom; slow ones where nothing is made small."""
+    if page in BEFORE:
+        BEFORE[page](reader)
+    for block in BLOCKS:
+        if block.page != page or not here(block) or (block.slow and reader.small):
+            continue
+        if block.language == "json":
+            json.loads(block.body)
+            continue
+        for command, printed, shown in reader.read(block):
+            assert "Traceback" not in printed, f"{block}: {command}"
+            if shown.strip():
+                assert_shows(printed, shown)
+
+
+@pytest.mark.parametrize("page", RUN_HERE)
+def test_every_block_of_a_page_runs_on_few_samples(page, reader):
+    run_page(page, reader)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("page", RUN_HERE)
+def test_every_block_of_a_page_runs_as_it_stands(page, reader):
+    run_page(page, reader)
+
+
+def test_no_block_is_left_out():
+    for block in BLOCKS:
+        assert block.language, f"{block} has no language; `text` for output, trees and formulas"
+        if block.language == "text" or block.language.startswith("{"):  # a directive of the site
+            continue
+        assert block.language in LANGUAGES, f"{block}: nothing executes {block.language!r}"
+        assert block.mark in ("", "run", "run: slow") or not_run(block) in pages.NOT_RUN, f"{block}: {block.mark!r}"
+        if block.language in ("console", "sh"):
+            assert block.commands, f"{block} holds no command"
+
+
+def test_few_blocks_are_not_run():
+    assert len([block for block in BLOCKS if not_run(block)]) == NOT_RUN
+
+
+@pytest.mark.parametrize(("page", "language"), ELSEWHERE)
+def test_a_page_with_a_test_of_its_own_has_as_many_blocks_as_that_test_knows(page, language):
+    count, test = ELSEWHERE[page, language]
+    assert len([b for b in BLOCKS if (b.page, b.language) == (page, language) and not not_run(b)]) == count
+    text = (ROOT / test).read_text(encoding="utf-8")
+    assert Path(page).name in text
+    assert language in text
+
+
+def test_every_recipe_that_a_page_runs_is_one_of_those_that_are_tested():
+    named = {match[1] for block in BLOCKS if (match := RECIPE.fullmatch(block.body))}
+    assert named == {path.stem for path in (ROOT / "recipes").glob("*.toml")}
+
+
+def test_no_command_hides_in_an_indented_block():
+    for page, text in PAGES.items():
+        fenced = pages.BLOCK.sub("", text)
+        hidden = re.findall(
+            r"^(?: {4}|\t)(?:\$ |equivengine |python |pip |make |import |from ).*", fenced, re.MULTILINE
+        )
+        assert not hidden, f"{page}: {hidden[0]!r} belongs in a fence"
+
+
+def test_every_stand_in_is_named_on_a_page():
+    entered = "\n".join(block.body for block in BLOCKS if here(block))
+    assert not [pattern for pattern in STAND_INS if not re.search(pattern, entered)]
+
+
+def test_the_parser_sees_every_fence():
+    for page, text in PAGES.items():
+        fences = re.findall(r"^ *`{3,}", text, re.MULTILINE)
+        assert len(fences) == 2 * len([block for block in BLOCKS if block.page == page]), page
