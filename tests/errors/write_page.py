@@ -16,9 +16,9 @@ HEAD = """# Errors
 Every error says what is wrong, what was expected, what came instead, and what to do next:
 
 ```console
-$ equivengine probe --plugin mesure
-error: no probe is called 'mesure'
-  expected: perhaps 'measure'
+$ equivengine probe --plugin ldcl
+error: no probe is called 'ldcl'
+  expected: perhaps 'ldlc'
   next: see `equivengine ls probes`
 ```
 
