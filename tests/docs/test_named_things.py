@@ -1,7 +1,8 @@
-"""No page names a thing that does not exist. What is held against what: see `named_things.py`."""
+"""No page names a thing that does not exist; `named_commands.py` and `named_things.py` look."""
 
 import named_things
 import pytest
+from named_calls import calls
 from named_things import CHECKERS
 from page_text import ROOT, Page, pages
 
@@ -26,10 +27,10 @@ def test_every_extra_is_described():
 
 
 def test_the_pages_name_much():
-    calls = [words for page in pages() for words, _ in named_things.commands(page, "equivengine")]
-    assert len(calls) > 100
+    entered = [words for page in pages() for words, _ in calls(page, "equivengine")]
+    assert len(entered) > 100
     assert {"probe", "run", "report", "compare", "export", "verify", "resume", "ls"} <= {
-        words[0] for words in calls if words
+        words[0] for words in entered if words
     }
     assert len(named_things.variables_read()) >= 9
 
