@@ -125,7 +125,7 @@ def _print(facts: dict[str, Any]) -> None:
     out = console()
     for line in _short(facts)[:2]:
         out.print(literal(line))
-    out.print(literal(f"python {facts['python']}, {facts['platform']}, {facts['threads']} threads"))
+    out.print(literal(f"python {facts['python']}, {facts['platform']}, {_threads(facts['threads'])}"))
     for device in facts["devices"]:
         out.print(literal(f"device: {', '.join(map(str, device.values()))}"))
     out.print(literal("libraries: " + ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())))
@@ -142,3 +142,7 @@ def _print(facts: dict[str, Any]) -> None:
         out.print(literal(problem, "red"))
     if not facts["problems"]:
         out.print("no problems found")
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 REASONS, NAMES = 5, 8
 #: Sections that are printed.
 SECTIONS = 60
+#: Characters that names of quantities have in narrow terminals.
+_NAMES = 20
 
 
 def run_document(run: Run) -> dict[str, Any]:
@@ -106,7 +108,9 @@ def _print_section(out: Console, section: Section) -> None:
         out.print(literal(f"! {warning}", "yellow"))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(
-        f"median over {_count(section.units, section.noun)}" if section.over_units else "", overflow="fold"
+        f"median over {_count(section.units, section.noun)}" if section.over_units else "",
+        overflow="fold",
+        min_width=_NAMES,
     )
     for title in ("value", section.interval, f"{section.noun}s" if section.over_units else "n"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -121,7 +125,7 @@ def _print_section(out: Console, section: Section) -> None:
     out.print(table)
     if section.checks:
         checks = Table(box=None, pad_edge=False, header_style="bold")
-        checks.add_column("checks", overflow="fold")
+        checks.add_column("checks", overflow="fold", min_width=_NAMES)
         checks.add_column("passed", justify="right", no_wrap=True)
         checks.add_column("worst value", justify="right", no_wrap=True)
         checks.add_column("must be", no_wrap=True)
