@@ -23,7 +23,7 @@ author = "The equivengine developers"
 copyright = "The equivengine developers, Apache-2.0"
 version = release = _version()
 
-extensions = ["myst_parser", "sphinx_copybutton", "docs_site.pages", "docs_site.api"]
+extensions = ["myst_parser", "sphinx_copybutton", "docs_site.pages", "docs_site.api", "docs_site.links"]
 source_suffix = {".md": "markdown"}
 root_doc = "index"
 language = "en"

@@ -16,6 +16,7 @@ LOADS = {("script", "src"), ("img", "src"), ("link", "href"), ("source", "src"),
 NOT_LOADED = {"index", "search", "next", "prev", "canonical"}
 sys.path.insert(0, str(ROOT / "tools"))
 
+from docs_site.links import named  # noqa: E402
 from docs_site.pages import included  # noqa: E402
 
 
@@ -99,6 +100,31 @@ def test_the_readme_is_the_home_page(site):
     assert "measures a small vision transformer" in text
     assert 'href="install.html"' in text
     assert 'href="contributing.html"' in text
+
+
+def test_code_that_names_something_is_a_link(read):
+    links = {path.name: found.links for path, found in read.items()}
+    assert "reference/cli.html#equivengine-report" in links["index.html"]
+    assert "reference/linalg.html#equivengine.linalg.svd" in links["numerics.html"]
+    assert "reference/contract.html#equivengine.Probe.findings" in links["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("eqv.load_images", "equivengine.load_images"),
+        ("JacobianOperator.coverage()", "equivengine.JacobianOperator.coverage"),
+        ("equivengine.linalg.Subspace(rows)", "equivengine.linalg.Subspace"),
+        ("Subspace", "equivengine.linalg.Subspace"),
+        ("match", None),
+        ("svd", None),
+        ("x.shape", None),
+        ("equivengine show", None),
+        ("LEVEL", None),
+    ],
+)
+def test_code_is_taken_for_a_name_only_where_it_is_one(code, name):
+    assert named(code) == name
 
 
 def test_public_names_can_be_linked_to(site, read):
