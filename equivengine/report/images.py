@@ -46,20 +46,29 @@ def _uri(png: bytes) -> str:
 
 
 class Allowance:
-    """Bytes that the images of a page may take: each part gets an equal share of what those before it have left.
+    """Bytes that the images of a page may take. No part takes what the later ones need, up to an equal share of each.
 
     Attributes:
         left_out: Images that were not taken in.
     """
 
-    def __init__(self, size: int, parts: int) -> None:
+    def __init__(self, size: int, needs: Sequence[int]) -> None:
+        """Share out.
+
+        Args:
+            size: Bytes of all images together.
+            needs: About how many bytes each part of the page will ask for.
+        """
         self.left_out = 0
-        self._left, self._parts, self._share = size, parts, 0
+        self._left, self._share = size, 0
+        self._needs = list(needs)
 
     def next_part(self) -> None:
         """Begin with the next part of the page."""
-        self._share = self._left // max(1, self._parts)
-        self._parts -= 1
+        fair = self._left // max(1, len(self._needs))
+        later = sum(min(need, fair) for need in self._needs[1:])
+        self._needs = self._needs[1:]
+        self._share = max(fair, self._left - later)
 
     @contextlib.contextmanager
     def half(self) -> Iterator[None]:

@@ -26,8 +26,10 @@ from equivengine.store.run import Run, UnitRecord
 FIGURES, PICTURES = 3, 12
 #: Pictures of one unit that are shown.
 PICTURES_EACH = 12
-#: Size of a page, about, at most; the share that is for numbers and words, and bytes that one section takes of it.
-MEGABYTES, TEXTS, SECTION_BYTES = 5.0, 0.4, 16_000
+#: Size of a page, about, at most; the share of it that numbers and words may take.
+MEGABYTES, TEXTS = 5.0, 0.4
+#: Bytes of one section without images, of the figures over units, of one figure and of one picture, about.
+SECTION_BYTES, OVERVIEW_BYTES, FIGURE_BYTES, PICTURE_BYTES = 16_000, 200_000, 60_000, 30_000
 #: Reasons for failure that are told apart.
 REASONS = 20
 
@@ -166,8 +168,13 @@ def page_of(
     by_chapter: dict[tuple[str, str], list[tuple[Section, Group]]] = {}
     for group in shown:
         by_chapter.setdefault((group[0].probe, group[0].model), []).append(group)
-    allowance = Allowance(int(megabytes * 1e6 * (1 - TEXTS)), len(by_chapter) + len(shown))
-    maker = _Maker(Presenter(registry), allowance)
+    needs = [
+        _needed(group) + (0 if place else OVERVIEW_BYTES)
+        for part in by_chapter.values()
+        for place, (_, group) in enumerate(part)
+    ]
+    images = max(0, int(megabytes * 1e6) - SECTION_BYTES * (1 + len(shown)))
+    maker = _Maker(Presenter(registry), Allowance(images, needs))
     chapters = [maker.chapter(f"chapter-{number}", part) for number, part in enumerate(by_chapter.values(), 1)]
     config = run.plan.get("config", {})
     config = config if isinstance(config, dict) else {}
@@ -193,6 +200,12 @@ def page_of(
         config=as_toml(config),
         version=equivengine.__version__,
     )
+
+
+def _needed(group: Group) -> int:
+    """Bytes of the images of a section, about."""
+    pictures = sum(min(PICTURES_EACH, len(record.pictures)) for record in group.pictured)
+    return FIGURE_BYTES * (1 + 3 * len(group.first)) + PICTURE_BYTES * pictures
 
 
 def named(names: Sequence[str]) -> str:
@@ -230,9 +243,12 @@ class _Maker:
         first, group = members[0]
         probe = self.presenter.probe_of(group.unit)
         drawn = self.presenter.overview(probe, [group for _, group in members])
-        overview = [image for each in drawn if self.allowance.admits([image := of_figure(each, first.probe)])]
+        with self.allowance.half():
+            overview = [image for each in drawn if self.allowance.admits([image := of_figure(each, first.probe)])]
         sections = []
-        for section, group in members:
+        for place, (section, group) in enumerate(members):
+            if place:
+                self.allowance.next_part()
             where = f"{section.name} · {section.model}"
             self.findings.append(Remark(where, anchor, self.presenter.findings(probe, section)))
             cautions = [*section.warnings, *_failed_checks(section)]
@@ -244,7 +260,6 @@ class _Maker:
         return Chapter(anchor, first.probe, first.model, summary, overview, sections, of)
 
     def _section(self, probe: Any, section: Section, group: Group) -> SectionView:
-        self.allowance.next_part()
         found = spreads(group, self.presenter.headlines(probe, section.params, section.probe))
         histograms = []
         if found and not self.allowance.spent:

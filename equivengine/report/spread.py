@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: From so many units on, distributions say more than a median and its interval.
-MANY = 12
+MANY = 30
 #: Scalars whose distribution is shown where the probe names no headlines; units that are told of, at most.
 NAMED, TOLD = 3, 16
 LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -132,7 +132,7 @@ def _histogram(axes: Axes, spread: Spread, noun: str) -> None:
     logarithmic = low > 0 and high >= 30 * low
     count = min(60, max(8, round(2 * spread.n ** (1 / 3))))  # Rice's rule
     if low == high:
-        edges = np.array([low - 0.5, low + 0.5])
+        edges = low + (abs(low) or 1.0) * np.array([-0.1, 0.1])
     elif logarithmic:
         edges = np.geomspace(low, high, count + 1)
         edges[0], edges[-1] = low, high  # but for roundoff
