@@ -11,9 +11,9 @@ from equivengine.contracts.result import Check, Scalar
 from equivengine.contracts.unit import Unit
 from equivengine.errors import StoreError
 from equivengine.store.columns import scalar_columns, varying_params
-from equivengine.store.consolidate import sample_text
 from equivengine.store.layout import in_plan_order
 from equivengine.store.run import Run
+from equivengine.store.tables import sample_text
 
 Kind = Literal["text", "number", "integer", "flag"]
 

@@ -1,4 +1,4 @@
-"""Write and read the elements that files are made of: texts, JSON, scalars, checks, arrays with named dimensions.
+"""Write and read the elements that files are made of: texts, JSON, arrays with named dimensions.
 
 Writers take any h5py group of a file being made; readers go through `guard` only.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from equivengine.contracts.result import Array, Check, Scalar
+from equivengine.contracts.result import Array
 from equivengine.errors import PluginError
 from equivengine.store import guard, nodes, schema
 
@@ -31,10 +31,10 @@ def set_text(node: h5py.HLObject, name: str, value: str) -> None:
         nodes.set_bytes(node, name, raw)
 
 
-def label(node: h5py.HLObject, encoding: str) -> Any:
+def label(node: h5py.HLObject, encoding: str, version: str = schema.VERSION_TEXT) -> Any:
     """Say what an element is; returns it."""
-    set_text(node, "encoding-type", encoding)
-    set_text(node, "encoding-version", schema.VERSION_TEXT)
+    nodes.set_bytes(node, "encoding-type", encoding.encode())
+    nodes.set_bytes(node, "encoding-version", version.encode())
     return node
 
 
@@ -43,8 +43,10 @@ def new_group(parent: h5py.Group, name: str, encoding: str) -> h5py.Group:
     return label(nodes.make_group(parent, name), encoding)
 
 
-def write_text(parent: h5py.Group, name: str, value: str, encoding: str = "string") -> h5py.Dataset:
-    """Write a scalar fixed-width UTF-8 dataset.
+def write_text(
+    parent: h5py.Group, name: str, value: str, encoding: str = "string", version: str = schema.VERSION_TEXT
+) -> h5py.Dataset:
+    """Write a scalar fixed-width UTF-8 dataset; ``version`` is that of what it says.
 
     Raises:
         PluginError: If it is longer than `schema.MAX_TEXT_BYTES`, or no valid Unicode.
@@ -52,31 +54,13 @@ def write_text(parent: h5py.Group, name: str, value: str, encoding: str = "strin
     raw = _encode(value, name)
     if len(raw) > schema.MAX_TEXT_BYTES:
         raise PluginError(f"{name} is too long", expected=f"{schema.MAX_TEXT_BYTES} bytes", got=len(raw))
-    return label(nodes.make_text(parent, name, raw), encoding)
-
-
-def write_scalar(parent: h5py.Group, name: str, scalar: Scalar) -> None:
-    """Write a float64 [] dataset; what is absent is left out (xarray refuses None)."""
-    node = label(nodes.make_float(parent, name, scalar.value), "scalar")
-    set_text(node, "unit", scalar.unit)
-    set_text(node, "description", scalar.description)
-    set_text(node, "group", scalar.group)
-    if scalar.interval is not None:
-        node.attrs["interval"] = np.array(scalar.interval, dtype=np.float64)
-    if scalar.n is not None:
-        node.attrs["n"] = np.int64(scalar.n)
-
-
-def write_check(parent: h5py.Group, name: str, check: Check) -> None:
-    """Write a float64 [] dataset: the value, with ``bound`` and ``passed`` as attributes."""
-    node = label(nodes.make_float(parent, name, check.value), "check")
-    node.attrs["bound"] = np.float64(check.bound)
-    node.attrs["passed"] = np.uint8(check.passed)
-    set_text(node, "description", check.description)
+    return label(nodes.make_text(parent, name, raw), encoding, version)
 
 
 def write_values(parent: h5py.Group, name: str, data: np.ndarray, encoding: str = "array") -> h5py.Dataset:
     """Write an array without its dimensions: bool as int8 (netCDF has none), str as fixed-width UTF-8, little endian.
+
+    Bytes are UTF-8 already.
 
     Raises:
         PluginError: If it is too large, or of a dtype that not every reader has.
@@ -87,8 +71,11 @@ def write_values(parent: h5py.Group, name: str, data: np.ndarray, encoding: str 
             raw = np.char.encode(data, "utf-8")
         except UnicodeEncodeError as error:
             raise PluginError(f"array {name!r} holds text that is no valid Unicode", got=error) from error
-        dtype = h5py.string_dtype("utf-8", max(2, raw.dtype.itemsize))
+        dtype = h5py.string_dtype("utf-8", nodes.width(raw.dtype.itemsize))
         data = raw.astype(dtype)
+    elif kind == "S":  # UTF-8 already
+        dtype = h5py.string_dtype("utf-8", nodes.width(data.dtype.itemsize))
+        data = data.astype(dtype)
     elif kind == "b":
         data = data.astype(np.int8)
         dtype = data.dtype
@@ -103,7 +90,10 @@ def write_values(parent: h5py.Group, name: str, data: np.ndarray, encoding: str 
     if data.ndim and data.nbytes >= schema.CHUNKED_FROM_BYTES and data.itemsize <= schema.CHUNK_BYTES:
         chunks = schema.chunk_shape(data.shape, data.itemsize)
         storage = {"chunks": chunks, "compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
-    node = parent.create_dataset(name, data=data, dtype=dtype, **storage)
+    if not storage:
+        node = nodes.make_values(parent, name, data)
+    else:
+        node = parent.create_dataset(name, data=data, dtype=dtype, **storage)
     if storage and data.nbytes > schema.UNPACKED_FREELY_BYTES:
         node.id.flush()
         if data.nbytes > schema.MAX_RATIO * node.id.get_storage_size():  # a reader would take it for a bomb
@@ -125,11 +115,11 @@ def write_dimensions(group: h5py.Group, sizes: Mapping[str, int]) -> dict[str, h
     scales = {}
     for dim, size in sizes.items():
         if not guard.has(group, dim):
-            scales[dim] = label(group.create_dataset(dim, shape=(size,), dtype=">f4"), "dimension")
-            scales[dim].make_scale(f"{schema.DIMENSION_ONLY}{size:10d}")
+            scales[dim] = label(nodes.make_dimension(group, dim, size), "dimension")
+            nodes.make_scale(scales[dim], f"{schema.DIMENSION_ONLY}{size:10d}")
         else:
-            scales[dim] = group[dim]
-            scales[dim].make_scale(dim)
+            scales[dim] = nodes.open_dataset(group, dim)
+            nodes.make_scale(scales[dim], dim)
     return scales
 
 
@@ -176,15 +166,16 @@ def _encode(value: str, what: str) -> bytes:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def expect(node: h5py.HLObject, encoding: str) -> None:
-    """Hold an element against what belongs in its place.
+def expect(node: h5py.HLObject, encoding: str) -> tuple[int, int]:
+    """Hold an element against what belongs in its place; returns its version.
 
     Raises:
         StoreError: If it is something else, or of a newer major version.
     """
     found, version = guard.text(node, "encoding-type"), guard.text(node, "encoding-version")
-    if (found, version) != (encoding, schema.VERSION_TEXT):
-        schema.check_format(f"{node.file.filename}:{node.name}", found, version, encoding)
+    if (found, version) == (encoding, schema.VERSION_TEXT):
+        return schema.VERSION
+    return schema.check_format(guard.Where(node, file=True), found, version, encoding)
 
 
 def read_text(parent: h5py.Group, name: str, encoding: str = "string") -> str:
@@ -197,9 +188,10 @@ def read_text(parent: h5py.Group, name: str, encoding: str = "string") -> str:
         return ""
     node = guard.dataset(parent, name)
     expect(node, encoding)
-    if node.dtype.kind != "S" or node.shape != () or node.dtype.itemsize > schema.MAX_TEXT_BYTES:
+    dtype = node.id.dtype
+    if dtype.kind != "S" or node.id.rank or dtype.itemsize > schema.MAX_TEXT_BYTES:
         raise guard.Refused(f"{node.name} is {node.dtype} {node.shape}", "one text")
-    return bytes(node[()]).decode("utf-8")
+    return nodes.read_text(node).decode("utf-8")
 
 
 def read_json(parent: h5py.Group, name: str) -> dict[str, Any]:
@@ -208,61 +200,7 @@ def read_json(parent: h5py.Group, name: str) -> dict[str, Any]:
     Raises:
         Refused, StoreError: If it is something else.
     """
-    return schema.parse_json(read_text(parent, name, "json"), f"{parent.file.filename}:{parent.name}/{name}")
-
-
-def _number(parent: h5py.Group, name: str, encoding: str) -> tuple[h5py.Dataset, float]:
-    node = guard.dataset(parent, name)
-    expect(node, encoding)
-    if node.dtype.kind != "f" or node.shape != ():
-        raise guard.Refused(f"{node.name} is {node.dtype} {node.shape}", "one float")
-    return node, nodes.read_float(node)
-
-
-def read_value(parent: h5py.Group, name: str) -> float:
-    """Read the value of a scalar alone.
-
-    Raises:
-        Refused, StoreError: If it is something else.
-    """
-    return _number(parent, name, "scalar")[1]
-
-
-def read_scalar(parent: h5py.Group, name: str) -> Scalar:
-    """Read what `write_scalar` wrote.
-
-    Raises:
-        Refused, StoreError: If it is something else.
-    """
-    node, value = _number(parent, name, "scalar")
-    interval, n = guard.attribute(node, "interval"), guard.attribute(node, "n")
-    if interval is not None and (interval.dtype.kind != "f" or interval.shape != (2,)):
-        raise guard.Refused(f"interval of {node.name} is {interval.dtype} {interval.shape}", "two floats")
-    if n is not None and (n.dtype.kind not in "iu" or n.shape != ()):
-        raise guard.Refused(f"n of {node.name} is {n.dtype} {n.shape}", "one integer")
-    return Scalar(
-        value,
-        guard.text(node, "unit"),
-        guard.text(node, "description"),
-        interval=None if interval is None else (float(interval[0]), float(interval[1])),
-        n=None if n is None else int(n),
-        group=guard.text(node, "group"),
-    )
-
-
-def read_check(parent: h5py.Group, name: str) -> Check:
-    """Read what `write_check` wrote.
-
-    Raises:
-        Refused, StoreError: If it is something else.
-    """
-    node, value = _number(parent, name, "check")
-    bound, passed = guard.attribute(node, "bound"), guard.attribute(node, "passed")
-    for what, found, kinds in (("bound", bound, "f"), ("passed", passed, "iu")):
-        if found is None or found.dtype.kind not in kinds or found.shape != ():
-            got = "absent" if found is None else f"{found.dtype} {found.shape}"
-            raise guard.Refused(f"{what} of {node.name} is {got}", "one number")
-    return Check(bool(int(passed)), value, float(bound), guard.text(node, "description"))
+    return schema.parse_json(read_text(parent, name, "json"), guard.Where(parent, name, file=True))
 
 
 def array_names(group: h5py.Group) -> dict[str, str]:

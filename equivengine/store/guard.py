@@ -13,13 +13,13 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5s, h5t, h5z
+from h5py import h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5p, h5s, h5t, h5z
 
 from equivengine.errors import StoreError
 from equivengine.store import schema
@@ -28,6 +28,8 @@ _FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
 _LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
 _PLAIN = "integers, floats or fixed-width strings"
 _HASH_STEP = 4 << 20
+_READING = h5p.create(h5p.FILE_ACCESS)
+_READING.set_file_locking(True, True)  # as far as the disk can, HDF5's default: others here may have it open
 #: Datasets that hold no more than this fit in any file that has passed so far.
 _SMALL = 512
 
@@ -111,7 +113,7 @@ def open_untrusted(
         size = regular_size(path)
         if sealed or check or (check is None and size <= CHECKED_ON_OPEN_BYTES):
             _check_digest(path)
-        with h5py.File(path, "r", locking="best-effort") as file:  # HDF5's default: others here may have it open
+        with h5py.File(h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _READING)) as file:
             version = text(file, "format-version")
             found = schema.check_format(str(path), text(file, "format"), version, file_format)
             if sealed:
@@ -127,6 +129,26 @@ def sha256_of(path: Path, start: int = 0) -> str:
         while block := file.read(_HASH_STEP):
             digest.update(block)
     return digest.hexdigest()
+
+
+def checked_digest(path: Path) -> tuple[str, int]:
+    """Sha256 (hex) and bytes of a whole file, which is held against its own digest meanwhile.
+
+    Raises:
+        StoreError: If it is not what was written, or cannot be read.
+    """
+    with damage(path):
+        size = regular_size(path)
+        block, lines = _read_block(path)
+        whole, inner = hashlib.sha256(block), hashlib.sha256()
+        with open(path, "rb") as file:
+            file.seek(len(block))
+            while part := file.read(_HASH_STEP):
+                whole.update(part)
+                inner.update(part)
+        if block.startswith(schema.MAGIC):
+            _hold_against(path, lines, inner.hexdigest())
+        return whole.hexdigest(), size
 
 
 def require_file(path: Path) -> None:
@@ -149,6 +171,12 @@ def regular_size(path: Path) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise Refused("something that is no regular file", "a regular file")
     return found.st_size
+
+
+def user_block(file_format: str, digest: str) -> bytes:
+    """What our writer puts in front of a file; ``digest``: sha256 (hex) of what follows."""
+    block = schema.MAGIC + f"format {file_format} {schema.VERSION_TEXT}\nsha256 {digest}\n".encode()
+    return block.ljust(schema.USER_BLOCK, b"\0")
 
 
 def _read_block(path: Path) -> tuple[bytes, dict[str, str]]:
@@ -180,10 +208,12 @@ def _check_block(path: Path, format_line: str, *, known: bool) -> None:
 
 def _check_digest(path: Path) -> None:
     block, lines = _read_block(path)
-    if not block.startswith(schema.MAGIC):
-        return
+    if block.startswith(schema.MAGIC):
+        _hold_against(path, lines, sha256_of(path, schema.USER_BLOCK))
+
+
+def _hold_against(path: Path, lines: Mapping[str, str], actual: str) -> None:
     stored = lines.get("sha256", "")
-    actual = sha256_of(path, schema.USER_BLOCK)
     if stored != actual:
         raise StoreError(
             f"{path} is damaged: its content is not what was written",
@@ -245,9 +275,10 @@ def dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
 
 
 def holds_datasets_only(group: h5py.Group) -> bool:
-    """Whether a group has nothing in it but datasets of one name each, with their values in this file.
+    """Whether a group has nothing in it but datasets of one name each.
 
-    Such a group may be copied as a whole. Types and sizes are not looked at: who reads values asks `dataset`.
+    Such a group may be copied as a whole, if the copies pass `check_place`. Types and sizes are not looked at: who
+    reads values asks `dataset`.
     """
     for name in names(group):
         raw = name.encode()
@@ -256,10 +287,23 @@ def holds_datasets_only(group: h5py.Group) -> bool:
         found = h5o.get_info(group.id, raw)
         if found.type != h5o.TYPE_DATASET or found.rc != 1:
             return False
-        plist = h5d.open(group.id, raw).get_create_plist()
-        if plist.get_external_count() or plist.get_layout() == h5d.VIRTUAL:
-            return False
     return True
+
+
+def check_place(dataset: h5py.Dataset) -> None:
+    """Refuse a dataset that keeps its values in another file; of a copy, before any of them is read.
+
+    Raises:
+        Refused: If it does.
+    """
+    _check_place(dataset, dataset.id.get_create_plist())
+
+
+def _check_place(dataset: h5py.Dataset, plist: h5p.PropDCID) -> None:
+    if plist.get_external_count():
+        raise Refused(f"{dataset.name} keeps its values in another file (external storage)", "values in this file")
+    if plist.get_layout() == h5d.VIRTUAL:
+        raise Refused(f"{dataset.name} is a virtual dataset", "values in this file")
 
 
 def encoding(parent: h5py.Group, name: str) -> str:
@@ -293,13 +337,10 @@ def _child(parent: h5py.Group, name: str) -> Any:
 
 def _check_storage(dataset: h5py.Dataset) -> None:
     """Refuse storage outside the file, unknown filters and types, and sizes that the file cannot hold."""
-    where = _Where(dataset)
+    where = Where(dataset)
     plist = dataset.id.get_create_plist()
-    if plist.get_external_count():
-        raise Refused(f"{where} keeps its values in another file (external storage)", "values in this file")
+    _check_place(dataset, plist)
     layout = plist.get_layout()
-    if layout == h5d.VIRTUAL:
-        raise Refused(f"{where} is a virtual dataset", "values in this file")
     filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
     if not set(filters) <= _FILTERS or len(set(filters)) < len(filters):
         raise Refused(f"{where} uses the filters {filters}", "gzip, shuffle and fletcher32, each at most once")
@@ -331,14 +372,15 @@ def _check_storage(dataset: h5py.Dataset) -> None:
             raise Refused(f"{where} packs {largest[0]} bytes for chunks of {chunk}", "packed chunks no larger")
 
 
-class _Where:
-    """The path of a node, looked up if it is printed."""
+class Where:
+    """The path of a node, looked up if it is printed; with that of its file if ``file``."""
 
-    def __init__(self, node: h5py.HLObject) -> None:
-        self._node = node
+    def __init__(self, node: h5py.HLObject, name: str = "", *, file: bool = False) -> None:
+        self._node, self._name, self._file = node, name, file
 
     def __str__(self) -> str:
-        return str(self._node.name)
+        path = f"{self._node.name}/{self._name}" if self._name else str(self._node.name)
+        return f"{self._node.file.filename}:{path}" if self._file else path
 
 
 def _is_plain(dtype: np.dtype) -> bool:
@@ -358,7 +400,7 @@ def attribute(node: h5py.HLObject, name: str) -> Any:
     found = h5a.open(node.id, raw)
     kind, shape = found.get_type(), found.shape
     fixed = type(kind) is h5t.TypeStringID and not kind.is_variable_str()
-    dtype = np.dtype(f"S{kind.get_size()}") if fixed else found.dtype
+    dtype = np.dtype(("S", kind.get_size())) if fixed else found.dtype
     if not _is_plain(dtype):
         raise Refused(f"attribute {name!r} of {node.name} is of type {dtype}", _PLAIN)
     size = math.prod(shape) * dtype.itemsize
@@ -375,9 +417,18 @@ def text(node: h5py.HLObject, name: str) -> str:
     Raises:
         Refused: If it is no text.
     """
-    value = attribute(node, name)
-    if value is None:
+    raw = name.encode()
+    if not h5a.exists(node.id, raw):
         return ""
-    if not isinstance(value, bytes):
+    found = h5a.open(node.id, raw)
+    kind = found.get_type()
+    fixed = type(kind) is h5t.TypeStringID and not kind.is_variable_str()
+    if not fixed or found.get_space().get_simple_extent_type() != h5s.SCALAR:
+        attribute(node, name)  # refused if it is nothing that is read at all
         raise Refused(f"attribute {name!r} of {node.name} is no text", "a fixed-width UTF-8 string")
-    return value.decode("utf-8")
+    size = kind.get_size()
+    if size > schema.MAX_ATTRIBUTE_BYTES:
+        raise Refused(f"attribute {name!r} of {node.name} has {size} bytes", f"at most {schema.MAX_ATTRIBUTE_BYTES}")
+    value = np.empty((), ("S", size))
+    found.read(value, kind)
+    return bytes(value[()]).decode("utf-8")

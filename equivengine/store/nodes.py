@@ -1,7 +1,6 @@
 """Make and copy HDF5 objects in few calls.
 
-A unit is a hundred small objects, for which the comfort of h5py's upper layer takes several times what HDF5 takes. What
-is made here is byte for byte what that layer makes with the options that `equivengine.store` uses.
+A unit is some dozens of small objects, for which the comfort of h5py's upper layer takes several times what HDF5 takes.
 """
 
 from __future__ import annotations
@@ -33,23 +32,29 @@ _NOT_COPIED = (b"DIMENSION_LIST", b"REFERENCE_LIST", b"_Encoding")
 
 
 @functools.lru_cache(1024)
-def _text_type(width: int) -> h5t.TypeID:
+def _text_type(size: int) -> h5t.TypeID:
     kind = h5t.C_S1.copy()
-    kind.set_size(width)
+    kind.set_size(size)
     kind.set_strpad(h5t.STR_NULLPAD)
     kind.set_cset(h5t.CSET_UTF8)
     return kind
 
 
-def _width(raw: bytes) -> int:
-    """NetCDF readers take a text of width 1 for raw characters, so no text is narrower than 2."""
-    return max(2, len(raw))
+@functools.lru_cache(256)
+def _number_type(dtype: np.dtype) -> h5t.TypeID:
+    return h5t.py_create(dtype, logical=True)
+
+
+def width(size: int) -> int:
+    """Of how many bytes a text is stored: netCDF readers take a text of width 1 for raw characters."""
+    return max(2, size)
 
 
 def set_bytes(node: h5py.HLObject, name: str, raw: bytes) -> None:
     """Give a node a fixed-width UTF-8 attribute that it does not have yet."""
-    kind = _text_type(_width(raw))
-    h5a.create(node.id, name.encode(), kind, _SCALAR).write(np.array(raw, dtype=f"S{_width(raw)}"), kind)
+    size = width(len(raw))
+    kind = _text_type(size)
+    h5a.create(node.id, name.encode(), kind, _SCALAR).write(np.array(raw, dtype=f"S{size}"), kind)
 
 
 def make_group(parent: h5py.Group, name: str) -> h5py.Group:
@@ -59,17 +64,51 @@ def make_group(parent: h5py.Group, name: str) -> h5py.Group:
 
 def make_text(parent: h5py.Group, name: str, raw: bytes) -> h5py.Dataset:
     """A scalar dataset of fixed-width UTF-8."""
-    kind = _text_type(_width(raw))
+    size = width(len(raw))
+    kind = _text_type(size)
     node = h5d.create(parent.id, name.encode(), kind, _SCALAR, _DATASET, _LINK)
-    node.write(_SCALAR, _SCALAR, np.array(raw, dtype=f"S{_width(raw)}"), kind)
+    node.write(_SCALAR, _SCALAR, np.array(raw, dtype=f"S{size}"), kind)
     return h5py.Dataset(node)
 
 
-def make_float(parent: h5py.Group, name: str, value: float) -> h5py.Dataset:
-    """A scalar dataset of float64."""
-    node = h5d.create(parent.id, name.encode(), h5t.IEEE_F64LE, _SCALAR, _DATASET, _LINK)
-    node.write(_SCALAR, _SCALAR, np.array(value, dtype=np.float64))
+def make_values(parent: h5py.Group, name: str, data: np.ndarray) -> h5py.Dataset:
+    """A dataset in one piece: numbers, or fixed-width UTF-8 of at least 2 bytes."""
+    kind = _text_type(data.dtype.itemsize) if data.dtype.kind == "S" else _number_type(data.dtype)
+    space = h5s.create_simple(data.shape) if data.ndim else _SCALAR
+    node = h5d.create(parent.id, name.encode(), kind, space, _DATASET, _LINK)
+    if data.size:
+        node.write(h5s.ALL, h5s.ALL, np.require(data, requirements="C"), kind)
     return h5py.Dataset(node)
+
+
+def make_dimension(parent: h5py.Group, name: str, size: int) -> h5py.Dataset:
+    """A dataset that has a length and no values."""
+    return h5py.Dataset(
+        h5d.create(parent.id, name.encode(), h5t.IEEE_F32BE, h5s.create_simple((size,)), _DATASET, _LINK)
+    )
+
+
+def make_scale(node: h5py.Dataset, title: str) -> None:
+    """Make a dataset a dimension scale."""
+    h5ds.set_scale(node.id, title.encode())
+
+
+def open_group(parent: h5py.Group, name: str) -> h5py.Group:
+    """A group of a file of ours that is being made."""
+    return h5py.Group(h5g.open(parent.id, name.encode()))
+
+
+def open_dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
+    """A dataset of a file of ours that is being made."""
+    return h5py.Dataset(h5d.open(parent.id, name.encode()))
+
+
+def read_text(node: h5py.Dataset) -> bytes:
+    """The bytes of a scalar dataset that was found to be one fixed-width text, without those that fill it up."""
+    kind = node.id.get_type()
+    value = np.empty((), dtype=("S", kind.get_size()))
+    node.id.read(_SCALAR, _SCALAR, value, kind)
+    return bytes(value[()])
 
 
 def read_float(node: h5py.Dataset) -> float:

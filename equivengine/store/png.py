@@ -8,7 +8,7 @@ from pathlib import Path
 
 from equivengine.contracts.result import Picture
 from equivengine.errors import StoreError
-from equivengine.store import atomic, elements, guard, layout, lazy, pictures, schema
+from equivengine.store import atomic, guard, layout, lazy, pictures, schema, units
 
 
 def folder_of(root: Path, probe: str, unit_id: str) -> Path:
@@ -83,10 +83,11 @@ def write_all(root: Path) -> list[Path]:
         for unit_id in guard.names(guard.group(source.file, "units"), schema.MAX_UNITS):
             with source.unit(unit_id) as unit:
                 names = pictures.picture_names(unit)
-                probe = schema.parse_unit(elements.read_json(unit, "unit"), f"unit {unit_id}").probe
-            if names and unit_id in shards:
-                given = lazy.LazyPictures(source, unit_id, {name: name for name in names})
-                written += write_unit(root, probe, unit_id, given, root / shards[unit_id])
+                if not names or unit_id not in shards:
+                    continue
+                probe = units.read_record(unit).unit.probe
+            given = lazy.LazyPictures(source, unit_id, {name: name for name in names})
+            written += write_unit(root, probe, unit_id, given, root / shards[unit_id])
     return written
 
 

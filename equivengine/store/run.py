@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from equivengine.contracts.result import Check, ProbeResult, Scalar, Status
 from equivengine.contracts.unit import Unit
 from equivengine.errors import EngineError, StoreError
-from equivengine.store import elements, guard, layout, pictures, schema
+from equivengine.store import guard, layout, pictures, schema, units
 from equivengine.store.columns import ScalarColumn, scalar_columns
 from equivengine.store.enough import Ending
 from equivengine.store.layout import Failure
@@ -297,8 +297,8 @@ def _open_run_file(path: Path) -> Run:
         stored = layout.stored_plan(source.file, str(path))
         names = guard.names(guard.group(source.file, "units"), schema.MAX_UNITS)
         failures = layout.stored_failures(source.file, str(path))
-        units = [name for name in names if schema.is_unit_id(name)]
-        run = Run(path, stored, dict.fromkeys(units, source), failures)
+        unit_ids = [name for name in names if schema.is_unit_id(name)]
+        run = Run(path, stored, dict.fromkeys(unit_ids, source), failures)
         run._stack = source.opened = stack.pop_all()
     return run
 
@@ -310,26 +310,22 @@ def read_value(source: Source, unit_id: str, scalar: str) -> float:
         StoreError: If it cannot be read.
     """
     with source.unit(unit_id) as group:
-        summary = guard.group(group, "summary")
-        return elements.read_scalar(summary, scalar).value if scalar in guard.names(summary) else math.nan
+        found = units.read_record(group).summary.get(scalar)
+    return math.nan if found is None else found.value
 
 
 def _read_record(source: Source, unit_id: str) -> UnitRecord:
     with source.unit(unit_id) as group:
-        elements.expect(group, "unit")
-        summary, checks = guard.group(group, "summary"), guard.group(group, "checks")
-        status = elements.read_text(group, "status")
-        if status not in get_args(Status):
-            raise guard.Refused(f"status {status[:40]!r}", ", ".join(get_args(Status)))
+        found = units.read_record(group)
         return UnitRecord(
             unit_id=unit_id,
-            unit=schema.parse_unit(elements.read_json(group, "unit"), f"unit {unit_id} in {source.path}"),
-            status=status,  # type: ignore[arg-type]
-            message=elements.read_text(group, "message"),
-            summary={name: elements.read_scalar(summary, name) for name in guard.names(summary)},
-            checks={name: elements.read_check(checks, name) for name in guard.names(checks)},
-            arrays=LazyArrays(source, unit_id, elements.array_names(guard.group(group, "arrays"))),
-            provenance=elements.read_json(group, "provenance"),
-            probe_provenance=elements.read_json(group, "probe_provenance"),
+            unit=found.unit,
+            status=found.status,
+            message=found.message,
+            summary=found.summary,
+            checks=found.checks,
+            arrays=LazyArrays(source, unit_id, units.array_names(group)),
+            provenance=found.provenance,
+            probe_provenance=found.probe_provenance,
             pictures=LazyPictures(source, unit_id, {name: name for name in pictures.picture_names(group)}),
         )

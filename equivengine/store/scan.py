@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import h5py
 import numpy as np
 
-from equivengine.contracts.result import Status
-from equivengine.contracts.unit import Unit
 from equivengine.errors import StoreError
-from equivengine.store import elements, guard, layout, pictures, schema
+from equivengine.store import elements, guard, layout, pictures, schema, units
 
 #: Datasets in one piece up to this size are read; of larger ones the digest of the file has seen every byte.
 _READ_BYTES = 16 << 20
@@ -60,14 +57,14 @@ def scan_run_file(path: Path) -> RunFile:
         Mismatch: As `scan_shard`.
     """
     with guard.open_untrusted(path, schema.RUN_FORMAT, sealed=True) as file:
-        units = _scan_units(file)
+        found = _scan_units(file)
         plan = layout.stored_plan(file, str(path))
         manifest = read_manifest(file)
         tables = guard.group(file, "summary")
         listed = [unit_id for probe in guard.names(tables) for unit_id in _scan_table(guard.group(tables, probe))]
         for name, others in (("manifest", list(manifest)), ("summary", listed)):
-            if len(others) != len(units) or set(others) != set(units):
-                raise guard.Refused(f"{len(others)} units in /{name}, {len(units)} in /units", "the same units")
+            if len(others) != len(found) or set(others) != set(found):
+                raise guard.Refused(f"{len(others)} units in /{name}, {len(found)} in /units", "the same units")
         return RunFile(plan, manifest, layout.stored_failures(file, str(path)))
 
 
@@ -98,20 +95,18 @@ def _scan_table(table: h5py.Group) -> list[str]:
 
 
 def _scan_units(file: h5py.File) -> list[str]:
-    units = guard.group(file, "units")
-    found = guard.names(units, schema.MAX_UNITS)
+    group = guard.group(file, "units")
+    found = guard.names(group, schema.MAX_UNITS)
     for unit_id in found:
         if not schema.is_unit_id(unit_id):
             raise guard.Refused(f"a unit called {unit_id[:80]!r}", "64 lower-case hex digits")
-        _scan_unit(guard.group(units, unit_id), unit_id)
+        _scan_unit(guard.group(group, unit_id), unit_id)
     return found
 
 
 def _scan_unit(group: h5py.Group, unit_id: str) -> None:
-    elements.expect(group, "unit")
-    data = elements.read_json(group, "unit")
-    unit = schema.parse_unit(data, f"unit {unit_id}")
-    if set(data) <= set(Unit.__dataclass_fields__) and unit.unit_id != unit_id:  # else a newer version knows more
+    unit = units.read_record(group).unit
+    if unit.unit_id != unit_id and not units.knows_more(group):
         path = Path(group.file.filename)
         raise Mismatch(
             f"{path} holds a unit whose content is not that of its id",
@@ -119,27 +114,20 @@ def _scan_unit(group: h5py.Group, unit_id: str) -> None:
             got=f"content of unit {unit.unit_id}",
             hint=guard.next_step(path),
         )
-    status = elements.read_text(group, "status")
-    if status not in get_args(Status):
-        raise guard.Refused(f"status {status[:40]!r}", ", ".join(get_args(Status)))
-    elements.read_text(group, "message")
-    for name in ("provenance", "probe_provenance"):
-        elements.read_json(group, name)
-    summary, checks = guard.group(group, "summary"), guard.group(group, "checks")
-    for name in guard.names(summary):
-        elements.read_scalar(summary, name)
-    for name in guard.names(checks):
-        elements.read_check(checks, name)
-    arrays = guard.group(group, "arrays")
-    for name in elements.array_names(arrays).values():
-        node = guard.dataset(arrays, name)
+    units.check_canonical(group)
+    for name in units.array_names(group).values():
+        node = guard.dataset(guard.group(group, schema.ARRAYS), name)
         elements.expect(node, "array")
         dims = guard.text(node, "dims")
         if len(dims.split(",") if dims else ()) != node.ndim:
             raise guard.Refused(f"{node.ndim} axes and the dimensions {dims[:80]!r} of {name!r}", "one name per axis")
+        for key in ("unit", "description", "dtype"):
+            guard.text(node, key)
         _scan_values(node)
     for name in pictures.picture_names(group):
-        _scan_values(pictures.picture_node(group, name))
+        node = pictures.picture_node(group, name)
+        guard.text(node, "description")
+        _scan_values(node)
 
 
 def _scan_values(node: h5py.Dataset) -> None:

@@ -37,6 +37,9 @@ RUN_FILE = "run.h5"
 SHARDS = "shards"
 FAILURES = "failures"
 PICTURES = "pictures"
+#: What a unit's group holds: this, and the groups of its arrays and pictures.
+RECORD = "record"
+ARRAYS = "arrays"
 #: Where files go that were set aside: what cannot be trusted, and whole results of units that the plan does not list.
 DAMAGED = "damaged"
 FOREIGN = "foreign"
@@ -118,7 +121,7 @@ def is_known(version: tuple[int, int]) -> bool:
     return version[1] <= KNOWN_MINORS.get(version[0], -1)
 
 
-def check_version(what: str, version: str, expected_format: str) -> tuple[int, int]:
+def check_version(what: object, version: str, expected_format: str) -> tuple[int, int]:
     """Parse ``"major.minor"`` and refuse a newer major.
 
     Raises:
@@ -138,7 +141,7 @@ def check_version(what: str, version: str, expected_format: str) -> tuple[int, i
     return major, minor
 
 
-def check_format(what: str, found_format: object, version: object, expected_format: str) -> tuple[int, int]:
+def check_format(what: object, found_format: object, version: object, expected_format: str) -> tuple[int, int]:
     """Refuse another format or a newer major of ours.
 
     Raises:
@@ -169,12 +172,14 @@ def to_json(value: object, what: str) -> str:
 
 
 def _plain(value: object) -> object:
+    if value is None or type(value) in (str, int, bool):  # most of what there is
+        return value
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
+    if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101  the second one is slow
+        if not all(issubclass(kind, str) for kind in set(map(type, value))):
             raise TypeError("a key that is not a string")
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -182,7 +187,7 @@ def _plain(value: object) -> object:
     return value
 
 
-def parse_json(text: str | bytes, what: str) -> dict[str, Any]:
+def parse_json(text: str | bytes, what: object) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
@@ -250,7 +255,7 @@ def check_seal(content: Mapping[str, Any], what: str, version: tuple[int, int]) 
         )
 
 
-def parse_unit(data: Mapping[str, Any], what: str) -> Unit:
+def parse_unit(data: Mapping[str, Any], what: object) -> Unit:
     """Rebuild a unit, passing over fields that a newer minor version may have added.
 
     Raises:

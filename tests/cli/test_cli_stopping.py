@@ -13,7 +13,7 @@ import pytest
 
 from equivengine import open_run
 from equivengine.cli import signals
-from equivengine.store import consolidate, shard
+from equivengine.store import consolidate, files
 
 SLOW = ("probe", "--plugin", "measure", "--model", "toy", "--images", "noise:9?size=8&mode=L", "--set", "seconds=0.2")
 
@@ -52,15 +52,15 @@ def test_an_interruption_within_hdf5_keeps_the_former_file(run, cli, monkeypatch
     """In the midst of a write: HDF5 must not see the exception, and the program must."""
     before = (run / "run.h5").read_bytes()
     calls = []
-    original = shard._Sink._write_all
+    original = files._write_all
 
-    def interrupted(self, data):
+    def interrupted(file, data):
         calls.append(len(data))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        original(self, data)
+        original(file, data)
 
-    monkeypatch.setattr(shard._Sink, "_write_all", interrupted)
+    monkeypatch.setattr(files, "_write_all", interrupted)
     said = cli("resume", run, code=130)
     assert len(calls) >= 3
     assert f"equivengine resume {run}" in said.err

@@ -26,7 +26,8 @@ def fill(place, leave):
     return place / "filler"
 
 
-def test_a_full_disk_stops_a_run_and_resuming_finishes_it(out, undisturbed, recovered):
+def test_a_full_disk_stops_a_run_and_resuming_finishes_it(out, undisturbed, recovered, monkeypatch):
+    monkeypatch.setattr("equivengine.runtime.estimate.check_room", lambda *arguments: None)  # others fill it up later
     filler = fill(out.parent, 90_000)  # room for some shards
     with pytest.raises(StoreError, match="no room") as caught:
         carry_out(config(out))
@@ -39,11 +40,11 @@ def test_a_full_disk_stops_a_run_and_resuming_finishes_it(out, undisturbed, reco
     assert recovered() == undisturbed()
 
 
-@pytest.mark.parametrize("leave", [0, 4096, 60_000])
-def test_a_disk_that_is_full_in_consolidation_keeps_the_former_file(out, undisturbed, recovered, leave):
+@pytest.mark.parametrize("share", [0, 0.1, 0.8])
+def test_a_disk_that_is_full_in_consolidation_keeps_the_former_file(out, undisturbed, recovered, share):
     carry_out(config(out))
     former = (out / "run.h5").read_bytes()
-    filler = fill(out.parent, leave)
+    filler = fill(out.parent, int(share * len(former)))
     with pytest.raises(StoreError, match="no room"):
         RunDirectory.open(out).consolidate()
     assert (out / "run.h5").read_bytes() == former

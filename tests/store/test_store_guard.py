@@ -116,9 +116,9 @@ def _replace(name, make):
     return change
 
 
-def _labelled(node, encoding="string"):
+def _labelled(node, encoding="string", version="2.0"):
     node.attrs["encoding-type"] = np.bytes_(encoding)
-    node.attrs["encoding-version"] = np.bytes_("1.0")
+    node.attrs["encoding-version"] = np.bytes_(version)
     return node
 
 
@@ -153,7 +153,7 @@ def _foreign(group, name):
 
 
 def _twice(group, name):
-    group[name] = group["status"]
+    group[name] = group["arrays/alpha"]
 
 
 def _vlen(group, name):
@@ -197,11 +197,13 @@ def _named(wanted):
 
 
 ATTACKS = [
-    ("summary", _soft, "soft link"),
-    ("summary", _foreign, "external link"),
-    ("message", _twice, "several names"),
-    ("message", _vlen, "type object"),
-    ("message", _external, "external storage"),
+    ("arrays", _soft, "soft link"),
+    ("arrays", _foreign, "external link"),
+    ("record", _soft, "soft link"),
+    ("record", _foreign, "external link"),
+    ("record", _twice, "several names"),
+    ("record", _vlen, "type object"),
+    ("record", _external, "external storage"),
     ("arrays/zeta", _soft, "soft link"),
     ("arrays/zeta", _foreign, "external link"),
     ("arrays/zeta", _external_array, "external storage"),
@@ -268,7 +270,7 @@ def test_a_bomb_of_one_small_chunk_is_refused(target):
         read_everything(run)
 
 
-@pytest.mark.parametrize("where", ["/", UNIT, f"{UNIT}/summary/slope", f"{UNIT}/arrays/zeta", f"{UNIT}/pictures/gap"])
+@pytest.mark.parametrize("where", ["/", UNIT, f"{UNIT}/record", f"{UNIT}/arrays/zeta", f"{UNIT}/pictures/gap"])
 def test_a_newer_major_is_one_clear_error_and_a_newer_minor_is_read(target, where):
     path, run = target
     key = "format-version" if where == "/" else "encoding-version"

@@ -7,6 +7,7 @@ about what is read, rather than about what that costs, are in test_store_guard.
 import json
 import multiprocessing
 import resource
+import shutil
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from equivengine.errors import PluginError, StoreError
 from equivengine.store import RunDirectory, inspect_run, open_run, schema
 
 SECONDS, BYTES = 2.0, 200_000_000
+ARCHIVES = Path(__file__).resolve().parents[1] / "archives"
 
 
 def _cost(action, path, connection):
@@ -76,15 +78,27 @@ def target(directory, shard_of):
     return shard_of(size=3000)
 
 
+@pytest.fixture
+def older(tmp_path):
+    """The directory of a run that format 1.2 wrote, with the shard of the same unit."""
+    return shutil.copytree(ARCHIVES / "v1.2", tmp_path / "older")
+
+
+@pytest.fixture
+def older_target(older):
+    (shard,) = older.glob("shards/*/*.h5")
+    return shard
+
+
 def _soft_loop(file):
-    del file[UNIT]["summary"]
-    file[UNIT]["summary"] = h5py.SoftLink(f"/{UNIT}/loop")
-    file[UNIT]["loop"] = h5py.SoftLink(f"/{UNIT}/summary")
+    del file[UNIT]["arrays"]
+    file[UNIT]["arrays"] = h5py.SoftLink(f"/{UNIT}/loop")
+    file[UNIT]["loop"] = h5py.SoftLink(f"/{UNIT}/arrays")
 
 
 def _hard_loop(file):
-    del file[UNIT]["summary"]
-    file[UNIT]["summary"] = file[UNIT]
+    del file[UNIT]["arrays"]
+    file[UNIT]["arrays"] = file[UNIT]
 
 
 def _unit_twice(file):
@@ -103,8 +117,8 @@ def _many_attributes(where, count):
 
 
 def _huge_attribute(file):
-    del file[f"{UNIT}/summary/slope"].attrs["description"]
-    file[f"{UNIT}/summary/slope"].attrs.create("description", np.zeros(50_000_000, "S1"))
+    del file[f"{UNIT}/arrays/zeta"].attrs["description"]
+    file[f"{UNIT}/arrays/zeta"].attrs.create("description", np.zeros(50_000_000, "S1"))
 
 
 def _deep(file):
@@ -117,11 +131,11 @@ def _deep(file):
 
 def _many_entries(file):
     for number in range(schema.MAX_ENTRIES + 1):
-        file[f"{UNIT}/summary"].create_group(str(number))
+        file[f"{UNIT}/arrays"].create_group(str(number))
 
 
 def _giant_name(file):
-    file[f"{UNIT}/summary"].create_group("x" * 60_000)
+    file[f"{UNIT}/arrays"].create_group("x" * 60_000)
 
 
 def _unpacks(file):
@@ -153,21 +167,45 @@ def _declared(file):
     _labelled(arrays.create_dataset("zeta", shape=shape, dtype="f4", chunks=(10**5,), compression="gzip"), "array")
 
 
-def _type_in_place_of_data(file):
-    del file[f"{UNIT}/status"]
-    file[f"{UNIT}/status"] = np.dtype("f8")
+def _type_in_place_of_data(name):
+    def change(file):
+        del file[f"{UNIT}/{name}"]
+        file[f"{UNIT}/{name}"] = np.dtype("f8")
+
+    return change
 
 
 def _json(name, text):
+    """The dataset of a text in place of another one."""
+
     def change(file):
         group = file[UNIT]
         del group[name]
-        _labelled(group.create_dataset(name, data=np.bytes_(text)), "json")
+        _labelled(group.create_dataset(name, data=np.bytes_(text)), "json", file.attrs["format-version"])
+
+    return change
+
+
+def _recorded(key, text):
+    """A JSON text in the place of one field of the record."""
+
+    def change(file):
+        raw = json.loads(file[f"{UNIT}/record"][()])
+        raw[key] = "<here>"
+        _json("record", json.dumps(raw).replace('"<here>"', text))(file)
 
     return change
 
 
 def _parameters(text):
+    def change(file):
+        raw = json.loads(file[f"{UNIT}/record"][()])["unit"]
+        _recorded("unit", json.dumps({**raw, "params": text}))(file)
+
+    return change
+
+
+def _older_parameters(text):
     def change(file):
         raw = json.loads(file[f"{UNIT}/unit"][()])
         _json("unit", json.dumps({**raw, "params": text}))(file)
@@ -175,11 +213,20 @@ def _parameters(text):
     return change
 
 
+def _within_summary(change):
+    def within(file):
+        change(file[f"{UNIT}/summary"])
+
+    return within
+
+
+DEEP = '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"
+WIDE = '{"a":[' + "[]," * 5_000_000 + "[]]}"
 FILES = {
     "soft link loop": _soft_loop,
     "hard link loop": _hard_loop,
     "a unit of two names": _unit_twice,
-    "100,000 attributes of a scalar": _many_attributes(f"{UNIT}/summary/slope", 100_000),
+    "100,000 attributes of an array": _many_attributes(f"{UNIT}/arrays/zeta", 100_000),
     "65,000 attributes of a unit": _many_attributes(UNIT, 65_000),
     "huge attribute": _huge_attribute,
     "10,000 groups deep": _deep,
@@ -188,15 +235,27 @@ FILES = {
     "2 GiB in 2 MB": _unpacks,
     "many chunks": _many_chunks,
     "40 GB declared": _declared,
-    "a type in place of data": _type_in_place_of_data,
-    "NaN in JSON": _json("provenance", '{"a":NaN}'),
-    "infinity in JSON": _json("probe_provenance", '{"a":-Infinity}'),
-    "deep JSON": _json("provenance", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"),
-    "wide JSON": _json("provenance", '{"a":[' + "[]," * 5_000_000 + "[]]}"),
-    "JSON of another kind": _json("provenance", "[1]"),
+    "a type in place of data": _type_in_place_of_data("record"),
+    "NaN in JSON": _recorded("provenance", '{"a":NaN}'),
+    "infinity in JSON": _recorded("probe_provenance", '{"a":-Infinity}'),
+    "deep JSON": _recorded("provenance", DEEP),
+    "wide JSON": _recorded("provenance", WIDE),
+    "JSON of another kind": _json("record", "[1]"),
+    "no JSON": _json("record", "{"),
+    "many scalars": _recorded("summary", json.dumps([{"name": f"a{n}", "value": 0.0} for n in range(10_001)])),
     "deep parameters": _parameters("[" * 100_000 + "]" * 100_000),
     "wide parameters": _parameters("[" + "[]," * 5_000_000 + "[]]"),
     "parameters that are none": _parameters("{"),
+}
+OLDER_FILES = {
+    "100,000 attributes of a scalar": _many_attributes(f"{UNIT}/summary/slope", 100_000),
+    "many entries": _within_summary(lambda group: [group.create_group(str(n)) for n in range(schema.MAX_ENTRIES + 1)]),
+    "giant name": _within_summary(lambda group: group.create_group("x" * 60_000)),
+    "a type in place of data": _type_in_place_of_data("status"),
+    "NaN in JSON": _json("provenance", '{"a":NaN}'),
+    "deep JSON": _json("provenance", DEEP),
+    "wide JSON": _json("probe_provenance", WIDE),
+    "wide parameters": _older_parameters("[" + "[]," * 5_000_000 + "[]]"),
 }
 
 
@@ -206,7 +265,14 @@ def test_a_hostile_shard_is_one_clear_error_in_little_time_and_memory(target, di
     assert_refused(target, directory.path)
 
 
-@pytest.mark.parametrize("name", ["soft link loop", "100,000 attributes of a scalar", "2 GiB in 2 MB", "wide JSON"])
+@pytest.mark.parametrize("name", OLDER_FILES)
+def test_a_hostile_shard_of_format_1_is_one_clear_error_in_little_time_and_memory(older, older_target, name):
+    edit(older_target, OLDER_FILES[name])
+    (older / "run.h5").unlink()
+    assert_refused(older_target, older)
+
+
+@pytest.mark.parametrize("name", ["soft link loop", "100,000 attributes of an array", "2 GiB in 2 MB", "wide JSON"])
 def test_a_hostile_run_file_is_one_clear_error_in_little_time_and_memory(target, directory, name):
     file = directory.consolidate()
     edit(file, FILES[name])
@@ -216,15 +282,15 @@ def test_a_hostile_run_file_is_one_clear_error_in_little_time_and_memory(target,
 def test_headers_that_run_on_through_many_blocks_are_read_in_little_time(target, directory):
     """The old form of headers has no other place for attributes than one block after the other."""
     with h5py.File(target, "r") as file:
-        unit = file[f"{UNIT}/unit"][()]
+        record = file[f"{UNIT}/record"][()]
     target.unlink()
     plist = h5p.create(h5p.FILE_CREATE)
     plist.set_userblock(schema.USER_BLOCK)
     with h5py.File(target, "w", libver=("earliest", "v108"), userblock_size=schema.USER_BLOCK) as file:
         for name, encoding in (("/", schema.SHARD_FORMAT), ("units", "units"), (UNIT, "unit")):
             _labelled(file.require_group(name), encoding)
-        file.attrs["format"], file.attrs["format-version"] = np.bytes_(schema.SHARD_FORMAT), np.bytes_("1.2")
-        node = _labelled(file[UNIT].create_dataset("unit", data=unit), "json")
+        file.attrs["format"], file.attrs["format-version"] = np.bytes_(schema.SHARD_FORMAT), np.bytes_("2.0")
+        node = _labelled(file[UNIT].create_dataset("record", data=record), "json")
         space = h5py.h5s.create(h5py.h5s.SCALAR)
         for number in range(3_000):
             h5py.h5a.create(node.id, b"%06d" % number, h5py.h5t.NATIVE_INT8, space)
@@ -299,14 +365,11 @@ TYPES = {
     "group": lambda group, name: group.create_group(name),
     "named type": lambda group, name: group.__setitem__(name, np.dtype("f8")) or group[name],
 }
-ELEMENTS = [
-    "unit", "status", "message", "provenance", "probe_provenance", "summary/slope", "checks/monotone", "arrays/zeta",
-    "pictures/found",
-]  # fmt: skip
+ELEMENTS = ["record", "arrays/zeta", "pictures/found"]
+OLDER_ELEMENTS = ["unit", "status", "message", "provenance", "probe_provenance", "summary/slope", "checks/monotone"]
 
 
-@pytest.mark.parametrize("element", ELEMENTS)
-def test_wrong_types_in_the_place_of_every_element_are_refused(target, directory, element):
+def assert_every_type_is_refused(target, run, element):
     original = target.read_bytes()
     for make in TYPES.values():
 
@@ -322,11 +385,21 @@ def test_wrong_types_in_the_place_of_every_element_are_refused(target, directory
         edit(target, change)
         start = time.process_time()
         with pytest.raises(StoreError) as caught:
-            read_everything(directory.path)
+            read_everything(run)
         assert str(target) in str(caught.value)
         assert caught.value.hint
-        assert target in {finding.path for finding in inspect_run(directory.path).findings}
+        assert target in {finding.path for finding in inspect_run(run).findings}
         assert time.process_time() - start < SECONDS
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_wrong_types_in_the_place_of_every_element_are_refused(target, directory, element):
+    assert_every_type_is_refused(target, directory.path, element)
+
+
+@pytest.mark.parametrize("element", OLDER_ELEMENTS)
+def test_wrong_types_in_the_place_of_every_element_of_format_1_are_refused(older, older_target, element):
+    assert_every_type_is_refused(older_target, older, element)
 
 
 VALUES = {
@@ -340,17 +413,19 @@ VALUES = {
 }
 ATTRIBUTES = [
     ("/", "format"), ("/", "format-version"), (UNIT, "encoding-type"), (UNIT, "encoding-version"),
+    (f"{UNIT}/record", "encoding-type"), (f"{UNIT}/record", "encoding-version"), (f"{UNIT}/arrays/zeta", "dims"),
+    (f"{UNIT}/arrays/zeta", "unit"), (f"{UNIT}/arrays/zeta", "description"), (f"{UNIT}/pictures/found", "description"),
+    (f"{UNIT}/pictures/found", "encoding-version"),
+]  # fmt: skip
+OLDER_ATTRIBUTES = [
     (f"{UNIT}/status", "encoding-type"), (f"{UNIT}/summary/slope", "interval"), (f"{UNIT}/summary/slope", "n"),
     (f"{UNIT}/summary/slope", "unit"), (f"{UNIT}/summary/slope", "description"), (f"{UNIT}/summary/slope", "group"),
     (f"{UNIT}/checks/monotone", "bound"), (f"{UNIT}/checks/monotone", "passed"),
-    (f"{UNIT}/checks/monotone", "description"), (f"{UNIT}/arrays/zeta", "dims"), (f"{UNIT}/arrays/zeta", "unit"),
-    (f"{UNIT}/arrays/zeta", "description"), (f"{UNIT}/pictures/found", "description"),
-    (f"{UNIT}/pictures/found", "encoding-version"),
+    (f"{UNIT}/checks/monotone", "description"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("where", "key"), ATTRIBUTES, ids=lambda text: text.rsplit("/", 1)[-1])
-def test_wrong_types_in_the_place_of_every_attribute_are_refused(target, directory, where, key):
+def assert_every_value_is_refused(target, run, where, key):
     original = target.read_bytes()
     for make in VALUES.values():
 
@@ -361,9 +436,19 @@ def test_wrong_types_in_the_place_of_every_attribute_are_refused(target, directo
         target.write_bytes(original)
         edit(target, change)
         with pytest.raises(StoreError) as caught:
-            read_everything(directory.path)
+            read_everything(run)
         assert str(target) in str(caught.value)
         assert caught.value.hint
+
+
+@pytest.mark.parametrize(("where", "key"), ATTRIBUTES, ids=lambda text: text.rsplit("/", 1)[-1])
+def test_wrong_types_in_the_place_of_every_attribute_are_refused(target, directory, where, key):
+    assert_every_value_is_refused(target, directory.path, where, key)
+
+
+@pytest.mark.parametrize(("where", "key"), OLDER_ATTRIBUTES, ids=lambda text: text.rsplit("/", 1)[-1])
+def test_wrong_types_in_the_place_of_every_attribute_of_format_1_are_refused(older, older_target, where, key):
+    assert_every_value_is_refused(older_target, older, where, key)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from store_cases import make_plan, make_result, make_unit
 from equivengine.contracts.result import Array, ProbeResult
 from equivengine.errors import StoreError
 from equivengine.store import RunDirectory, open_run
+from equivengine.store.files import new_file
 from equivengine.store.schema import CHUNK_BYTES
-from equivengine.store.shard import new_file
 
 ROWS, COLUMNS = 96, 32768
 SHAPE = (9, 7, 12)

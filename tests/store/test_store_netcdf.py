@@ -1,5 +1,7 @@
 """The run.h5 of a real run, in the tools that researchers have: plain h5py, and xarray by both of its HDF5 engines."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -73,18 +75,18 @@ def test_arrays_have_values_and_the_dimensions_of_the_probe(opened, run_file):
                     np.testing.assert_array_equal(values, array.data)
 
 
-def test_scalars_and_checks_are_there_with_their_attributes(opened, run_file):
+def test_scalars_and_checks_are_json_in_each_unit(opened, run_file):
     with open_run(run_file) as run:
         record = run.units("spectrum")[0]
-        with opened(f"units/{record.unit_id}/summary") as summary, opened(f"units/{record.unit_id}/checks") as checks:
-            for name, scalar in record.summary.items():
-                np.testing.assert_array_equal(float(summary[name]), scalar.value)
-                assert summary[name].attrs.get("unit", "") == scalar.unit
-                if scalar.interval is not None:
-                    np.testing.assert_array_equal(summary[name].attrs["interval"], scalar.interval)
-            for name, check in record.checks.items():
-                assert bool(checks[name].attrs["passed"]) == check.passed
-                assert float(checks[name].attrs["bound"]) == check.bound
+        with opened(f"units/{record.unit_id}") as unit:
+            stored = json.loads(text(unit["record"].values[()]))
+        assert [scalar["name"] for scalar in stored["summary"]] == list(record.summary)
+        for given, scalar in zip(stored["summary"], record.summary.values(), strict=True):
+            np.testing.assert_array_equal(float(given["value"]), scalar.value)
+            assert given.get("unit", "") == scalar.unit
+            assert given.get("interval") == (None if scalar.interval is None else list(scalar.interval))
+        for given, (name, check) in zip(stored["checks"], record.checks.items(), strict=True):
+            assert (given["name"], given["passed"], given["bound"]) == (name, check.passed, check.bound)
 
 
 def test_the_whole_file_opens_as_a_tree(opened, run_file):

@@ -152,7 +152,7 @@ def test_a_shard_under_another_name_or_in_another_folder_is_misplaced(whole):
 
 def test_content_of_another_unit_under_a_right_name_with_a_right_digest_is_misplaced(whole):
     def change(file):
-        node = file[f"units/{make_unit(0).unit_id}/unit"]
+        node = file[f"units/{make_unit(0).unit_id}/record"]
         raw = node[()].replace(b'"seed":0', b'"seed":9')
         assert raw != node[()]
         node[()] = raw
@@ -166,7 +166,7 @@ def test_content_of_another_unit_under_a_right_name_with_a_right_digest_is_mispl
 def test_a_shard_of_two_units_under_the_name_of_one_is_misplaced(whole):
     def change(file):
         file.copy(f"units/{make_unit(0).unit_id}", f"units/{'a' * 64}")
-        raw = file[f"units/{'a' * 64}/unit"]
+        raw = file[f"units/{'a' * 64}/record"]
         raw[()] = raw[()]
 
     edit(path_of(whole, 0), change)
