@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Protocol
 
-from equivengine.contracts.probe import Params
+from equivengine.contracts import probe
 from equivengine.contracts.unit import Batch, UnitOutcome
 
 #: The ids of a batch's units, in order: all of a batch that needs to cross processes.
@@ -91,9 +91,9 @@ class Executor:
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
-    Params: ClassVar[type[Params]] = Params
+    Params: ClassVar[type[probe.Params]] = probe.Params
 
-    def __init__(self, params: Params | None = None) -> None:
+    def __init__(self, params: probe.Params | None = None) -> None:
         self.params = self.Params() if params is None else params
 
     def check(self, device: str) -> None:
@@ -113,6 +113,9 @@ class Executor:
         A batch is a tuple of units that are computed together, most often of one: never split or merge them. Batches of
         one model follow one another. ``on_done`` is called in the thread that called ``map``. ``function`` turns every
         ordinary exception into failed outcomes; KeyboardInterrupt passes through and must be passed on, after all work
-        elsewhere has been stopped.
+        elsewhere has been stopped. A run may call ``map`` several times, with what it then knows to be needed.
         """
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what ``map`` has kept for its next call. Called once, after the last one, also if that raised."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import time
@@ -188,7 +189,7 @@ def _carry_out(
     context = WorkerContext(str(path), config.device, tuple(blocked), config.executor, settings)
     work = work_of(plan, context, bench.registry)
     try:
-        with worker.lent(work.context, bench):
+        with worker.lent(work.context, bench), contextlib.closing(executor):
             for batches in waves:
                 executor.map(work, batches, on_done=finished)
     except EngineError:

@@ -140,11 +140,10 @@ def work_of(plan: Plan, context: WorkerContext, registry: Registry) -> RunWork:
 
 def needed_plugins(plan: Plan, registry: Registry) -> tuple[NeededPlugin, ...]:
     """Whatever a unit of the plan needs to be carried out elsewhere, by name."""
-    probes, models, images = set(), set(), set()
-    for unit in plan.units:
-        probes.add(unit.probe)
-        models.add(unit.model)
-        images.update(ref.images for ref in (*unit.samples, *unit.references[:1]))
+    shared = [group.common for group in plan.units.groups]
+    probes = {unit.probe for unit in shared}
+    models = {unit.model for unit in shared}
+    images = {ref.images for ref in plan.units.samples} | {ref.images for unit in shared for ref in unit.references}
     owners = [registry.probe(name)[1] for name in probes]
     owners += [registry.backend(URI.parse(uri).scheme)[1] for uri in models]
     owners += [registry.dataset(URI.parse(uri).scheme)[1] for uri in images]

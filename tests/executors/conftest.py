@@ -26,11 +26,13 @@ def work(tmp_path, monkeypatch):
 def carry_out(work):
     """Run batches of deeds on an executor; what became of each, in the order in which they were reported."""
 
-    def run(executor, *names, batches=None):
+    def run(executor, *names, batches=None, close=True):
         batches = deeds.batches(*names) if batches is None else batches
         made = work(batches)
         found = []
         executor.map(made, batches, on_done=lambda batch, outcomes: found.append((batch, outcomes)))
+        if close:
+            executor.close()
         return found, deeds.log(made.directory)
 
     return run

@@ -42,6 +42,16 @@ def cores():
     return len(os.sched_getaffinity(0))
 
 
+def test_processes_stay_for_the_next_call_until_it_is_closed_and_it_can_be_used_again(carry_out, executor, mark):
+    dask = executor(workers=1)
+    for _ in range(2):
+        _, first = carry_out(dask, "fine", close=False)
+        _, second = carry_out(dask, "fine")
+        assert len({entry["pid"] for entry in second[len(first) - 1 :]}) == 1
+        assert mark() == []
+    assert len({entry["pid"] for entry in second}) == 2
+
+
 def test_batches_are_neither_split_nor_merged(carry_out, executor):
     batches = [tuple(deeds.unit("fine", place) for place in range(3)), (deeds.unit("fine", 9),)]
     found, _ = carry_out(executor(workers=1), batches=batches)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
 import equivengine as eqv
+
+if TYPE_CHECKING:
+    from equivengine_plugins.executors.dask_cluster import Cluster
 
 EQUIVENGINE_API = (1, 0)
 
@@ -58,6 +63,11 @@ class Dask(eqv.Executor):
     Params = DaskParams
     params: DaskParams
 
+    def __init__(self, params: DaskParams | None = None) -> None:
+        super().__init__(params)
+        self._kept = contextlib.ExitStack()
+        self._cluster: Cluster | None = None
+
     def check(self, device: str) -> None:
         """Refuse what cannot work. See `equivengine.Executor.check`."""
         import dask  # noqa: F401 - whether they are there
@@ -84,16 +94,26 @@ class Dask(eqv.Executor):
         *,
         on_done: Callable[[Batch, tuple[eqv.UnitOutcome, ...]], None],
     ) -> None:
-        """See `equivengine.Executor.map`."""
+        """See `equivengine.Executor.map`. The cluster and its processes stay for the next call."""
+        try:
+            if self._cluster is None:
+                self._cluster = self._kept.enter_context(self._join(function.device))
+            self._cluster.carry_out(function, batches, on_done)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the processes, and the cluster if it was started here."""
+        self._cluster = None
+        self._kept.close()
+
+    def _join(self, device: str) -> contextlib.AbstractContextManager[Cluster]:
         from equivengine_plugins.executors import dask_cluster
 
-        if self.params.scheduler is None:
-            count, environments = places(self.params, function.device)
-            cluster = dask_cluster.local(count, environments)
-        else:
-            cluster = dask_cluster.standing(self.params, function)
-        with cluster as joined:
-            joined.carry_out(function, batches, on_done)
+        if self.params.scheduler is not None:
+            return dask_cluster.standing(self.params)
+        return dask_cluster.local(*places(self.params, device))
 
 
 def places(params: DaskParams, device: str) -> tuple[int, list[dict[str, str]]]:

@@ -52,6 +52,7 @@ class Cluster:
         self._environments = list(environments)
         self._threads = threads
         self._patience = patience
+        self._works: set[bytes] = set()
         self._slots, self._looked, self._seen = 0, -LOOK, time.monotonic()
 
     def carry_out(self, work: eqv.Work, batches: Iterable[Batch], on_done: OnDone) -> None:
@@ -62,6 +63,8 @@ class Cluster:
         """
         attempts: Attempts[Batch] = Attempts(batches)
         packed = pickle.dumps(work)
+        if packed not in self._works:
+            self._begin(packed)
         running: dict[str, tuple[Future, Batch]] = {}
         ready: queue.Queue[Future] = queue.Queue()
         try:
@@ -80,8 +83,25 @@ class Cluster:
                     self._settle(work, attempts, batch, self._result(future), on_done)
         finally:
             self._client.cancel([future for future, _ in running.values()])
+
+    def close(self) -> None:
+        """End all processes of units."""
+        for packed in self._works:
             with contextlib.suppress(Exception):  # a cluster that is gone has ended its processes already
                 self._client.run(dask_worker.end, packed)
+        self._works.clear()
+
+    def _begin(self, packed: bytes) -> None:
+        """Hear from each worker whether it can work at all."""
+        self._works.add(packed)
+        for address, answer in self._client.run(dask_worker.begin, packed, on_error="return").items():
+            if isinstance(answer, BaseException):
+                raise eqv.PluginError(
+                    f"the worker {address} of the Dask cluster cannot carry out units",
+                    expected=f"equivengine {eqv.__version__}, as here",
+                    got=f"{type(answer).__name__}: {answer}",
+                    hint="install the same equivengine and plugins on all workers",
+                )
 
     def _settle(self, work: eqv.Work, attempts: Attempts[Batch], batch: Batch, found: Found, on_done: OnDone) -> None:
         if found is None:
@@ -164,16 +184,17 @@ def local(count: int, environments: Sequence[dict[str, str]]) -> Iterator[Cluste
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
+        contextlib.closing(Cluster(client, "on this machine", environments)) as started,
     ):
-        yield Cluster(client, "on this machine", environments)
+        yield started
 
 
 @contextlib.contextmanager
-def standing(params: DaskParams, work: eqv.Work) -> Iterator[Cluster]:
-    """Join a cluster, after its workers have shown that they can work for this run.
+def standing(params: DaskParams) -> Iterator[Cluster]:
+    """Join a cluster.
 
     Raises:
-        EngineError: If it cannot be joined, has no workers, or one of them has other plugins.
+        EngineError: If it cannot be joined, or has no workers.
     """
     from distributed import Client
     from distributed.security import Security
@@ -194,30 +215,18 @@ def standing(params: DaskParams, work: eqv.Work) -> Iterator[Cluster]:
             hint="give --set-executor tls_ca=FILE, tls_cert=FILE and tls_key=FILE as the cluster's owner says",
         ) from error
     with client:
-        cluster = Cluster(client, params.scheduler, threads=params.threads, patience=params.patience)
-        _introduce(client, params, work)
-        yield cluster
-
-
-def _introduce(client: Client, params: DaskParams, work: eqv.Work) -> None:
-    """Wait for a worker, and hear from each whether it can work at all."""
-    try:
-        client.wait_for_workers(1, timeout=params.patience)
-    except TimeoutError:
-        raise eqv.EngineError(
-            f"the Dask cluster {params.scheduler} has no workers",
-            expected=f"one at least, within {params.patience:g} s",
-            got="none",
-            hint="start some (`dask worker`)",
-        ) from None
-    for address, answer in client.run(dask_worker.begin, pickle.dumps(work), on_error="return").items():
-        if isinstance(answer, BaseException):
-            raise eqv.PluginError(
-                f"the worker {address} of the Dask cluster cannot carry out units",
-                expected=f"equivengine {eqv.__version__}, as here",
-                got=f"{type(answer).__name__}: {answer}",
-                hint="install the same equivengine and plugins on all workers",
-            )
+        try:
+            client.wait_for_workers(1, timeout=params.patience)
+        except TimeoutError:
+            raise eqv.EngineError(
+                f"the Dask cluster {params.scheduler} has no workers",
+                expected=f"one at least, within {params.patience:g} s",
+                got="none",
+                hint="start some (`dask worker`)",
+            ) from None
+        joined = Cluster(client, params.scheduler, threads=params.threads, patience=params.patience)
+        with contextlib.closing(joined):
+            yield joined
 
 
 def _hush() -> None:

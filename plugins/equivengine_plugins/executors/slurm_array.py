@@ -114,7 +114,7 @@ class Array:
 
         options = self._params
         executor = submitit.AutoExecutor(self._folder, cluster=options.cluster, slurm_max_num_timeout=options.timeouts)
-        named = {"partition": options.partition, "account": options.account, "qos": options.qos}
+        named: dict[str, Any] = {"partition": options.partition, "account": options.account, "qos": options.qos}
         named |= {"constraint": options.constraint, "array_parallelism": options.parallel}
         try:
             executor.update_parameters(
