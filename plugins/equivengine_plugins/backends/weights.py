@@ -269,9 +269,9 @@ def cannot_be_had(
         f"the pretrained weights of {uri.text!r} cannot be had",
         expected=expected or f"a reachable hub, or the files in the cache {cache}",
         got=first_line(reason),
-        hint=f"one of three: name a local file ({local}); ask for random weights in so many words "
-        f"({address}?weights=random&seed=0); or make the hub reachable (HF_HUB_OFFLINE unset) or "
-        f"fill the cache {cache} beforehand",
+        hint=f"one of three:\n    name a local file: {local}\n"
+        f"    ask for random weights in so many words: {address}?weights=random&seed=0\n"
+        f"    make the hub reachable (HF_HUB_OFFLINE unset), or fill the cache {cache} beforehand",
     )
 
 
