@@ -50,11 +50,11 @@ frame.onload = () => {{  // all images are loaded
 </script></body></html>"""
 
 
-def watched(page: Path, folder: Path, width: int, *options: str) -> dict:
-    """What a browser makes of a page at a width in pixels."""
+def watched(given: Path, folder: Path, width: int, *options: str, page: str = WATCH) -> dict:
+    """What a browser makes of a page at a width in pixels, seen from another page."""
     folder.mkdir(exist_ok=True)
-    shutil.copy(page, folder / "page.html")
-    (folder / "watch.html").write_text(WATCH.format(width=width))
+    shutil.copy(given, folder / "page.html")
+    (folder / "watch.html").write_text(page.format(width=width))
     done = subprocess.run(
         [
             str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
@@ -107,3 +107,73 @@ def test_a_comparison_fits_a_phone_too(cli, measure, page, tmp_path):
     assert found["width"] <= 390
     assert found["images"]
     assert all(found["images"])
+
+
+SORT = """<!doctype html><html><body style="margin:0">
+<iframe id="frame" src="page.html" style="width:{width}px;height:9000px;border:0"></iframe>
+<pre id="found"></pre>
+<script>
+const frame = document.getElementById("frame");
+frame.onload = () => {{
+  const page = frame.contentDocument, body = page.getElementById("board").tBodies[0];
+  const heads = [...page.querySelectorAll("#board thead th")];
+  const order = () => [...body.rows].map(row => row.cells[0].dataset.key);
+  const clicked = column => {{
+    const button = heads[column].querySelector("button");
+    if (button === null) return "no program";
+    button.click();
+    return [heads.map(head => head.getAttribute("aria-sort")), order()];
+  }};
+  const before = order();
+  document.getElementById("found").textContent = JSON.stringify({{
+    before, clicks: [1, 1, 1, 0, 0, 2].map(clicked), width: page.documentElement.scrollWidth, color: page.bgColor,
+  }});
+}};
+</script></body></html>"""
+
+
+@pytest.fixture
+def board(cli, measure, toys, tmp_path):
+    """A leaderboard of three models; one was measured with a gain, so that its columns differ."""
+    toys.install("speaker", SPEAKER.format(text=HOSTILE, version="1"))
+    for seed in range(3):
+        measure("--model", f"toy?seed={seed}", "--limit", 1 + seed, probe="speaker", out=tmp_path / f"run{seed}")
+    measure("--model", "toy?seed=1", "--set", "gain=3", probe="speaker", out=tmp_path / "run3")
+    runs = [tmp_path / f"run{place}" for place in range(4)]
+    cli("leaderboard", *runs, "--out", tmp_path / "board.html")
+    table = cli("leaderboard", *runs, "--json").document
+    return tmp_path / "board.html", table
+
+
+def test_a_click_on_a_heading_sorts_and_empty_cells_come_last(board, tmp_path):
+    path, table = board
+    found = watched(path, tmp_path / "wide", 1300, page=SORT)
+    models = [row["model"] for row in table["models"]]
+    assert found["before"] == models
+
+    def ordered(place: int, down: bool) -> list[str]:
+        values = {row["model"]: list(row["entries"].values())[place]["value"] for row in table["models"]}
+        known = [model for model in models if values[model] is not None]
+        known.sort(key=lambda model: values[model], reverse=down)
+        return known + [model for model in models if values[model] is None]
+
+    first, second, third, by_name, by_name_again, empty = found["clicks"]
+    assert first == [[None, "descending", *[None] * (len(first[0]) - 2)], ordered(0, True)]
+    assert second == [[None, "ascending", *[None] * (len(first[0]) - 2)], ordered(0, False)]
+    assert third == first
+    assert by_name[1] == sorted(models)
+    assert by_name_again[1] == sorted(models, reverse=True)
+    assert len(empty[1]) == 3
+
+
+def test_a_leaderboard_fits_a_phone(board, tmp_path):
+    assert watched(board[0], tmp_path / "phone", 390, page=SORT)["width"] <= 390
+
+
+def test_another_program_does_not_run(board, tmp_path):
+    path, _ = board
+    text = path.read_text(encoding="utf-8").replace("<footer>", "<script>document.body.remove()</script><footer>")
+    text = text.replace("const body = table.tBodies[0];", "const body = table.tBodies[0]; ")
+    (tmp_path / "changed.html").write_text(text, encoding="utf-8")
+    found = watched(tmp_path / "changed.html", tmp_path / "changed", 1300, page=SORT)
+    assert found["clicks"] == ["no program"] * 6
