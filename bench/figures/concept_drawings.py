@@ -45,18 +45,10 @@ def spectrum(records: list[Any]) -> Drawn:
     right.set(xlabel="i", ylabel="share of |J|_F^2, cumulative", ylim=(0, 1.02))
     right.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(0.95, 0.1))
     plain(left, right)
-    names = (
-        "s_1",
-        "s_median",
-        "frobenius",
-        "random_rms",
-        "stable_rank",
-        "effective_rank",
-        "rank_90",
-        "rank",
-        "null_dim",
-    )
-    return figure, {name: f"{scalar(record, name):.4g}" for name in (*names, "null_share", "resolution")}
+    names = ("s_1", "s_median", "frobenius", "random_rms", "stable_rank", "effective_rank", "rank_90", "rank")
+    numbers = {"n": f"{len(s)}", "m": f"{scalar(record, 'rank') + scalar(record, 'null_dim'):.0f}"}
+    numbers |= {name: f"{scalar(record, name):.4g}" for name in (*names, "null_dim", "null_share", "resolution")}
+    return figure, numbers
 
 
 def ldlc(records: list[Any]) -> Drawn:
