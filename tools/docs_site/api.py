@@ -70,11 +70,11 @@ class Reference:
         elif found.is_class:
             yield from self._class(name, found)
         elif found.is_function:
-            yield from self._function(name, found, "function", ":::")
+            yield from self._function(name, found, "function")
         elif found.is_module:
-            yield from self._object("module", name, found, {}, ":::")
+            yield from self._object("module", name, found, {})
         else:
-            yield from self._attribute(name, found, "", "data", ":::")
+            yield from self._attribute(name, found, "", "data")
 
     def _class(self, name: str, found: Any) -> Iterator[str]:
         bases = self.sources.bases(name)
@@ -92,24 +92,24 @@ class Reference:
         for member in dict.fromkeys((*described, *members)):
             value, text = members.get(member), described.get(member, "")
             if value is None or (value.is_attribute and "property" not in value.labels):
-                yield from self._attribute(member, value, text, "attribute", ":::", owner=name)
+                yield from self._attribute(member, value, text, "attribute", owner=name)
             elif value.is_attribute:
                 options = {"type": linked(str(value.annotation), self.last)} if value.annotation else {}
-                yield from self._object("property", member, value, options, ":::", owner=name, instead=text)
+                yield from self._object("property", member, value, options, owner=name, instead=text)
             else:
-                yield from self._function(member, value, "method", ":::", owner=name)
+                yield from self._function(member, value, "method", owner=name)
         yield from ("::::", "")
 
     def _is_error(self, name: str) -> bool:
         return self.sources.find(name).path.startswith("equivengine.errors.")
 
-    def _function(self, name: str, found: Any, kind: str, fence: str, owner: str = "") -> Iterator[str]:
+    def _function(self, name: str, found: Any, kind: str, owner: str = "") -> Iterator[str]:
         labels = [label for label in ("classmethod", "staticmethod") if label in found.labels]
         returns = f" -> {linked(str(found.returns), self.last)}" if found.returns else ""
         signature = _parameters(found.parameters, self.last, method=bool(owner) and "staticmethod" not in labels)
-        yield from self._object(kind, name, found, dict.fromkeys(labels, ""), fence, signature + returns, owner)
+        yield from self._object(kind, name, found, dict.fromkeys(labels, ""), signature + returns, owner)
 
-    def _attribute(self, name: str, found: Any, text: str, kind: str, fence: str, owner: str = "") -> Iterator[str]:
+    def _attribute(self, name: str, found: Any, text: str, kind: str, owner: str = "") -> Iterator[str]:
         options = {}
         if found is not None and found.annotation is not None:
             options["type"] = linked(re.sub(r"^ClassVar\[(.*)\]$", r"\1", str(found.annotation)), self.last)
@@ -118,7 +118,7 @@ class Reference:
             options["value"] = value
         if found is not None and not text:
             text = self.sources.comment(found)
-        yield from self._object(kind, name, found, options, fence, owner=owner, instead=text)
+        yield from self._object(kind, name, found, options, owner=owner, instead=text)
 
     def _object(
         self,
@@ -126,19 +126,18 @@ class Reference:
         name: str,
         found: Any,
         options: Mapping[str, str],
-        fence: str,
         signature: str = "",
         owner: str = "",
         instead: str = "",
     ) -> Iterator[str]:
-        yield f"{fence}{{py:{kind}}} {name}{signature}"
+        yield f":::{{py:{kind}}} {name}{signature}"
         yield from (f":{key}: {json.dumps(value) if value else ''}".rstrip() for key, value in options.items())
         yield ""
         if instead:
             yield markdown(instead, self._finder(owner or name))
         elif found is not None:
             yield from self._text(owner or name, found)
-        yield from (fence, "")
+        yield from (":::", "")
 
     def _text(self, owner: str, found: Any) -> Iterator[str]:
         """A docstring, and its sections but for `Attributes`."""
@@ -153,8 +152,9 @@ class Reference:
             elif kind == "admonition":
                 yield from (f"**{section.title}** {markdown(section.value.contents, find)}", "")
             for item in section.value if kind in FIELDS else []:
-                named = {"parameters": getattr(item, "name", ""), "raises": str(item.annotation)}.get(kind, "")
-                fields += field(f"{FIELDS[kind]} {self.last.get(named, named)}".strip(), item.description, find)
+                error = str(item.annotation)
+                named = {"parameters": getattr(item, "name", ""), "raises": self.last.get(error, error)}.get(kind, "")
+                fields += field(f"{FIELDS[kind]} {named}".strip(), item.description, find)
         yield from (*fields, "")
 
     def described(self, name: str) -> dict[str, str]:
