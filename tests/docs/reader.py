@@ -73,10 +73,10 @@ class Reader:
         if block.language == "toml":
             check_toml(block.body)
             return []
-        return [(command, self.enter(command), shown) for command, shown in block.commands]
+        return [(command, self.enter(command, shown.startswith("error:")), shown) for command, shown in block.commands]
 
-    def enter(self, command: str) -> str:
-        """Enter a command; returns its standard output."""
+    def enter(self, command: str, error: bool = False) -> str:
+        """Enter a command; returns its standard output, or where the page shows an error, what it says of it."""
         command = self.shelf.replaced(command)
         words = shlex.split(command, comments=True)
         self.capsys.readouterr()
@@ -87,8 +87,8 @@ class Reader:
         if words[0] == "equivengine":
             code = main.run(self.smaller(words[1:]) if self.small else words[1:])
             said = self.capsys.readouterr()
-            assert code == 0, f"{command}\n{said.out}{said.err}"
-            return said.out
+            assert (code != 0) is error, f"{command} exits with {code}\n{said.out}{said.err}"
+            return said.err if error else said.out
         assert words[0] == "python", f"a page enters {command!r}: neither equivengine nor python"
         sys.argv = words[1:]
         runpy.run_path(words[1], run_name="__main__")
