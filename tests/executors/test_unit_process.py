@@ -83,8 +83,24 @@ def test_a_kill_for_want_of_memory_is_told_from_others(process, monkeypatch):
     assert "out of memory" in died.value.death.cause
 
 
-def test_the_kernel_counts_kills_for_want_of_memory():
-    assert unit_process._killed_for_memory() >= 0
+@pytest.mark.parametrize(("events", "count"), [("low 0\noom 2\noom_kill 7\noom_group_kill 1\n", 7), (None, 3), ("", 3)])
+def test_kills_for_want_of_memory_are_counted_in_the_control_group_if_there_is_one(monkeypatch, events, count):
+    files = {
+        "/proc/self/cgroup": "1:name=other:/x\n0::/system/job_5\n",
+        "/sys/fs/cgroup/system/job_5/memory.events": events,
+        "/proc/vmstat": "oom_kills 9\noom_kill 3\n",
+    }
+
+    def read(path):
+        if files.get(str(path)) is None:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert unit_process._killed_for_memory() == count
+
+
+def test_this_kernel_counts_kills_for_want_of_memory():
     assert "oom_kill " in Path("/proc/vmstat").read_text()
 
 

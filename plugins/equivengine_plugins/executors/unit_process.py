@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -183,12 +184,11 @@ class UnitProcess:
 
 
 def _killed_for_memory() -> int:
-    """How many processes the kernel has killed for want of memory, on this machine and in this control group."""
-    count = 0
-    for path in (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events")):
-        with contextlib.suppress(OSError, ValueError):
-            for line in path.read_text().splitlines():
-                name, _, number = line.partition(" ")
-                if name == "oom_kill":
-                    count += int(number)
-    return count
+    """How many processes the kernel has killed for want of memory: in this control group, or on this machine."""
+    group = ""
+    with contextlib.suppress(OSError, IndexError):
+        group = re.findall(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)[0]
+    for path in (Path("/sys/fs/cgroup") / group / "memory.events", Path("/proc/vmstat")):
+        with contextlib.suppress(OSError, IndexError):
+            return int(re.findall(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE)[0])
+    return 0
