@@ -111,6 +111,20 @@ def wrong_paths(page: Page) -> Iterator[str]:
                 )
 
 
+def wrong_paths_of_sources() -> Iterator[str]:
+    """The same in help, messages and comments of the sources, and in the Makefile."""
+    start = "|".join(map(re.escape, FOLDERS))
+    files = [
+        path for folder in ("equivengine", "plugins", "csrc", "bench", "tools") for path in (ROOT / folder).rglob("*")
+    ]
+    sources = [path for path in files if path.suffix in (".py", ".cpp", ".cu", ".h", ".inc", ".sh")]
+    for source in (*sources, ROOT / "setup.py", ROOT / "Makefile", ROOT / ".ci" / "run"):
+        text = source.read_text(encoding="utf-8")
+        for path in re.findall(rf"(?<![\w./-])(?:{start})/[\w./-]*\.[a-z]\w*\b", text):
+            if not re.search("[A-Z]{2}", path) and not (ROOT / path).exists():
+                yield f"{source.relative_to(ROOT)}: there is no {path}"
+
+
 def _alternatives(path: str) -> list[str]:
     found = re.search(r"\{([^}]*)\}", path)
     choices = found[1].split(",") if found else []

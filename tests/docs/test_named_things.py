@@ -17,6 +17,10 @@ def test_whatever_the_pages_name_exists(checker):
     assert [wrong for page in held for wrong in checker(page)] == []
 
 
+def test_whatever_files_the_sources_name_exist():
+    assert list(named_things.wrong_paths_of_sources()) == []
+
+
 @pytest.mark.parametrize("name", sorted(named_things.variables_read()))
 def test_every_variable_that_is_read_is_described(name):
     assert f"`{name}`" in INSTALL
