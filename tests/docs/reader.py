@@ -77,10 +77,11 @@ class Reader:
 
     def enter(self, command: str, error: bool = False) -> str:
         """Enter a command; returns its standard output, or where the page shows an error, what it says of it."""
+        for_a_shell = re.search(r"[|<>;&$]", re.sub(r"'[^']*'|\"[^\"]*\"", "", command))
         command = self.shelf.replaced(command)
         words = shlex.split(command, comments=True)
         self.capsys.readouterr()
-        if re.search(r"[|<>;&$]", re.sub(r"'[^']*'|\"[^\"]*\"", "", command)):
+        if for_a_shell:
             done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True)
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
             return done.stdout
