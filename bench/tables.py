@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md and docs/models.md: `python bench/tables.py [--check]`.
+"""Writes the tables of docs/performance.md, docs/models.md and docs/scale.md: `python bench/tables.py [--check]`.
 
 A table stands between `<!-- table: TOPIC -->` and `<!-- end -->` and shows every `TOPIC-*.json` of bench/results/.
 """
@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import scale_tables
+
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "performance.md"
 MODELS_PAGE = HERE.parent / "docs" / "models.md"
+SCALE_PAGE = HERE.parent / "docs" / "scale.md"
 MARKED = re.compile(r"(<!-- table: (?P<topic>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Rows = list[list[str]]
@@ -311,11 +314,15 @@ TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 #: Those of docs/models.md.
 MODEL_TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {"model_families": model_families}
+#: Those of docs/scale.md; `unit_cost` is made from the results of several benchmarks.
+SCALE_TOPICS: dict[str, Callable[[Any], str]] = {"unit_cost": scale_tables.unit_cost, "scale": scale_tables.scale}
 
 
 def section(topic: str, results: Path) -> str:
     """What is known about a topic: a heading for each file, CPUs first, and its table."""
-    write = {**TOPICS, **MODEL_TOPICS}[topic]
+    if topic == "unit_cost":
+        return f"\n{scale_tables.unit_cost(results)}\n"
+    write = {**TOPICS, **MODEL_TOPICS, **SCALE_TOPICS}[topic]
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{topic}-*.json"))]
     documents.sort(key=lambda document: document["device"])
     parts = []
@@ -338,7 +345,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the page is stale")
     options = parser.parse_args()
-    for path in (PAGE, MODELS_PAGE):
+    for path in (PAGE, MODELS_PAGE, SCALE_PAGE):
         page = path.read_text(encoding="utf-8")
         fresh = render(page)
         if not options.check:

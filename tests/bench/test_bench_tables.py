@@ -51,6 +51,12 @@ def test_the_page_of_models_shows_the_results_that_are_there():
     assert tables.render(page) == page, "run `python bench/tables.py`"
 
 
+def test_the_page_of_scale_shows_the_results_that_are_there():
+    page = tables.SCALE_PAGE.read_text(encoding="utf-8")
+    assert [match["topic"] for match in tables.MARKED.finditer(page)] == list(tables.SCALE_TOPICS)
+    assert tables.render(page) == page, "run `python bench/tables.py`"
+
+
 def test_a_table_shows_medians_extremes_and_failures(tmp_path):
     (tmp_path / "operators-a.json").write_text(json.dumps(document("cpu", [CASE])))
     section = tables.section("operators", tmp_path)
