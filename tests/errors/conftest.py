@@ -43,7 +43,7 @@ def dead():
     return Dead()
 """
 
-MARKS = ("error:", "  expected: ", "  got: ", "  next: ")
+MARKS = ("error:", "    ", "  expected: ", "  got: ", "  next: ")
 
 
 @pytest.fixture

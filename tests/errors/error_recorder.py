@@ -91,8 +91,9 @@ class ErrorRecorder:
             return result
         finally:
             if self.log is not None:
+                ran = error_records.Record("", self.test, "", "", "")
                 with self.log.open("a", encoding="utf-8") as file:
-                    for record in self.seen:
+                    for record in [ran, *self.seen]:
                         file.write(json.dumps([record.site, record.test, record.command, record.call, record.text]))
                         file.write("\n")
             self.seen = None

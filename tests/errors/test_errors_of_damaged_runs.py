@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import zlib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,8 +18,9 @@ from store_cases import make_plan, make_result, make_unit
 
 from equivengine.contracts.result import Array, ProbeResult
 from equivengine.errors import EngineError
-from equivengine.store import RunDirectory, elements, guard, open_run, schema, shard
+from equivengine.store import RunDirectory, elements, files, guard, open_run, schema, shard, units
 
+ARCHIVES = Path(__file__).parents[1] / "archives"
 UNIT = f"units/{make_unit().unit_id}"
 SLOPE = f"{UNIT}/summary/slope"
 
@@ -36,6 +38,12 @@ def published(tmp_path_factory):
 def run(published, tmp_path):
     """A copy of it, in the working directory."""
     return shutil.copytree(published, tmp_path / "run")
+
+
+@pytest.fixture
+def older(tmp_path):
+    """A copy of a run that format 1.2 wrote, in the working directory."""
+    return shutil.copytree(ARCHIVES / "v1.2", tmp_path / "older")
 
 
 def shard_in(run):
@@ -59,7 +67,7 @@ def seal(path, lines):
 
 def labelled(node, encoding):
     node.attrs["encoding-type"] = np.bytes_(encoding)
-    node.attrs["encoding-version"] = np.bytes_("1.0")
+    node.attrs["encoding-version"] = node.file.attrs["format-version"]
     return node
 
 
@@ -86,33 +94,60 @@ def attribute(where, key, value):
 
 def many_entries(file):
     for number in range(schema.MAX_ENTRIES + 1):
-        file[f"{UNIT}/summary"].create_group(str(number))
+        file[f"{UNIT}/arrays"].create_group(str(number))
 
 
 def giant_name(file):
-    file[f"{UNIT}/summary"].create_group("x" * 2000)
+    file[f"{UNIT}/arrays"].create_group("x" * 2000)
 
 
 def no_group(file):
-    del file[f"{UNIT}/summary"]
-    file[f"{UNIT}/summary"] = 1.0
+    del file[f"{UNIT}/arrays"]
+    file[f"{UNIT}/arrays"] = 1.0
 
 
 def json_of(name, text):
     return replaced(name, "json", data=np.bytes_(text))
 
 
+def recorded(*path, value):
+    """Another value in the place of one field of the record."""
+
+    def change(file):
+        record = json.loads(file[f"{UNIT}/record"][()])
+        *parents, last = path
+        place = record
+        for key in parents:
+            place = place[key]
+        place[last] = value
+        json_of("record", schema.to_json(record, "a record"))(file)
+
+    return change
+
+
 RUN_FILES = {
-    "one-text": replaced("status", "string", data=1.0),
-    "one-float": replaced("summary/slope", "scalar", data=np.zeros(3)),
-    "status": replaced("status", "string", data=np.bytes_("perhaps")),
+    "one-text": replaced("record", "json", data=1.0),
+    "no-record": lambda file: file.__delitem__(f"{UNIT}/record"),
+    "status": recorded("status", value="perhaps"),
+    "no-text": recorded("message", value=3),
+    "no-object": recorded("provenance", value=3),
+    "no-list": recorded("summary", value={}),
+    "no-number": recorded("summary", 0, "value", value="0.25"),
+    "no-interval": recorded("summary", 0, "interval", value=0.5),
+    "no-count": recorded("summary", 0, "n", value=0.5),
+    "no-entry": recorded("checks", 0, value=1.0),
+    "no-name": recorded("checks", 0, "name", value=""),
+    "not-passed": recorded("checks", 0, "passed", value=1),
+    "long-text": recorded("summary", 0, "description", value="x" * (schema.MAX_ATTRIBUTE_BYTES + 1)),
+    "many-scalars": recorded("summary", value=[{"name": f"a{n}"} for n in range(schema.MAX_ENTRIES + 1)]),
     "entries": many_entries,
     "long-name": giant_name,
     "no-group": no_group,
     "no-version": attribute(UNIT, "encoding-version", np.bytes_("none")),
-    "json-array": json_of("provenance", "[1]"),
-    "json-wide": json_of("provenance", '{"a":[' + "[]," * (schema.MAX_JSON_VALUES + 1) + "[]]}"),
-    "large-attribute": attribute(SLOPE, "description", np.zeros(schema.MAX_ATTRIBUTE_BYTES + 1, "S1")),
+    "json-array": json_of("record", "[1]"),
+    "json-wide": json_of("record", '{"a":[' + "[]," * (schema.MAX_JSON_VALUES + 1) + "[]]}"),
+    "large-attribute": attribute(UNIT, "encoding-type", np.bytes_(b"x" * (schema.MAX_ATTRIBUTE_BYTES + 1))),
+    "array-attribute": attribute(UNIT, "encoding-type", np.zeros(schema.MAX_ATTRIBUTE_BYTES + 1, "S1")),
 }
 
 
@@ -120,6 +155,22 @@ RUN_FILES = {
 def test_a_run_file_that_was_changed(refused, run, change):
     edit(run / "run.h5", RUN_FILES[change])
     assert "run.h5" in refused("show", "run/run.h5", code=1)
+
+
+OLDER_FILES = {
+    "one-float": replaced("summary/slope", "scalar", data=np.zeros(3)),
+    "status": replaced("status", "string", data=np.bytes_("perhaps")),
+    "interval": attribute(SLOPE, "interval", np.zeros(3)),
+    "count": attribute(SLOPE, "n", 0.5),
+    "bound": attribute(f"{UNIT}/checks/monotone", "bound", np.int64(1)),
+    "large-attribute": attribute(SLOPE, "description", np.zeros(schema.MAX_ATTRIBUTE_BYTES + 1, "S1")),
+}
+
+
+@pytest.mark.parametrize("change", OLDER_FILES)
+def test_a_run_file_of_format_1_that_was_changed(refused, older, change):
+    edit(older / "run.h5", OLDER_FILES[change])
+    assert "run.h5" in refused("show", "older/run.h5", code=1)
 
 
 def column(name, values):
@@ -131,8 +182,11 @@ def column(name, values):
 
 
 def other_unit(file):
-    raw = json.loads(file[f"{UNIT}/unit"][()])
-    json_of("unit", json.dumps({**raw, "seed": 7}))(file)
+    recorded("unit", "seed", value=7)(file)
+
+
+def another_form(file):
+    json_of("record", json.dumps(json.loads(file[f"{UNIT}/record"][()]), indent=1))(file)
 
 
 def unit_renamed(file):
@@ -167,6 +221,7 @@ SCANNED = {
     ],
     "unit-name": unit_renamed,
     "unit-content": other_unit,
+    "record-form": another_form,
     "status": RUN_FILES["status"],
     "dims": attribute(f"{UNIT}/arrays/zeta", "dims", np.bytes_("a,b,c")),
     "chunks": many_chunks,
@@ -220,7 +275,7 @@ def test_verify_names_a_shard_of_other_units_than_its_name_says(refused, tmp_pat
 
 
 def test_verify_names_a_shard_that_holds_what_no_probe_may_return(refused, run):
-    edit(shard_in(run), attribute(SLOPE, "interval", np.array([1.0, 0.0])))
+    edit(shard_in(run), recorded("summary", 0, "interval", value=[1.0, 0.0]))
     assert "reversed" in refused("verify", "run", code=1, block=False)
 
 
@@ -234,7 +289,7 @@ def test_a_shard_whose_arrays_do_not_fit_is_not_consolidated(run):
 def test_a_run_file_that_is_read_back_otherwise_than_it_was_written(run, monkeypatch):
     """As if the disk had changed something on the way."""
     (run / "run.h5").unlink()
-    monkeypatch.setattr(shard, "copy_unit", lambda source, target: None)
+    monkeypatch.setattr(units, "copy_unit", lambda source, parent, unit_id: units.read_record(source))
     with pytest.raises(EngineError, match="not safe to read"):
         RunDirectory.open(run).consolidate()
 
@@ -242,9 +297,17 @@ def test_a_run_file_that_is_read_back_otherwise_than_it_was_written(run, monkeyp
 def test_what_hdf5_itself_would_not_write(tmp_path):
     with (
         pytest.raises(EngineError, match="HDF5 would not write"),
-        shard.new_file(tmp_path / "file.h5", schema.SHARD_FORMAT),
+        files.new_file(tmp_path / "file.h5", schema.SHARD_FORMAT),
     ):
         raise OSError("unable to write")
+
+
+def test_what_hdf5_itself_would_not_make_in_memory():
+    def fail(root):
+        raise OSError("unable to write")
+
+    with pytest.raises(EngineError, match="HDF5 would not write"):
+        files.make_image(schema.SHARD_FORMAT, fail)
 
 
 PLANS = {
@@ -343,6 +406,7 @@ OTHERS = {
     "shape": (make_unit(), make_result(size=9)),
     "pictures": (make_unit(), make_result(side=0)),
     "picture-shape": (make_unit(), make_result(side=20)),
+    "checks": (make_unit(), dataclasses.replace(make_result(), checks={})),
 }
 
 
@@ -363,5 +427,6 @@ def test_a_shard_that_is_read_back_otherwise_than_it_was_written(tmp_path, monke
         return made
 
     monkeypatch.setattr(shard, "write_unit", write)
+    monkeypatch.setattr(shard, "_read_back", {})  # the first result of its structure in this process
     with pytest.raises(EngineError, match="cannot be read back"):
         shard.write_shard(tmp_path / "shard.h5", make_unit(), make_result(), {})

@@ -7,6 +7,7 @@ which an error is made the plainest of what it saw. Records that still hold stay
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
@@ -35,22 +36,34 @@ def main(arguments: list[str]) -> int:
 
 
 def merge(known: dict[str, Record], seen: Iterable[Record]) -> None:
-    """Write known records and new ones; say what is left."""
+    """Write known records and new ones; say what is left.
+
+    Args:
+        known: Records by site; those whose test ran and did not provoke them are dropped.
+        seen: What was made; with an empty site, a test that ran.
+    """
     sites = error_sites.sites()
     elsewhere = error_records.elsewhere()
     candidates: dict[str, list[Record]] = {}
     made: dict[str, set[str]] = {}
+    ran: set[str] = set()
     for record in seen:
+        if not record.site:
+            ran.add(record.test)
         if record.site in sites and not _is_property(record.test):
             candidates.setdefault(record.site, []).append(record)
             made.setdefault(record.test, set()).add(record.site)
-    found = {site: record for site, record in known.items() if site in sites and site not in elsewhere}
+    found = {
+        site: record
+        for site, record in known.items()
+        if site in sites and site not in elsewhere and (record.test not in ran or site in candidates)
+    }
     for site, records in candidates.items():
         if site in elsewhere:
             continue
         kept = found.get(site)
         same = [r for r in records if kept and r.test == kept.test and r.comparable() == kept.comparable()]
-        if not same:
+        if not same and (kept is None or kept.test in ran):
             found[site] = min(records, key=lambda record: _plainness(record, len(made[record.test])))
     error_records.write(found)
     left = [site for site in sites if site not in found and site not in elsewhere]
@@ -66,6 +79,7 @@ def _plainness(record: Record, errors: int) -> tuple[bool, bool, int, bool, int]
     return (not record.command, vague, errors, ours, len(record.command + record.call) + len(record.text))
 
 
+@functools.cache
 def _is_property(test: str) -> bool:
     """Whether hypothesis draws what the test is called with: other values each time."""
     path, _, name = test.partition("::")
