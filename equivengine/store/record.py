@@ -129,6 +129,8 @@ def _of_scalar(name: str, scalar: Scalar) -> dict[str, Any]:
     if scalar.interval is not None:
         data["interval"] = scalar.interval
     if scalar.n is not None:
+        if abs(scalar.n) >= 1 << 63:
+            raise PluginError(f"n of scalar {name!r} is too large", expected="an integer of 64 bits", got=scalar.n)
         data["n"] = int(scalar.n)
     return data
 

@@ -135,8 +135,8 @@ def _compare(group: h5py.Group, unit: Unit, result: ProbeResult) -> None:
     found = units.read_record(group)
     if found.unit != unit:
         raise guard.Refused("another unit", unit.unit_id)
-    if list(found.summary) != list(result.summary) or list(found.checks) != list(result.checks):
-        raise guard.Refused("another summary", ", ".join((*result.summary, *result.checks)))
+    if list(found.summary) != list(result.summary):
+        raise guard.Refused("another summary", ", ".join(result.summary))
     dims = {dim for array in result.arrays.values() for dim in array.dims}
     stored = {name: elements.stored_name(name, array.dims, dims) for name, array in result.arrays.items()}
     arrays = units.arrays_of(group)
@@ -148,6 +148,8 @@ def _compare(group: h5py.Group, unit: Unit, result: ProbeResult) -> None:
         raise guard.Refused("other pictures", ", ".join(result.pictures))
     for name, picture in result.pictures.items():
         _compare_shape(guard.dataset(guard.group(group, schema.PICTURES), name), name, picture.levels.shape)
+    if list(found.checks) != list(result.checks):
+        raise guard.Refused("other checks", ", ".join(result.checks))
 
 
 def _compare_shape(found: h5py.Dataset, name: str, shape: tuple[int, ...]) -> None:

@@ -173,6 +173,8 @@ def test_more_than_a_reader_would_take_is_refused_before_it_is_written(directory
         directory.publish(make_unit(), ProbeResult({}, {}, message="x" * 1000), {})
     with pytest.raises(PluginError, match="no valid Unicode"):
         directory.publish(make_unit(), ProbeResult({}, {}, message="\ud800"), {})
+    with pytest.raises(PluginError, match="too large"):
+        directory.publish(make_unit(), ProbeResult({}, {"x": Scalar(1, "1", "x", n=1 << 63)}), {})
     assert directory.published() == set()
 
 
