@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import deeds
 import pytest
@@ -40,6 +43,32 @@ def test_two_processes_share_the_batches_and_leave_nothing_behind(carry_out, exe
 
 def cores():
     return len(os.sched_getaffinity(0))
+
+
+def listening():
+    """Sockets of this process that wait for connections from anywhere, loopback included."""
+    inodes = {
+        fields[9]
+        for name in ("tcp", "tcp6")
+        for fields in map(str.split, Path(f"/proc/net/{name}").read_text().splitlines()[1:])
+        if fields[3] == "0A"
+    }
+    own = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            own.add(os.readlink(descriptor))
+    return {inode for inode in inodes if f"socket:[{inode}]" in own}
+
+
+def test_a_cluster_on_this_machine_opens_no_port(carry_out, executor, recwarn):
+    before = listening()
+    with socket.create_server(("127.0.0.1", 0)):
+        assert len(listening() - before) == 1
+    dask = executor(workers=2)
+    carry_out(dask, "fine", close=False)
+    assert listening() == before
+    dask.close()
+    assert not [warning for warning in recwarn if "8787" in str(warning.message)]
 
 
 def test_processes_stay_for_the_next_call_until_it_is_closed_and_it_can_be_used_again(carry_out, executor, mark):
@@ -249,8 +278,6 @@ def test_what_cannot_work_is_refused_before_anything_is_planned(executor, params
 
 
 def test_plain_tcp_to_another_machine_goes_where_it_is_allowed_in_so_many_words(executor, monkeypatch):
-    import socket
-
     seen = []
 
     class Connected:

@@ -9,7 +9,7 @@ import queue
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
 from equivengine_plugins.executors import dask_worker
@@ -169,18 +169,28 @@ def local(count: int, environments: Sequence[dict[str, str]]) -> Iterator[Cluste
         count: Workers; each hands its batches to one process.
         environments: Environment variables of these processes.
     """
-    from distributed import Client, LocalCluster
+    from distributed import Client, Scheduler, SpecCluster, Worker
+
+    class LocalScheduler(Scheduler):
+        def start_http_server(self, *arguments: object, **options: object) -> None:
+            """None: even without a dashboard it would listen beyond loopback."""
+
+    class LocalWorker(Worker):
+        start_http_server = LocalScheduler.start_http_server
 
     _hush()
+    inside: dict[str, Any] = {"protocol": "inproc://", "dashboard": False}
     with (
         tempfile.TemporaryDirectory(prefix="equivengine-dask-") as scratch,
-        LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address=None,
-            memory_limit=None,
-            local_directory=scratch,
+        SpecCluster(
+            scheduler={"cls": LocalScheduler, "options": inside},
+            workers={
+                place: {
+                    "cls": LocalWorker,
+                    "options": {**inside, "nthreads": 1, "memory_limit": 0, "local_directory": scratch},
+                }
+                for place in range(count)
+            },
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
