@@ -30,6 +30,7 @@ def check_api(module: object) -> None:
             if minor == 0
             else f"EQUIVENGINE_API = ({major}, n) with n <= {minor} in its module",
             got="no EQUIVENGINE_API" if declared is None else f"EQUIVENGINE_API = {declared!r}",
+            hint="install a version of the plugin for this equivengine, or report it to its authors",
         )
 
 

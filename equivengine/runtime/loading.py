@@ -207,7 +207,8 @@ def blamed(owner: PluginRecord, kind: type[EngineError], what: str) -> Iterator[
         raise
     except BaseException as error:
         needed = contract.needs(error, owner.distribution)
-        raise kind(what, got=f"{owner.owner}: {needed or contract.one_line(error)}") from error
+        hint = "install it" if needed else f"`equivengine plugin check {owner.name}` tells more"
+        raise kind(what, got=f"{owner.owner}: {needed or contract.one_line(error)}", hint=hint) from error
 
 
 @contextlib.contextmanager

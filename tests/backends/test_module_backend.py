@@ -162,7 +162,7 @@ def test_command_finds_models_in_the_current_directory(project):
         ("my_models.sub.make", eqv.ModelError, "no module 'my_models.sub'|cannot be imported", "my_models"),
         ("broken_models.make", eqv.ModelError, "'broken_models' cannot be imported", "ZeroDivisionError"),
         ("my_models.make_encodr", eqv.ModelError, "no attribute 'make_encodr'", "make_encoder"),
-        ("my_models.FILE", eqv.ModelError, "not to be called", "str"),
+        ("my_models.FILE", eqv.ModelError, "cannot be called", "str"),
         ("my_models.MODEL", eqv.ModelError, "not to be called", "write a function"),
         ("my_models.fails", eqv.ModelError, r"fails\(\) failed", "RuntimeError: no such thing"),
         ("my_models.leaves", eqv.ModelError, r"leaves\(\) failed", "SystemExit: bye"),

@@ -8,6 +8,7 @@ holds what it saw against the record: the same command or call must have led to 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import json
 import linecache
@@ -23,6 +24,7 @@ import error_sites
 import pytest
 
 TESTS = str(error_sites.ROOT / "tests")
+UPDATE = "if that is meant, run `python tests/errors/write_records.py TESTS...`"
 
 
 class ErrorRecorder:
@@ -37,6 +39,9 @@ class ErrorRecorder:
         self.declared = declared
         self.log = log
         self.temporary = ""
+        self.missing: list[str] = []
+        self.by_error: dict[int, int] = {}
+        self.kept: list[BaseException] = []  # while they live, no other object has their id
         self.seen: list[error_records.Record] | None = None
         self.test = ""
 
@@ -73,7 +78,19 @@ class ErrorRecorder:
         command, call = _cause(frame)
         command, call, text = (error_records.hide_places(words, self.temporary) for words in (command, call, text))
         assert self.seen is not None
+        self._complete(sys.exception(), text)
+        self.by_error[id(error)] = len(self.seen)
+        self.kept.append(error)
         self.seen.append(error_records.Record(site.name, self.test, command, call, text))
+
+    def _complete(self, inner: BaseException | None, text: str) -> None:
+        """Where an error is made of another one, that one is printed as this one: with the file, or what to do next."""
+        assert self.seen is not None
+        while inner is not None:
+            place = self.by_error.get(id(inner))
+            if place is not None and _first_line(self.seen[place].text) in text:
+                self.seen[place] = dataclasses.replace(self.seen[place], text=text)
+            inner = inner.__cause__ or inner.__context__
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Iterator[None]:
@@ -82,6 +99,7 @@ class ErrorRecorder:
         if not expected and self.log is None:
             return (yield)
         self.seen, self.test = [], pyfuncitem.nodeid
+        self.by_error, self.kept = {}, []
         # pytest has no public name for this folder outside of fixtures.
         self.temporary = str(pyfuncitem.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
         try:
@@ -96,7 +114,7 @@ class ErrorRecorder:
                     for record in [ran, *self.seen]:
                         file.write(json.dumps([record.site, record.test, record.command, record.call, record.text]))
                         file.write("\n")
-            self.seen = None
+            self.seen, self.kept = None, []
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -106,18 +124,32 @@ class ErrorRecorder:
         files = {node.partition("::")[0] for node in found} - parts
         for node, records in self.declared.items():
             if node.partition("::")[0] in files and node not in found:
-                raise pytest.UsageError(
-                    f"tests/errors/records name a test that is not there: {node}, for {records[0].site}"
-                )
+                self.missing.append(f"{node}, for {records[0].site}")
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail where a record names a test that is not there; the other tests have run all the same."""
+        if self.missing and self.log is None and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Name these tests."""
+        if self.missing and self.log is None:
+            terminalreporter.section("tests/errors/records name tests that are not there")
+            for line in self.missing:
+                terminalreporter.line(line)
+            terminalreporter.line(UPDATE)
 
 
 def _check(record: error_records.Record, seen: list[error_records.Record]) -> None:
     here = [made for made in seen if made.site == record.site]
-    update = "if that is meant, run `python tests/errors/write_records.py`"
-    assert here, f"tests/errors/records say that this test provokes {record.site!r}; it does not; {update}"
+    assert here, f"tests/errors/records say that this test provokes {record.site!r}; it does not; {UPDATE}"
     wanted = record.comparable()
     found = [made.comparable() for made in here]
-    assert wanted in found, f"{record.site!r}: recorded {wanted}, found {found[:3]}; {update}"
+    assert wanted in found, f"{record.site!r}: recorded {wanted}, found {found[:3]}; {UPDATE}"
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def _position(frame: FrameType) -> error_sites.Span | None:

@@ -244,7 +244,7 @@ def _find(uri: eqv.URI, path: str) -> Callable[..., object]:
 
     if isinstance(found, nn.Module) or not callable(found):
         raise eqv.ModelError(
-            f"{path!r} is not to be called",
+            f"{path!r} cannot be called",
             expected="a function or class that returns a torch.nn.Module",
             got=f"an object of type {type(found).__name__}",
             hint="write a function that returns it" if isinstance(found, nn.Module) else None,

@@ -119,7 +119,9 @@ def _check_name(uri: eqv.URI, path: str, source: weights.Source) -> tuple[str, s
         reason = f"open_clip {open_clip.__version__} has no tag {tag!r} for {architecture!r}"
         close = difflib.get_close_matches(tag, tags, n=3, cutoff=0.4) or tags
         if source.kind != "hub":
-            raise eqv.UsageError(reason, expected=weights.some(close), got=repr(uri.text))
+            raise eqv.UsageError(
+                reason, expected=weights.some(close) if close else "no tag: it has none", got=repr(uri.text)
+            )
         reason = f"{reason}; it has {weights.some(close)}"
         raise _unavailable(uri, architecture, reason, address=f"open_clip:{architecture}")
     if not tag and source.kind == "hub":

@@ -85,9 +85,18 @@ class Lines(eqv.Dataset):
                 raw = file.read(length)
             text = raw.removeprefix(_BYTE_ORDER_MARK if number == 1 else b"").decode("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise eqv.DataError(f"{where} cannot be read", expected="UTF-8", got=error) from error
+            raise eqv.DataError(
+                f"{where} cannot be read",
+                expected="UTF-8",
+                got=error,
+                hint="convert the file, for example with iconv -t UTF-8",
+            ) from error
         if not text:
-            raise eqv.DataError(f"{where} is blank", expected="what it held when the file was opened")
+            raise eqv.DataError(
+                f"{where} is blank",
+                expected="what it held when the file was opened",
+                hint="leave the file alone while it is in use",
+            )
         return text
 
     def _load(self, number: int, offset: int, length: int, digest: str) -> str:

@@ -93,12 +93,21 @@ def _own(task: eqv.ProbeTask[TransferParams]) -> Head:
         with torch.no_grad():
             logits = encoder.classify(embeddings.float())
         if not bool(torch.isfinite(logits).all()):
-            raise eqv.NumericsError("the model's own classifier returns NaN or infinity", expected="finite logits")
+            raise eqv.NumericsError(
+                "the model's own classifier returns NaN or infinity",
+                expected="finite logits",
+                hint="check its weights, or leave own out of --set heads=...",
+            )
         return logits.to(torch.float64)
 
     count = scores(torch.zeros(1, encoder.spec.embedding_dim, device=encoder.device)).shape[1]
     names = encoder.loaded.class_names
     classes = tuple(map(str, names)) if names is not None else tuple(f"class {number}" for number in range(count))
     if len(classes) != count:
-        raise eqv.ModelError("the model names another number of classes than it tells apart", expected=count, got=names)
+        raise eqv.ModelError(
+            "the model names another number of classes than it tells apart",
+            expected=count,
+            got=names,
+            hint="leave own out of --set heads=...",
+        )
     return Head("own", "the model's own head", classes, "class_own", scores, softmax)
