@@ -152,11 +152,55 @@ def test_what_keeps_a_task_from_going_on_stops_the_run(work, executor, mark, nam
     assert mark() == []
 
 
-def test_a_task_that_never_begins_is_an_error_that_names_its_output(work, executor, tmp_path, monkeypatch):
-    monkeypatch.setattr(slurm_array, "pickle", type("Broken", (), {"dumps": staticmethod(lambda work: b"no pickle")}))
+class Ended:
+    """A job that has ended."""
+
+    job_id = "7_0"
+
+    def __init__(self, state, problem=None):
+        self.state, self.problem = state, problem
+
+    def exception(self):
+        return self.problem
+
+    def result(self):
+        return None
+
+    def stderr(self):
+        return "Loading modules\nModuleNotFoundError: No module named 'equivengine'\n"
+
+
+@pytest.mark.parametrize(
+    ("job", "says"),
+    [
+        (Ended("CANCELLED by 1000"), ["the task 7_0 was canceled", "resume the run"]),
+        (
+            Ended("FAILED", RuntimeError("Job not requeued because: timed-out too many times.")),
+            ["the task 7_0 ran into its time limit more than 20 times", "within 60 minutes each", "time=MINUTES"],
+        ),
+        (
+            Ended("FAILED", RuntimeError("exit code 1")),
+            ["the task 7_0 ended before it had begun anything", "state FAILED: ModuleNotFoundError", "slurm"],
+        ),
+    ],
+)
+def test_a_task_that_ended_for_good_is_an_error_that_says_why(work, tmp_path, job, says):
     batches = deeds.batches("fine")
-    with pytest.raises(eqv.PluginError, match="a process of units stopped"):
-        executor().map(work(batches), batches, on_done=print)
+    array = slurm_array.Array(SlurmParams(cluster="local"), work(batches))
+    with pytest.raises(eqv.EngineError) as refused:
+        array._check(job, Journal(tmp_path / "none"), batches)
+    for text in says:
+        assert text in str(refused.value)
+
+
+def test_a_task_that_is_done_or_died_in_a_batch_is_no_error(work, tmp_path):
+    batches = deeds.batches("fine")
+    array = slurm_array.Array(SlurmParams(cluster="local"), work(batches))
+    array._check(Ended("COMPLETED"), Journal(tmp_path / "none"), [])
+    journal = Journal(tmp_path / "journal")
+    journal.path.write_text('{"begun": "a"}\n')
+    assert list(journal.news()) == []
+    array._check(Ended("NODE_FAIL", RuntimeError("gone")), journal, batches)
 
 
 # -- with no Slurm ----------------------------------------------------------------------------------------------------
