@@ -1,4 +1,4 @@
-"""The fenced blocks of README.md, CONTRIBUTING.md and docs/*.md, and what is said above each of running it.
+"""The fenced blocks of README.md, CONTRIBUTING.md and the pages in docs/, and what is said above each of running it.
 
 A comment directly above a fence may say
 
@@ -73,5 +73,5 @@ def found(text: str, page: str = "") -> Iterator[Block]:
 
 def pages() -> dict[str, str]:
     """Text of every page, by its path in the checkout."""
-    paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in paths}

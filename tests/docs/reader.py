@@ -104,7 +104,7 @@ class Reader:
         name = words[words.index("--plugin" if "--plugin" in words else "--probe") + 1]
         given = {words[place + 1].partition("=")[0] for place, word in enumerate(words) if word == "--set"}
         solver = next((word for word in words if word.startswith("solver=")), "")
-        for key, value in SMALL[name].items():
+        for key, value in SMALL.get(name, {}).items():
             if key not in given and (key != ("max_jacobians" if "gd" in solver else "steps") or name != "match"):
                 words = [*words, "--set", f"{key}={value}"]
         if "--limit" in words:
@@ -119,8 +119,8 @@ class Reader:
         lines = [f"models = {list(config.models)!r}", f"images = {list(config.images)!r}", f"limit = {limit}"]
         lines += [f'pairing = "{config.pairing}"']
         for request in config.probes:
-            settings = {**SMALL[request.name], **{key: toml(value) for key, value in request.set.items()}}
-            settings |= {key: value for key, value in SMALL[request.name].items() if key in request.set}
+            settings = {**SMALL.get(request.name, {}), **{key: toml(value) for key, value in request.set.items()}}
+            settings |= {key: value for key, value in SMALL.get(request.name, {}).items() if key in request.set}
             table = ", ".join(f"{key} = {value}" for key, value in settings.items())
             lines += ["[[probes]]", f'name = "{request.name}"', f"set = {{ {table} }}"]
         small = self.directory / f"small-{path.name}"

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "docs/export.md": ("tests/report/test_export_docs.py", {"console": 2, "python": 5}),
     "docs/format.md": ("tests/store/test_store_docs.py", {"python": 3}),
     "docs/hooks.md": ("tests/test_hooks.py", {"python": 7}),
+    "docs/sweeps.md": ("tests/runtime/test_sweeps_page.py", {"console": 4, "toml": 8}),
     "docs/plugins.md": ("tests/testing/test_plugins_page.py", {"console": 9, "python": 5}),
 }
 #: A recipe of the paper, each of which tests/recipes/test_recipes.py carries out and looks for in docs/reproduce.md.
