@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -52,6 +53,13 @@ def cluster(tmp_path_factory):
         return start("worker", address, "--nthreads", "1", "--no-nanny", **options)
 
     start("scheduler", "--port", str(port))
+    deadline = time.monotonic() + 100
+    while True:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        assert time.monotonic() < deadline, "the scheduler did not start"
+        time.sleep(0.1)
     yield address, (pem, key), worker, folder
     for process in started:
         process.kill()
