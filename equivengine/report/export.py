@@ -7,13 +7,24 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from equivengine.contracts.unit import SampleRef
 from equivengine.errors import EngineError, UsageError
-from equivengine.report.tables import Table, UnitRow, dictionary, long_checks, long_scalars, unit_rows, wide_table
+from equivengine.report.tables import (
+    Table,
+    UnitRow,
+    dictionary,
+    each_row,
+    long_checks,
+    long_scalars,
+    unit_rows,
+    wide_table,
+)
 from equivengine.store import atomic
-from equivengine.store.run import Run
+from equivengine.store.run import Run, UnitRecord
 
 Format = Literal["csv", "parquet"]
 
@@ -75,8 +86,9 @@ def export_document(run: Run, target: Path | BinaryIO, *, probe: str | None = No
     Numbers are written so that reading gives the same bits; NaN and infinity, which JSON lacks, are the strings "NaN",
     "Infinity" and "-Infinity". Arguments and errors as for `export_tables`.
     """
-    rows = unit_rows(run, probe)
-    _write(target, lambda file: _encode_document(run, rows, file), overwrite)
+    rows = each_row(run, probe)
+    first = next(rows)  # or the error that there are none, before anything is written
+    _write(target, lambda file: _encode_document(run, chain([first], rows), file), overwrite)
 
 
 def wide_tables(rows: Iterable[UnitRow]) -> list[Table]:
@@ -179,29 +191,21 @@ def _utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _encode_document(run: Run, rows: list[UnitRow], file: BinaryIO) -> None:
-    records = {record.unit_id: record for record in run.units()}
-    populations = {refs: place for place, refs in enumerate(dict.fromkeys(row.unit.references for row in rows))}
-    head = {
-        **DOCUMENT_FORMAT,
-        "run": str(run.path),
-        "plan_digest": run.plan_digest,
-        "missing": run.missing,
-        "references": [[sample.to_json() for sample in refs] for refs in populations],
-    }
+def _encode_document(run: Run, rows: Iterable[tuple[UnitRow, UnitRecord | None]], file: BinaryIO) -> None:
+    populations: dict[tuple[SampleRef, ...], int] = {}
+    head = {**DOCUMENT_FORMAT, "run": str(run.path), "plan_digest": run.plan_digest, "missing": run.missing}
     file.write(_json(head)[:-1] + b', "units": [')
-    for place, row in enumerate(rows):
+    for place, (row, record) in enumerate(rows):
         document = {
             "unit_id": row.unit_id,
             "unit": {
                 **row.unit.to_json(),
                 "params": json.loads(row.unit.params),
-                "references": populations[row.unit.references],
+                "references": populations.setdefault(row.unit.references, len(populations)),
             },
             "status": row.status,
             "message": row.message,
         }
-        record = records.get(row.unit_id)
         if record is None:
             document |= {"error": row.error, "provenance": row.provenance}
         else:
@@ -214,7 +218,7 @@ def _encode_document(run: Run, rows: list[UnitRow], file: BinaryIO) -> None:
                 "probe_provenance": record.probe_provenance,
             }
         file.write((b",\n" if place else b"\n") + _json(document))
-    file.write(b"\n]}\n")
+    file.write(b'\n], "references": ' + _json([[sample.to_json() for sample in refs] for refs in populations]) + b"}\n")
 
 
 def _json(value: Any) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,10 +12,13 @@ from equivengine.contracts.unit import Unit
 from equivengine.errors import StoreError
 from equivengine.store.columns import scalar_columns, varying_params
 from equivengine.store.layout import in_plan_order
-from equivengine.store.run import Run
+from equivengine.store.run import Failure, Run, UnitRecord
 from equivengine.store.tables import sample_text
 
 Kind = Literal["text", "number", "integer", "flag"]
+
+#: Provenance that tables tell of; the rest is in the document.
+TOLD = ("device", "equivengine", "started", "seconds")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,10 @@ class Table:
 
 @dataclass(frozen=True)
 class UnitRow:
-    """A unit that was published, or that failed (``status`` is "failed" and ``error`` the class of the exception)."""
+    """A unit that was published, or that failed (``status`` is "failed" and ``error`` the class of the exception).
+
+    Of provenance it has what `TOLD` names: records are let go of.
+    """
 
     unit_id: str
     unit: Unit
@@ -72,33 +78,40 @@ def unit_rows(run: Run, probe: str | None = None) -> list[UnitRow]:
     Raises:
         StoreError: If there are none, or a shard cannot be read.
     """
-    found = {
-        record.unit_id: UnitRow(
-            record.unit_id,
-            record.unit,
-            record.status,
-            record.message,
-            "",
-            record.summary,
-            record.checks,
-            record.provenance,
-        )
-        for record in run.units()
-    }
-    for unit_id, failure in run.failures.items():
-        found[unit_id] = UnitRow(
-            unit_id, failure.unit, "failed", failure.message, failure.error_type, {}, {}, failure.provenance
-        )
-    rows = [found[unit_id] for unit_id in in_plan_order(run.plan, found)]
-    chosen = [row for row in rows if probe is None or row.unit.probe == probe]
-    if not chosen:
-        names = ", ".join(dict.fromkeys(row.unit.probe for row in rows))
+    return [row for row, _ in each_row(run, probe)]
+
+
+def each_row(run: Run, probe: str | None = None) -> Iterator[tuple[UnitRow, UnitRecord | None]]:
+    """As `unit_rows`, one after the other, each with its record if it was published.
+
+    Raises:
+        StoreError: If there are none, or a shard cannot be read.
+    """
+    names: dict[str, None] = {}
+    found = False
+    records = run.each()
+    for unit_id in in_plan_order(run.plan, {**dict.fromkeys(run.published), **run.failures}):
+        record = None if unit_id in run.failures else next(records)
+        row = _failed(unit_id, run.failures[unit_id]) if record is None else _published(record)
+        names[row.unit.probe] = None
+        if probe is None or row.unit.probe == probe:
+            found = True
+            yield row, record
+    if not found:
         raise StoreError(
             f"{run.path} has no results" + ("" if probe is None else f" of probe {probe!r}"),
-            expected=names or "a run with results",
+            expected=", ".join(names) or "a run with results",
             hint="choose one of these" if names else f"equivengine resume {run.path}",
         )
-    return chosen
+
+
+def _published(record: UnitRecord) -> UnitRow:
+    told = {name: record.provenance[name] for name in TOLD if name in record.provenance}
+    return UnitRow(record.unit_id, record.unit, record.status, record.message, "", record.summary, record.checks, told)
+
+
+def _failed(unit_id: str, failure: Failure) -> UnitRow:
+    return UnitRow(unit_id, failure.unit, "failed", failure.message, failure.error_type, {}, {}, failure.provenance)
 
 
 def wide_table(rows: Sequence[UnitRow], name: str) -> Table:
