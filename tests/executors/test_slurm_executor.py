@@ -138,6 +138,13 @@ def test_ctrl_c_ends_tasks_and_their_processes(carry_out, executor, tmp_path, ma
     assert not (tmp_path / "results" / slurm_array.FOLDER).exists()
 
 
+def test_what_another_command_has_submitted_for_the_run_stays(carry_out, executor, tmp_path):
+    other = tmp_path / "results" / slurm_array.FOLDER / "other"
+    other.mkdir(parents=True)
+    carry_out(executor(), "fine")
+    assert list(other.parent.iterdir()) == [other]
+
+
 @pytest.mark.parametrize(
     ("names", "fields", "says"),
     [

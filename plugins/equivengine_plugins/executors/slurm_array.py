@@ -6,6 +6,7 @@ import collections
 import contextlib
 import os
 import pickle
+import secrets
 import shutil
 import signal
 import time
@@ -74,7 +75,8 @@ class Array:
         self._params = params
         self._work = work
         self._packed = pickle.dumps(work)
-        self._folder = Path(work.directory) / FOLDER
+        # Of this command alone: another one may be at work on the same run.
+        self._folder = Path(work.directory) / FOLDER / secrets.token_hex(4)
         self._submitted = 0
         self._waiting: dict[Ids, Batch] = {}
         self._first: dict[str, Ids] = {}
@@ -91,7 +93,6 @@ class Array:
             return
         self._waiting = {ids_of(batch): batch for batch in batches}
         self._first = {ids[0]: ids for ids in self._waiting}
-        shutil.rmtree(self._folder, ignore_errors=True)  # of a run whose end nobody saw
         clean = False
         try:
             self._submit(slices(batches, self._params.tasks))
@@ -106,6 +107,8 @@ class Array:
             self._cancel()
             if clean:
                 shutil.rmtree(self._folder, ignore_errors=True)
+                with contextlib.suppress(OSError):  # not empty, or never made
+                    self._folder.parent.rmdir()
 
     def _submit(self, parts: Sequence[Sequence[Batch]]) -> None:
         if not parts:
