@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import write_reference  # noqa: E402
 from docs_site.api import MODULES, listed, reference  # noqa: E402
-from docs_site.docstrings import linked, markdown  # noqa: E402
+from docs_site.docstrings import markdown  # noqa: E402
 
 PUBLIC = (ROOT / "tests" / "testing" / "public_names.txt").read_text(encoding="utf-8")
 NAMES = re.findall(r"^(equivengine[\w.]*)", PUBLIC, re.MULTILINE)
@@ -70,12 +70,18 @@ def test_parameters_errors_and_results_reach_the_page(name):
     assert ":raises equivengine.UsageError:" in text
 
 
-def test_types_that_are_documented_are_links():
-    names = {"Encoder": "equivengine.Encoder", "Unit": "equivengine.Unit"}
-    assert linked("Callable[[Encoder], torch.Unit | Unit]", names) == (
-        "Callable[[equivengine.Encoder], torch.Unit | equivengine.Unit]"
-    )
-    assert linked("Literal['Unit', \"Encoder\"]", names) == "Literal['Unit', \"Encoder\"]"
+@pytest.mark.parametrize(
+    ("name", "member", "written"),
+    [
+        ("equivengine.ProbeTask", "encoder", "equivengine.Encoder"),
+        ("equivengine.ProbeTask", "samples", "Sequence[torch.Tensor]"),
+        ("equivengine.ProbeTask", "precision", "Literal['fp32', 'fp64']"),
+        ("equivengine.ProbeResult", "arrays", "Mapping[str, equivengine.Array]"),
+        ("equivengine.Executor", "Params", "type[equivengine.Params]"),
+    ],
+)
+def test_types_that_are_documented_are_written_out(name, member, written):
+    assert reference().typed(reference().sources.members(name)[member].annotation) == written
 
 
 def test_docstrings_mean_what_they_say():

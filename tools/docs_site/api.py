@@ -9,8 +9,7 @@ Subspace
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +19,7 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
-from docs_site.docstrings import field, linked, markdown
+from docs_site.docstrings import field, markdown
 from docs_site.sources import Sources
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class Reference:
         public = [self.home[base] for base in bases if base in self.home]
         raised = public and any(self._is_error(base) for base in public)
         kind = "exception" if raised or self._is_error(name) else "class"
-        signature = "" if raised else _parameters(found.parameters, self.last)
+        signature = "" if raised else _parameters(found.parameters, self.typed)
         yield f"::::{{py:{kind}}} {name}{signature}"
         yield ""
         if public:
@@ -94,7 +93,7 @@ class Reference:
             if value is None or (value.is_attribute and "property" not in value.labels):
                 yield from self._attribute(member, value, text, "attribute", owner=name)
             elif value.is_attribute:
-                options = {"type": linked(str(value.annotation), self.last)} if value.annotation else {}
+                options = {"type": self.typed(value.annotation)} if value.annotation else {}
                 yield from self._object("property", member, value, options, owner=name, instead=text)
             else:
                 yield from self._function(member, value, "method", owner=name)
@@ -105,14 +104,14 @@ class Reference:
 
     def _function(self, name: str, found: Any, kind: str, owner: str = "") -> Iterator[str]:
         labels = [label for label in ("classmethod", "staticmethod") if label in found.labels]
-        returns = f" -> {linked(str(found.returns), self.last)}" if found.returns else ""
-        signature = _parameters(found.parameters, self.last, method=bool(owner) and "staticmethod" not in labels)
+        returns = f" -> {self.typed(found.returns)}" if found.returns else ""
+        signature = _parameters(found.parameters, self.typed, method=bool(owner) and "staticmethod" not in labels)
         yield from self._object(kind, name, found, dict.fromkeys(labels, ""), signature + returns, owner)
 
     def _attribute(self, name: str, found: Any, text: str, kind: str, owner: str = "") -> Iterator[str]:
         options = {}
         if found is not None and found.annotation is not None:
-            options["type"] = linked(re.sub(r"^ClassVar\[(.*)\]$", r"\1", str(found.annotation)), self.last)
+            options["type"] = self.typed(found.annotation)
         value = "" if found is None or found.labels == {"instance-attribute"} else str(found.value or "")
         if value and not value.startswith("field("):
             options["value"] = value
@@ -163,6 +162,14 @@ class Reference:
         sections = [section for docstring in parts if docstring for section in docstring.parsed]
         return {item.name: item.description for s in sections if s.kind.value == "attributes" for item in s.value}
 
+    def typed(self, annotation: str | griffe.Expr) -> str:
+        """An annotation in which names that are documented are written out, so that they become links."""
+        if isinstance(annotation, str):
+            return annotation
+        if isinstance(annotation, griffe.ExprName | griffe.ExprAttribute):
+            return self.home.get(self.sources.origin(annotation.canonical_path), str(annotation))
+        return "".join(map(self.typed, annotation.iterate(flat=False)))
+
     def _finder(self, owner: str) -> Any:
         module = owner.rpartition(".")[0]
 
@@ -178,7 +185,7 @@ def _link(name: str) -> str:
     return f"{{py:obj}}`{name.rpartition('.')[2]} <{name}>`"
 
 
-def _parameters(parameters: Any, names: Mapping[str, str], method: bool = True) -> str:
+def _parameters(parameters: Any, typed: Callable[[Any], str], method: bool = True) -> str:
     """A signature, as Python writes it, without self and cls."""
     written: list[str] = []
     previous = None
@@ -189,7 +196,7 @@ def _parameters(parameters: Any, names: Mapping[str, str], method: bool = True) 
         if kind is griffe.ParameterKind.keyword_only and previous not in (kind, griffe.ParameterKind.var_positional):
             written.append("*")
         star = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}.get(kind, "")
-        annotation = f": {linked(str(parameter.annotation), names)}" if parameter.annotation else ""
+        annotation = f": {typed(parameter.annotation)}" if parameter.annotation else ""
         default = "" if parameter.default is None or star else f" = {parameter.default}"
         written.append(f"{star}{parameter.name}{annotation}{default if annotation else default.replace(' ', '')}")
         previous = kind

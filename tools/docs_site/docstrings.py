@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 #: Code: between backticks, single or double. Identifiers in it may be links.
 CODE = re.compile(r"``(?P<double>.+?)``|`(?P<single>[^`\n]+)`", re.DOTALL)
 #: Characters that would mean something in Markdown, where a docstring means themselves.
 SPECIAL = re.compile(r"([\\*_\[\]<>#~$|])")
-#: `Literal["..."]`, or a dotted name, within an annotation.
-IN_ANNOTATION = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![\w.])[A-Za-z_][\w.]*")
 
 Find = Callable[[str], str | None]
 
@@ -56,18 +54,3 @@ def field(role: str, text: str, find: Find) -> Iterator[str]:
     first, *more = markdown(text, find).splitlines() or [""]
     yield f":{role}: {first}"
     yield from (f"    {line}" if line else "" for line in more)
-
-
-def linked(annotation: str, names: Mapping[str, str]) -> str:
-    """An annotation in which public names are written out, so that they become links.
-
-    Args:
-        annotation: As written in the source.
-        names: Public paths by last name.
-    """
-
-    def full(match: re.Match[str]) -> str:
-        return match[0] if match[0][0] in "'\"" else names.get(match[0].removeprefix("eqv."), match[0])
-
-    plain = annotation.strip()
-    return IN_ANNOTATION.sub(full, plain)

@@ -73,6 +73,14 @@ class Sources:
         found = self.find(name)
         return [str(base.canonical_path) for base in getattr(found, "bases", []) if isinstance(base, griffe.Expr)]
 
+    def origin(self, path: str) -> str:
+        """Where a thing of ours is defined that is imported as `path`; other paths as they are."""
+        try:
+            found = self.package[path.removeprefix("equivengine.")]
+        except KeyError:
+            return path
+        return found.final_target.path if isinstance(found, griffe.Alias) else found.path
+
     def comment(self, found: griffe.Object) -> str:
         """The ``#:`` lines above an assignment."""
         kept: list[str] = []
