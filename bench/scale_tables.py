@@ -45,10 +45,11 @@ def scale(document: dict[str, Any]) -> str:
         )
     disk = found["disk", sizes[-1]]
     plan = found["plan", sizes[-1]]
+    count = sizes[-1]
     return _table(head, lines) + (
-        f"\nOn disk, {sizes[-1]:,} units: {disk['files']:,} files, "
-        f"{disk['blocks_bytes'] / sizes[-1] / 1e3:.1f} KB a unit in whole blocks, of which `run.h5` {disk['run_h5_bytes'] / sizes[-1] / 1e3:.1f} KB; `plan.json` "
-        f"{plan['plan_json_bytes'] / 1e3:,.0f} KB, {plan['plan_json_bytes'] / sizes[-1]:.1f} bytes a unit.\n"
+        f"\nOn disk, {count:,} units: {disk['files']:,} files, {disk['blocks_bytes'] / count / 1e3:.1f} KB a unit in "
+        f"whole blocks, of which `run.h5` {disk['run_h5_bytes'] / count / 1e3:.1f} KB; `plan.json` "
+        f"{plan['plan_json_bytes'] / 1e3:,.0f} KB, {plan['plan_json_bytes'] / count:.1f} bytes a unit.\n"
     )
 
 

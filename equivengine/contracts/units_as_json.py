@@ -30,21 +30,21 @@ class SampleTable(Sequence[SampleRef]):
     """
 
     def __init__(self, samples: Iterable[SampleRef]) -> None:
-        self.images: list[str] = []
-        self.index: list[int] = []
-        self.id: list[str] = []
-        self.digest: list[str] = []
-        self.label: list[str | None] = []
+        self._images: list[str] = []
+        self._index: list[int] = []
+        self._id: list[str] = []
+        self._digest: list[str] = []
+        self._label: list[str | None] = []
         names: dict[str, str] = {}  # each address once
         for sample in samples:
-            self.images.append(names.setdefault(sample.images, sample.images))
-            self.index.append(sample.index)
-            self.id.append(sample.id)
-            self.digest.append(sample.digest)
-            self.label.append(sample.label if sample.label is None else names.setdefault(sample.label, sample.label))
+            self._images.append(names.setdefault(sample.images, sample.images))
+            self._index.append(sample.index)
+            self._id.append(sample.id)
+            self._digest.append(sample.digest)
+            self._label.append(sample.label if sample.label is None else names.setdefault(sample.label, sample.label))
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self._images)
 
     @overload
     def __getitem__(self, index: int) -> SampleRef: ...
@@ -53,22 +53,24 @@ class SampleTable(Sequence[SampleRef]):
     def __getitem__(self, index: int | slice) -> SampleRef | tuple[SampleRef, ...]:
         if isinstance(index, slice):
             return tuple(self[row] for row in range(len(self))[index])
-        return SampleRef(self.images[index], self.index[index], self.id[index], self.digest[index], self.label[index])
+        return SampleRef(
+            self._images[index], self._index[index], self._id[index], self._digest[index], self._label[index]
+        )
 
     def to_json(self) -> list[dict[str, Any]]:
         """Rows with one address for images stand together; a column of labels only where one is known."""
         found = []
-        for images, rows in itertools.groupby(range(len(self)), key=self.images.__getitem__):
+        for images, rows in itertools.groupby(range(len(self)), key=self._images.__getitem__):
             first, *more = rows
             part = slice(first, first + 1 + len(more))
-            entry = {
+            entry: dict[str, Any] = {
                 "images": images,
-                "index": _as_range(self.index[part]),
-                "id": self.id[part],
-                "digest": self.digest[part],
+                "index": _as_range(self._index[part]),
+                "id": self._id[part],
+                "digest": self._digest[part],
             }
-            if any(label is not None for label in self.label[part]):
-                entry["label"] = self.label[part]
+            if any(label is not None for label in self._label[part]):
+                entry["label"] = self._label[part]
             found.append(entry)
         return found
 

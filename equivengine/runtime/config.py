@@ -334,7 +334,8 @@ def _usage_error(error: ValidationError, where: str | Callable[[Place], str], mo
         return UsageError(f"{named}: {location!r} is not known", expected=suggest(str(place[-1]), known.model_fields))
     if not place:
         return UsageError(f"{named}: the values do not fit together", expected=_reworded(first["msg"]))
-    inner = {"probes": ProbeRequest, "stop": StopRequest}.get(str(place[0])) if len(place) > 2 else None
+    requests: dict[str, type[BaseModel]] = {"probes": ProbeRequest, "stop": StopRequest}
+    inner = requests.get(str(place[0])) if len(place) > 2 else None
     field = inner.model_fields.get(str(place[2])) if inner is not None else model.model_fields.get(str(place[0]))
     described = f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
     if first["type"] == "missing":

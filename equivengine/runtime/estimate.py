@@ -31,6 +31,8 @@ SPREAD = 2.0
 
 #: Low, middle and high.
 Range = tuple[float, float, float]
+#: Model, probe, parameters and precision.
+Key = tuple[str, str, str, str]
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Estimate:
 
 def kinds_of(units: UnitList) -> list[Kind]:
     """The units by what they share but for samples and references, in the order of the plan; makes no unit."""
-    found: dict[tuple[str, str, str, str], Kind] = {}
+    found: dict[Key, Kind] = {}
     counted: dict[int, Counter[str]] = {}  # models share rows
     for group, places in units.places():
         common = group.common
@@ -270,15 +272,16 @@ class Room:
         left: How many units of a range of places are still to be done.
     """
 
-    #: ``run.h5`` holds every value once more: this much of the shards where units hold a number each, more elsewhere.
-    RUN_FILE = 0.7
+    #: ``run.h5`` holds every value once more: 0.4 of the shards' blocks where a unit is one number (bench/scale.py),
+    #: more where it has arrays.
+    RUN_FILE = 0.35
     #: Units of each kind that are looked at; it is asked after the first, second, fourth and eighth whether all fits.
     LOOKS = (1, 2, 4, 8)
 
     def __init__(self, plan: Plan, directory: Path, left: Callable[[range], int]) -> None:
         self._directory = directory
         self._left = {_key(kind.common): sum(map(left, kind.places)) for kind in kinds_of(plan.units)}
-        self._sizes: dict[tuple[str, ...], list[int]] = {key: [] for key in self._left}
+        self._sizes: dict[Key, list[int]] = {key: [] for key in self._left}
 
     def stored(self, unit: Unit) -> None:
         """A unit has been stored.
@@ -303,5 +306,5 @@ class Room:
             check_room(needed, self._directory, f"the {left:,} units left that are like those stored so far", hint)
 
 
-def _key(common: Unit) -> tuple[str, str, str, str]:
+def _key(common: Unit) -> Key:
     return common.model, common.probe, common.params, common.precision

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -243,3 +246,48 @@ def test_ls_probes_describes_every_parameter_as_json(cli):
     for row in probes.values():
         for parameter in row["parameters"]:
             assert parameter["description"], (row["name"], parameter["name"])
+
+
+def test_a_dry_run_prints_kinds_time_and_disk_and_writes_nothing(cli, tmp_path):
+    (tmp_path / "sweep.toml").write_text(TOML)
+    said = cli("run", "sweep.toml", "--dry-run")
+    lines = [line.split() for line in said.out.splitlines()]
+    assert ["measure", "scale=2.0", "toy?seed=1", "noise:2?size=8&mode=L&seed=5", "2"] in [line[:5] for line in lines]
+    assert re.search(r"^time: about \d:\d\d:\d\d, \d:\d\d:\d\d to \d:\d\d:\d\d", said.out, re.MULTILINE)
+    assert re.search(r"^disk: about [\d.]+ KB in runs/.* are free there$", said.out, re.MULTILINE)
+    assert "measured now, on 24 batches" in said.out
+    assert "difference · toy?seed=1:" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.toml"]
+    each = cli("run", "sweep.toml", "--dry-run", "--no-estimate", "--units").out
+    assert sum(line.startswith("measure") and "noise-" in line for line in each.splitlines()) == 16
+    assert "time:" not in each
+
+
+def test_a_dry_run_as_json_has_every_unit_and_the_estimate(cli, tmp_path):
+    (tmp_path / "sweep.toml").write_text(TOML)
+    document = cli("run", "sweep.toml", "--dry-run", "--json", "--out", "there").document
+    assert len({unit["unit_id"] for unit in document["units"]}) == 24
+    assert [kind["units"] for kind in document["kinds"]] == [4] * 6
+    found = document["estimate"]
+    assert found["directory"] == "there"
+    assert 0 < found["seconds"]["low"] <= found["seconds"]["middle"] <= found["seconds"]["high"]
+    per_unit = sum(kind["units"] * kind["bytes_per_unit"] for kind in document["kinds"])
+    assert found["bytes"] == pytest.approx(per_unit * (1 + found["run_file_bytes_per_byte"]))
+
+
+def test_a_plan_that_does_not_fit_on_the_disk_is_refused_before_anything_is_written(cli, tmp_path, monkeypatch):
+    (tmp_path / "sweep.toml").write_text(TOML)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+    said = cli("run", "sweep.toml", "--dry-run", "--out", "there", code=1)
+    assert "24 units" in said.out
+    assert "the plan does not fit on the disk of 'there'" in said.err
+    assert "got: 1.0 KB free" in said.err
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_kind_that_cannot_be_measured_is_named(cli, tmp_path):
+    (tmp_path / "sweep.toml").write_text('models = "toy"\nlimit = 2\nimages = "digits"\n[[probes]]\nname = "measure"\n'
+                                         'set.behaviour = "raises"')  # fmt: skip
+    said = cli("run", "sweep.toml", "--dry-run")
+    assert "no estimate: measure · toy: probe 'measure': ValueError: no luck" in said.out
+    assert "time:" not in said.out
