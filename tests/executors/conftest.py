@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import deeds
@@ -36,6 +39,25 @@ def carry_out(work):
         return found, deeds.log(made.directory)
 
     return run
+
+
+@pytest.fixture
+def interrupt(tmp_path):
+    """Press Ctrl-C once so many batches have begun."""
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell ignores it for what is in its background
+
+    def press(count):
+        def wait_and_press():
+            while len(deeds.log(tmp_path / "results")) < count:
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=wait_and_press, daemon=True).start()
+
+    yield press
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

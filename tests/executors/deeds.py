@@ -88,4 +88,5 @@ def note(directory: str, entry: dict) -> None:
 def log(directory: str | Path) -> list[dict]:
     """What was noted, in order."""
     path = Path(directory) / "log"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -115,13 +114,8 @@ def test_a_unit_that_asks_for_an_interruption_gets_one(carry_out, executor, mark
     assert mark() == []
 
 
-def test_ctrl_c_ends_processes_in_the_middle_of_their_batches(carry_out, executor, tmp_path, mark):
-    def interrupt():
-        while len(deeds.log(tmp_path / "results")) < 2:
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt, daemon=True).start()
+def test_ctrl_c_ends_processes_in_the_middle_of_their_batches(carry_out, executor, interrupt, mark):
+    interrupt(2)
     with pytest.raises(KeyboardInterrupt):
         carry_out(executor(workers=2), "wait 1000", "wait 1000", "wait 1000")
     assert mark() == []

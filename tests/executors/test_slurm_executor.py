@@ -126,12 +126,8 @@ def test_a_task_that_dies_with_its_process_is_submitted_again_without_blame_for_
     assert mark() == []
 
 
-def test_ctrl_c_ends_tasks_and_their_processes(carry_out, executor, tmp_path, mark):
-    def interrupt():
-        wait_for(lambda: deeds.log(tmp_path / "results"))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt, daemon=True).start()
+def test_ctrl_c_ends_tasks_and_their_processes(carry_out, executor, tmp_path, interrupt, mark):
+    interrupt(1)
     with pytest.raises(KeyboardInterrupt):
         carry_out(executor(tasks=2), "wait 1000", "wait 1000")
     assert mark() == []
