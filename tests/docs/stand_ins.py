@@ -103,8 +103,10 @@ class Shelf:
             def here(match: re.Match[str], pattern: str = pattern, build: Callable[[Path], str] = build) -> str:
                 if pattern not in self.built:
                     self.built[pattern] = build(self.folder / str(len(self.built)))
-                address, options = self.built[pattern], match["options"]
-                return address + ("" if not options else "&" + options[1:] if "?" in address else options)
+                address, _, own = self.built[pattern].partition("?")
+                pairs = [pair for text in (own, (match["options"] or "")[1:]) for pair in text.split("&") if pair]
+                options = {pair.partition("=")[0]: pair for pair in pairs}  # the page's own count more
+                return address + ("?" if options else "") + "&".join(options.values())
 
             # Not within a longer address; options behind a question mark are kept.
             command = re.sub(rf"(?<![\w:/]){pattern}(?![\w/])(?P<options>\?[^\s\"']+)?", here, command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
 import runpy
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from equivengine import open_run
+from equivengine.cli import main
 from equivengine.runtime.config import load_toml
 from equivengine.runtime.registry import Registry
 
@@ -19,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench" / "figures")]
 
 import pages  # noqa: E402
+from reader import LIMIT, SMALL  # noqa: E402
 
 TEXT = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
 #: Console blocks, by the figure that they draw: the output shown, and whether measuring takes long.
@@ -95,16 +99,33 @@ def test_every_number_in_the_text_is_one_that_a_command_prints():
     assert not missing
 
 
-def test_the_table_of_notions_names_parameters_that_exist():
-    registry = Registry.load()
+def notions() -> list[tuple[str, list[str], list[str]]]:
+    """Probe, parameters and stored numbers of each row of the last table."""
     section = TEXT.partition("## From notion to number")[2].partition("## ")[0]
     found = re.findall(r"^\| [^|]* \| \[?`(\w+)`[^|]* \| ([^|]*) \| ([^|]*) \|$", section, re.MULTILINE)
-    assert {probe for probe, _, _ in found} == set(registry.probes.names())
-    for probe, parameters, stored in found:
-        names = re.findall(r"`(\w+)`", parameters)
-        assert names
-        assert set(names) <= set(registry.probe(probe)[0].Params.model_fields)
-        assert re.findall(r"`([\w*]+)`", stored)
+    return [(probe, *(re.findall(r"`([\w*]+)`", cell) for cell in cells)) for probe, *cells in found]
+
+
+def test_the_table_of_notions_names_parameters_that_exist():
+    registry = Registry.load()
+    assert {probe for probe, _, _ in notions()} == set(registry.probes.names())
+    for probe, parameters, _ in notions():
+        assert parameters
+        assert set(parameters) <= set(registry.probe(probe)[0].Params.model_fields)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("probe", "stored"), [(probe, stored) for probe, _, stored in notions()])
+def test_the_table_of_notions_names_what_is_stored(probe, stored, tmp_path):
+    small = {key: value for key, value in SMALL[probe].items() if (probe, key) != ("match", "steps")}  # gd's alone
+    settings = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+    out = ["--limit", str(LIMIT.get(probe, 1)), "--out", str(tmp_path / "run"), "--progress", "none"]
+    assert main.run(["probe", "--plugin", probe, "--model", "digits", "--images", "digits", *settings, *out]) == 0
+    with open_run(tmp_path / "run") as run:
+        (record,) = run.units(probe)
+        names = {*record.summary, *record.arrays}
+    assert stored
+    assert not [name for name in stored if not fnmatch.filter(names, name)]
 
 
 def test_the_run_files_measure_one_image_of_the_bundled_model():
