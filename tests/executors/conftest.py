@@ -44,9 +44,8 @@ def carry_out(work):
 @pytest.fixture
 def interrupt(tmp_path):
     """Press Ctrl-C once so many batches have begun."""
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell ignores it for what is in its background
+    # A shell has its background ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def press(count):
         def wait_and_press():

@@ -219,12 +219,13 @@ class Array:
     def _cancel(self) -> None:
         """End all tasks, and wait until they have ended."""
         if self._params.cluster == "local":  # submitit would end what watches over them, not without a traceback
-            for _, journal, _ in self._jobs:
-                collections.deque(journal.news(), 0)
-                if journal.process is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(journal.process, signal.SIGINT)
-            self._wait(_ENDING / 3)
+            for number in (signal.SIGINT, signal.SIGKILL):  # the first is ignored below `nohup` and the like
+                for job, journal, _ in self._jobs:
+                    collections.deque(journal.news(), 0)
+                    if journal.process is not None and not job.done():
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(journal.process, number)
+                self._wait(_ENDING / 6)
         for job, _, _ in self._jobs:
             if not job.done():
                 job.cancel(check=False)
