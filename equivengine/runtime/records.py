@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from typing import Generic, Literal, TypeVar
@@ -71,6 +73,28 @@ class Shelf(Generic[T]):
     def names(self) -> list[str]:
         """All names, sorted."""
         return sorted(self._classes)
+
+    def address_like(self, text: str) -> str:
+        """The address that may be meant by a text without a scheme: a file or folder, or what is much like an example.
+
+        Args:
+            text: What was given, such as ``"photos"`` or ``"resnet50"``.
+
+        Returns:
+            For example ``"folder:photos"``; empty if nothing suggests itself.
+        """
+        schemes: dict[str, str] = {}  # by the path of an example; ROOT and the like are no paths
+        for scheme in self.names():
+            for example in getattr(self._classes[scheme][0][0], "examples", ()):
+                path = example.partition("?")[0].partition(":")[2]
+                if path and not path.isupper() and not path.isdigit():
+                    schemes.setdefault(path, scheme)
+        if os.path.exists(text):
+            suffix = "" if os.path.isdir(text) else os.path.splitext(text)[1]
+            close = [path for path in schemes if os.path.splitext(path)[1] == suffix][:1]
+        else:
+            close = difflib.get_close_matches(text, schemes, n=1)
+        return "".join(f"{schemes[path]}:{text}" for path in close)
 
     def collisions(self) -> dict[str, list[PluginRecord]]:
         """Names that more than one plugin claims."""

@@ -140,7 +140,9 @@ class Registry:
         if absent:
             hint += "; not loaded: " + ", ".join(f"{record.name} ({record.state})" for record in absent[:5])
             hint += f" and {len(absent) - 5} more, see `equivengine doctor`" if len(absent) > 5 else ""
-        raise UsageError(f"no {shelf.kind} is called {name!r}", expected=suggest(name, shelf.names()), hint=hint)
+        meant = shelf.address_like(name)
+        expected = f"perhaps {meant!r}" if meant else suggest(name, shelf.names())
+        raise UsageError(f"no {shelf.kind} is called {name!r}", expected=expected, hint=hint)
 
     # -- loading one --------------------------------------------------------------------------------------------------
 
