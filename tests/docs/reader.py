@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,10 @@ class Reader:
         if words[0] != "probe" or not {"--plugin", "--probe"} & set(words):
             return words
         name = words[words.index("--plugin" if "--plugin" in words else "--probe") + 1]
-        given = {words[place + 1].partition("=")[0] for place, word in enumerate(words) if word == "--set"}
-        solver = next((word for word in words if word.startswith("solver=")), "")
-        for key, value in SMALL.get(name, {}).items():
-            if key not in given and (key != ("max_jacobians" if "gd" in solver else "steps") or name != "match"):
+        pairs = [words[place + 1].partition("=") for place, word in enumerate(words) if word == "--set"]
+        given = {key: value for key, _, value in pairs}
+        for key, value in small_settings(name, given).items():
+            if key not in given:
                 words = [*words, "--set", f"{key}={value}"]
         if "--limit" in words:
             words = [*words, "--limit", str(min(LIMIT.get(name, 1), int(words[words.index("--limit") + 1])))]
@@ -119,13 +120,21 @@ class Reader:
         lines = [f"models = {list(config.models)!r}", f"images = {list(config.images)!r}", f"limit = {limit}"]
         lines += [f'pairing = "{config.pairing}"']
         for request in config.probes:
-            settings = {**SMALL.get(request.name, {}), **{key: toml(value) for key, value in request.set.items()}}
-            settings |= {key: value for key, value in SMALL.get(request.name, {}).items() if key in request.set}
+            given = {key: toml(value) for key, value in request.set.items()}
+            settings = given | small_settings(request.name, request.set)
             table = ", ".join(f"{key} = {value}" for key, value in settings.items())
             lines += ["[[probes]]", f'name = "{request.name}"', f"set = {{ {table} }}"]
         small = self.directory / f"small-{path.name}"
         small.write_text("\n".join(lines), encoding="utf-8")
         return small
+
+
+def small_settings(probe: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """Those of `SMALL` that a probe takes beside the settings given."""
+    settings = dict(SMALL.get(probe, {}))
+    if probe == "match":  # gradient descent counts steps, the other solvers Jacobians
+        settings.pop("max_jacobians" if given.get("solver") == "gd" else "steps")
+    return settings
 
 
 def toml(value: Any) -> str:

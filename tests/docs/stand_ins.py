@@ -72,16 +72,25 @@ def photographs(folder: Path) -> str:
     return f"folder:{folder}"
 
 
+def imagenet(folder: Path) -> str:
+    """Training images of three classes, with their names."""
+    import miniatures
+
+    miniatures.mapping(miniatures.imagenet_train(folder))
+    return f"imagenet:{folder}"
+
+
 #: What stands on pages (an address without its options), and what is there instead.
 STAND_INS: dict[str, Callable[[Path], str]] = {
-    r"hf:(facebook/dinov2-base|/folder)": hf_vision,
+    r"hf:(facebook/(dinov2|vit-mae)-base|microsoft/beit-base-patch16-224|/folder)": hf_vision,
     r"hf_text:(sentence-transformers/all-mpnet-base-v2|/folder)": hf_text,
     r"timm:local-dir:/folder": timm_folder,
     r"timm:(vit_base_patch16_224|NAME)": lambda _: "timm:test_vit?weights=random",
     r"timm:resnet50\.a1_in1k": lambda _: "timm:test_resnet?weights=random",
-    r"open_clip:(local-dir:/folder|ViT-B-32/laion2b_s34b_b79k|ViT-B-32-quickgelu/openai)": open_clip_folder,
+    r"open_clip:(local-dir:/folder|ViT-[BHL]-\d\d(-quickgelu)?/(openai|laion2b_s3\db_b79k))": open_clip_folder,
     r"imagebind:/path/to/imagebind_huge\.pth": imagebind,
     r"folder:(PATH|photos)": photographs,
+    r"imagenet:/path/to/ILSVRC": imagenet,
 }
 
 
@@ -100,14 +109,15 @@ class Shelf:
         """A command with addresses that exist here."""
         for pattern, build in STAND_INS.items():
 
-            def here(match: re.Match[str], pattern: str = pattern, build: Callable[[Path], str] = build) -> str:
-                if pattern not in self.built:
-                    self.built[pattern] = build(self.folder / str(len(self.built)))
-                address, _, own = self.built[pattern].partition("?")
+            def here(match: re.Match[str], build: Callable[[Path], str] = build) -> str:
+                named = match["address"]
+                if named not in self.built:
+                    self.built[named] = build(self.folder / str(len(self.built)))
+                address, _, own = self.built[named].partition("?")
                 pairs = [pair for text in (own, (match["options"] or "")[1:]) for pair in text.split("&") if pair]
                 options = {pair.partition("=")[0]: pair for pair in pairs}  # the page's own count more
                 return address + ("?" if options else "") + "&".join(options.values())
 
             # Not within a longer address; options behind a question mark are kept.
-            command = re.sub(rf"(?<![\w:/]){pattern}(?![\w/])(?P<options>\?[^\s\"']+)?", here, command)
+            command = re.sub(rf"(?<![\w:/])(?P<address>{pattern})(?![\w/])(?P<options>\?[^\s\"']+)?", here, command)
         return command

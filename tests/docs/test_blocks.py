@@ -116,6 +116,16 @@ def test_every_block_of_a_page_runs_on_few_samples(page, reader):
     run_page(page, reader)
 
 
+def test_what_is_typed_for_the_models_of_the_paper_can_be_planned(reader):
+    section = PAGES["docs/reproduce.md"].partition("## The paper's own models")[2]
+    commands = [command for command in re.findall(r"`(equivengine run [^`]*)`", section) if "..." not in command]
+    assert len(commands) == 4
+    reader.small = False  # nothing is measured
+    for command in commands:
+        printed = reader.enter(f"{command} --dry-run --no-estimate")
+        assert re.search(r"\d+ units?", printed), command
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", RUN_HERE)
@@ -165,7 +175,7 @@ def test_no_command_hides_in_an_indented_block():
 
 
 def test_every_stand_in_is_named_on_a_page():
-    entered = "\n".join(block.body for block in BLOCKS if here(block))
+    entered = "\n".join([*(block.body for block in BLOCKS if here(block)), PAGES["docs/reproduce.md"]])
     assert not [pattern for pattern in STAND_INS if not re.search(pattern, entered)]
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "bench" / "figures")]
 
 import pages  # noqa: E402
-from reader import LIMIT, SMALL  # noqa: E402
+from reader import LIMIT, small_settings  # noqa: E402
 
 TEXT = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
 #: Console blocks, by the figure that they draw: the output shown, and whether measuring takes long.
@@ -117,8 +117,7 @@ def test_the_table_of_notions_names_parameters_that_exist():
 @pytest.mark.slow
 @pytest.mark.parametrize(("probe", "stored"), [(probe, stored) for probe, _, stored in notions()])
 def test_the_table_of_notions_names_what_is_stored(probe, stored, tmp_path):
-    small = {key: value for key, value in SMALL[probe].items() if (probe, key) != ("match", "steps")}  # gd's alone
-    settings = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+    settings = [word for key, value in small_settings(probe, {}).items() for word in ("--set", f"{key}={value}")]
     out = ["--limit", str(LIMIT.get(probe, 1)), "--out", str(tmp_path / "run"), "--progress", "none"]
     assert main.run(["probe", "--plugin", probe, "--model", "digits", "--images", "digits", *settings, *out]) == 0
     with open_run(tmp_path / "run") as run:
