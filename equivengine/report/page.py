@@ -262,10 +262,14 @@ class _Maker:
     def _section(self, probe: Any, section: Section, group: Group) -> SectionView:
         found = spreads(group, self.presenter.headlines(probe, section.params, section.probe))
         histograms = []
-        if found and not self.allowance.spent:
-            title = f"Distribution over {section.units:,} {section.noun}s; median, middle half, middle nine tenths"
+        varied = [spread for spread in found if spread.quantiles[0] < spread.quantiles[-1]]
+        if varied and not self.allowance.spent:
+            title = (
+                f"Distribution over {section.units:,} {section.noun}s; lines: median, the middle half (dashed), the "
+                "middle nine tenths (dotted)"
+            )
             unit = next(iter(group.input_units), "pixel")
-            image = of_figure(drawn(title, relabelled(draw(found, section.noun), unit)), section.probe)
+            image = of_figure(drawn(title, relabelled(draw(varied, section.noun), unit)), section.probe)
             histograms = [image] if self.allowance.admits([image]) else []
         with self.allowance.half():
             pictured = self._units(group.pictured, _pictures_of)

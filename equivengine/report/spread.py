@@ -113,7 +113,12 @@ def telling(group: Group, found: Sequence[Spread]) -> list[Telling]:
 
 
 def draw(found: Sequence[Spread], noun: str) -> Figure:
-    """Histograms side by side, with the median and the middle half and nine tenths marked."""
+    """Histograms side by side, with the median and the middle half and nine tenths marked.
+
+    Args:
+        found: Scalars that are not the same for all units.
+        noun: What a unit is.
+    """
     from matplotlib.figure import Figure
 
     columns = min(3, len(found))
@@ -131,9 +136,7 @@ def _histogram(axes: Axes, spread: Spread, noun: str) -> None:
     values, (low, *_, high) = spread.values, spread.quantiles
     logarithmic = low > 0 and high >= 30 * low
     count = min(60, max(8, round(2 * spread.n ** (1 / 3))))  # Rice's rule
-    if low == high:
-        edges = low + (abs(low) or 1.0) * np.array([-0.1, 0.1])
-    elif logarithmic:
+    if logarithmic:
         edges = np.geomspace(low, high, count + 1)
         edges[0], edges[-1] = low, high  # but for roundoff
     else:
