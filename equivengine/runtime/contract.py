@@ -8,6 +8,7 @@ from typing import Any
 
 from equivengine.contracts.conformity import check_api as check_api
 from equivengine.contracts.conformity import check_hooks as check_hooks
+from equivengine.contracts.executor import Executor
 from equivengine.contracts.probe import ARITIES, Arity, Params, Probe
 from equivengine.errors import EngineError, PluginError
 from equivengine.runtime.records import Shelf, State

@@ -138,3 +138,26 @@ def test_units_in_a_process_of_dask_give_what_they_give_here(registry, config, t
         found = two.units()[0].provenance
     assert (found["executor"]["name"], found["executor"]["set"]) == ("dask", {"workers": 1})
     assert found["threads"] == 1
+
+
+def test_an_executor_with_wrong_parameters_is_refused_when_it_is_loaded(site):
+    site.install(
+        "odd",
+        """
+        import equivengine as eqv
+
+        EQUIVENGINE_API = (1, 0)
+
+        class Odd(eqv.Executor):
+            name = "odd"
+            Params = dict
+
+        @eqv.hookimpl
+        def equivengine_register_executors():
+            return [Odd]
+        """,
+    )
+    loaded = Registry.load(only=["odd"])
+    (record,) = [one for one in loaded.records if one.name == "odd"]
+    assert record.state == "failed"
+    assert "Odd.Params is no subclass of equivengine.Params" in record.reason
