@@ -17,7 +17,7 @@ def effort_scalars(efforts: Mapping[str, Effort], noun: str = "directions") -> d
     """
     found = {}
     for name, effort in efforts.items():
-        group = f"effort: {noun} until medians are known within {effort.tolerance:g}"
+        group = f"effort: {noun} until it is known within {effort.tolerance:g}"
         found[f"{noun}_{name}"] = eqv.Scalar(
             effort.estimate.n, "1", f"{name}: {noun} drawn, of {effort.cap:,} at most", group=group
         )

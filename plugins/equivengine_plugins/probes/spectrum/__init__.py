@@ -107,6 +107,10 @@ def _status(measured: Mapping[str, Measured], faults: list[str]) -> tuple[Litera
     open_ends = [
         f"{whose}{each.found.message}" for whose, each in measured.items() if each.found.status == "not_converged"
     ]
+    short = (
+        each.effort.shortage(f"{whose}|J|_F", "trace_directions") for whose, each in measured.items() if each.effort
+    )
+    faults = [*faults, *(said for said in short if said)]
     if open_ends or faults:
         advice = ["raise tol, or --set method=exact; lower and residual stand"] if open_ends else []
         return "not_converged", "; ".join([*open_ends, *advice, *faults])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import equivengine as eqv
+from equivengine_plugins.probes.spectrum.trace import estimated_frobenius
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from equivengine.stopping import Effort
     from equivengine_plugins.probes.spectrum.parameters import SpectrumParams
-
-#: 97.5% quantile of the normal distribution.
-_Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Measured:
         embedding: f(x), [n].
         frobenius: |J|_F.
         frobenius_interval: 95% interval, where |J|_F is an estimate.
+        effort: How well |J|_F is known; None without ``trace_tolerance``, or where nothing had to be estimated.
         noise: Estimate of |J - J_64|_F; None in fp64, or where it was not asked for.
         checks: Consistency checks.
     """
@@ -36,6 +35,7 @@ class Measured:
     embedding: np.ndarray
     frobenius: float
     frobenius_interval: tuple[float, float] | None
+    effort: Effort | None
     noise: float | None
     checks: dict[str, eqv.Check]
 
@@ -58,6 +58,7 @@ class Measured:
             "products_by_precision": dict(self.found.products_by_precision),
             "subspace": self.found.subspace,
             "noise_at_leading_vectors": self.found.noise,
+            **({} if self.effort is None else {"effort": {"frobenius": self.effort.to_json()}}),
         }
 
 
@@ -95,7 +96,7 @@ def measure(
             hint="leave this image out",
         )
     checks: dict[str, eqv.Check] = {}
-    interval = None
+    interval, effort = None, None
     length = float(found.S.square().sum().sqrt())
     whole = len(found.S) == min(operator.shape)
     if found.frobenius is not None:
@@ -107,7 +108,9 @@ def measure(
     elif whole:
         frobenius = length
     else:
-        frobenius, interval, checks["rest"] = _estimated_frobenius(task, operator, found, stream)
+        estimated = estimated_frobenius(task, operator, found, stream)
+        frobenius, interval, effort = estimated.value, estimated.interval, estimated.effort
+        checks["rest"] = estimated.check
     checks["adjoint"] = eqv.Check.at_most(
         _adjoint_gap(task, operator, stream), 1e-5, "<J v, u> from a JVP equals <v, J^T u> from a VJP, relative"
     )
@@ -116,51 +119,8 @@ def measure(
         checks["tangency"] = eqv.Check.at_most(tangency, 1e-5, "f^T J = 0 for a normalised output, over s_1")
     noise = _noise(task, operator, stream)
     operator.release()
-    return Measured(found, operator.shape, operator.value.cpu().numpy(), frobenius, interval, noise, checks)
-
-
-def _estimated_frobenius(
-    task: eqv.ProbeTask[SpectrumParams],
-    operator: eqv.JacobianOperator,
-    found: eqv.linalg.SVDResult,
-    stream: str,
-) -> tuple[float, tuple[float, float], eqv.Check]:
-    """|J|_F from the leading values and a few products with random cotangents orthogonal to their left vectors.
-
-    |J|_F^2 = s_1^2 + ... + s_r^2 + |J^T (1 - U U^T)|_F^2, and the last term is n - r times the mean of |J^T g|^2 over
-    unit vectors g of what is orthogonal to U: Hutchinson's estimator without the part of the variance that is known, as
-    in Hutch++ (Meyer, Musco, Musco and Woodruff, SOSA 2021). The interval is Student's. That none of these |J^T g|
-    exceeds the last value that was found is a check.
-    """
-    import torch
-
-    n = operator.shape[0]
-    known = float(found.S.square().sum())
-    cotangents = eqv.linalg.Subspace(found.U.T).random_null(
-        task.stream(f"{stream}frobenius"), 0, task.params.trace_directions
-    )
-    lengths = torch.linalg.vector_norm(operator.vjp(cotangents).flatten(1).to(torch.float64), dim=1)
-    parts = (n - len(found.S)) * lengths.square()
-    rest = float(parts.mean())
-    spread = _student(len(parts) - 1) * float(parts.std()) / len(parts) ** 0.5
-    ends = math.sqrt(known + max(0.0, rest - spread)), math.sqrt(known + rest + spread)
-    check = eqv.Check.at_most(
-        float(lengths.max()) / float(found.S[-1] + found.error[-1]),
-        1.0,
-        "no random direction off the found ones is faster, ratio",
-    )
-    return math.sqrt(known + rest), ends, check
-
-
-def _student(freedom: int) -> float:
-    """97.5% quantile of Student's t (Abramowitz and Stegun, 26.7.5); within 1% from three degrees of freedom on."""
-    z = _Z
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / freedom ** (power + 1) for power, term in enumerate(terms))
+    value = operator.value.cpu().numpy()
+    return Measured(found, operator.shape, value, frobenius, interval, effort, noise, checks)
 
 
 def _noise(task: eqv.ProbeTask[SpectrumParams], operator: eqv.JacobianOperator, stream: str) -> float | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 import equivengine as eqv
+
+#: Cotangents that a tolerance may take where their number is not given.
+CAP = 1024
 
 
 class SpectrumParams(eqv.Params):
@@ -51,8 +54,27 @@ class SpectrumParams(eqv.Params):
         4, ge=0, le=1000, description="Cotangents that are repeated in float64 to measure the noise of J; count."
     )
     trace_directions: int = Field(
-        16, ge=4, le=10_000, description="Cotangents that estimate |J|_F where J was not written out; count."
+        16,
+        ge=4,
+        le=10_000,
+        description="Cotangents that estimate |J|_F where J was not written out; count. With trace_tolerance at most; "
+        "1024 if unset.",
     )
+    trace_tolerance: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Draw these cotangents until the 95% interval of |J|_F is so narrow: half-width over |J|_F. Unset: "
+        "draw all.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _room_for_a_tolerance(cls, given: Any) -> Any:
+        """With a tolerance, the count is a cap; the default one would end nearly every search."""
+        if isinstance(given, dict) and given.get("trace_tolerance") is not None:
+            return {"trace_directions": CAP, **given}
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> SpectrumParams:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import equivengine as eqv
+from equivengine_plugins.probes.effort import effort_scalars
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,6 +124,8 @@ def summary_of(measured: Measured, params: SpectrumParams, prefix: str = "", who
         summary["products"] = eqv.Scalar(
             found.products, "1", f"products with J, J^T (exact way: {min(measured.shape)})", group=error
         )
+    if measured.effort is not None:
+        summary |= effort_scalars({"frobenius": measured.effort}, "cotangents")
     return {f"{prefix}{name}": scalar for name, scalar in summary.items()}
 
 
