@@ -121,7 +121,7 @@ def returns_a_result(subject: ProbeSubject) -> str:
 
 
 def names_units(subject: ProbeSubject) -> str:
-    """Arrays and scalars have a unit and a description of one line; checks say what they claim."""
+    """Arrays and scalars have a unit and a description of one line; checks say what they claim, headlines are there."""
     result = subject.result
     for kind, found in (("array", result.arrays), ("scalar", result.summary)):
         for name, entry in found.items():
@@ -130,6 +130,14 @@ def names_units(subject: ProbeSubject) -> str:
             _one_line(f"{kind} {name!r}", entry.description)
     for name, check in result.checks.items():
         _one_line(f"check {name!r}", check.description)
+    headlines = subject.cls.headlines(subject.params)
+    if headlines and not any(name in result.summary for name in headlines):
+        raise Breach(
+            "no headline is a scalar of the result: leaderboards would have empty columns",
+            expected=", ".join(result.summary),
+            got=", ".join(map(repr, headlines)),
+            hint="name scalars of the summary in `headlines`",
+        )
     return ""
 
 

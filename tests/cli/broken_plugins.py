@@ -326,6 +326,13 @@ PROBE_FAULTS = {
     "required": (PROBE.replace("Field(1e-3, ", "Field("), "has_defaults"),
     "no_result": (PROBE.replace("return eqv.ProbeResult(", "return dict("), "returns_a_result"),
     "no_unit": (PROBE.replace('length, "embedding"', 'length, ""'), "names_units"),
+    "headline": (
+        PROBE.replace(
+            "    def run(",
+            "    @classmethod\n    def headlines(cls, params):\n        return {'lenght': 'length'}\n\n    def run(",
+        ),
+        "names_units",
+    ),
     "nan": (PROBE.replace("Scalar(length", "Scalar(float('nan')"), "measures_numbers"),
     "global_random": (PROBE.replace(_RUN, "        length = np.random.rand() + float("), "is_repeatable"),
     "single_only": (
