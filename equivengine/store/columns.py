@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +37,16 @@ class ScalarColumn:
     group: str
 
 
-def scalar_columns(summaries: Sequence[Mapping[str, Scalar]]) -> dict[str, ScalarColumn]:
-    """Scalars over the summaries of units, by name, in the order in which they first occur."""
-    first: dict[str, Scalar] = {}
-    for summary in summaries:
-        first.update({name: scalar for name, scalar in summary.items() if name not in first})
-    return {name: _column(scalar, [summary.get(name) for summary in summaries]) for name, scalar in first.items()}
+def scalar_columns(summaries: Iterable[Mapping[str, Scalar]]) -> dict[str, ScalarColumn]:
+    """Scalars over the summaries of units, by name, in the order in which they first occur; none is kept."""
+    columns: dict[str, _Column] = {}
+    for before, summary in enumerate(summaries):
+        for name, scalar in summary.items():
+            if name not in columns:
+                columns[name] = _Column(scalar, before)
+        for name, column in columns.items():
+            column.append(summary.get(name, _NOTHING))
+    return {name: column.made() for name, column in columns.items()}
 
 
 def varying_params(units: Sequence[Unit]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
@@ -53,16 +58,32 @@ def varying_params(units: Sequence[Unit]) -> tuple[dict[str, list[Any]], dict[st
     return varying, {name: values[0] for name, values in columns.items() if name not in varying}
 
 
-def _column(like: Scalar, cells: list[Scalar | None]) -> ScalarColumn:
-    nothing = Scalar(float("nan"), "", "")
-    filled = [cell or nothing for cell in cells]
-    intervals = np.array([cell.interval or (np.nan, np.nan) for cell in filled], dtype=np.float64).reshape(-1, 2)
-    return ScalarColumn(
-        values=np.array([cell.value for cell in filled], dtype=np.float64),
-        low=intervals[:, 0],
-        high=intervals[:, 1],
-        n=np.array([-1 if cell.n is None else cell.n for cell in filled], dtype=np.int64),
-        unit=like.unit,
-        description=like.description,
-        group=like.group,
-    )
+_NAN = float("nan")
+_NOTHING = Scalar(_NAN, "", "")
+
+
+class _Column:
+    """A column that grows; ``like`` says what it is, and units before it have none."""
+
+    def __init__(self, like: Scalar, before: int) -> None:
+        self._like = like
+        self._values, self._low, self._high = (array("d", [_NAN]) * before for _ in range(3))
+        self._n = array("q", [-1]) * before
+
+    def append(self, scalar: Scalar) -> None:
+        low, high = scalar.interval or (_NAN, _NAN)
+        self._values.append(scalar.value)
+        self._low.append(low)
+        self._high.append(high)
+        self._n.append(-1 if scalar.n is None else scalar.n)
+
+    def made(self) -> ScalarColumn:
+        return ScalarColumn(
+            values=np.array(self._values, dtype=np.float64),
+            low=np.array(self._low, dtype=np.float64),
+            high=np.array(self._high, dtype=np.float64),
+            n=np.array(self._n, dtype=np.int64),
+            unit=self._like.unit,
+            description=self._like.description,
+            group=self._like.group,
+        )

@@ -7,17 +7,18 @@ from pathlib import Path
 import h5py
 
 from equivengine.store import elements, files, guard, layout, schema, units
+from equivengine.store.shards import in_order
 from equivengine.store.tables import Manifest, Tables
 
 
-def write_run_file(path: Path, root: Path) -> dict[str, str]:
+def write_run_file(path: Path, root: Path) -> Manifest:
     """Write ``run.h5`` of the run directory ``root`` to ``path``, and read it back.
 
     Every shard is held against its digest: what is damaged does not get a new one. One unit is in memory at a time;
     what grows with their number are the columns of the tables.
 
     Returns:
-        Digests of the shards that it was made from, by unit id.
+        Which shards it was made from.
 
     Raises:
         OSError: If it cannot be written.
@@ -26,7 +27,7 @@ def write_run_file(path: Path, root: Path) -> dict[str, str]:
     stored = layout.read_plan(root)
     shards = layout.find_units(root)
     failures = layout.read_failures(root, shards)
-    order = layout.in_plan_order(stored.plan, shards)
+    order = in_order(stored.unit_ids, shards)
     tables, manifest = Tables(), Manifest()
     with files.new_file(path, schema.RUN_FORMAT) as file:
         plan = elements.write_text(file, "plan", schema.to_json(stored.plan, "the plan"), "json")
@@ -37,14 +38,14 @@ def write_run_file(path: Path, root: Path) -> dict[str, str]:
             _copy(root, shards[unit_id], unit_id, group, tables, manifest)
         tables.write(summary)
         kept = elements.new_group(file, "failures", "failures")
-        for unit_id in layout.in_plan_order(stored.plan, failures):
+        for unit_id in in_order(stored.unit_ids, failures):
             elements.write_text(kept, unit_id, schema.sealed_json(failures[unit_id].to_json(), "a failure"), "json")
         manifest.write(elements.new_group(file, "manifest", "manifest"))
     with guard.open_untrusted(path, schema.RUN_FORMAT, check=True) as file:
-        found = guard.names(guard.group(file, "units"), schema.MAX_UNITS)
+        found = units.ids_in(guard.group(file, "units"))
         if found != order:
             raise guard.Refused(f"{len(found)} units", f"{len(order)} units")
-    return manifest.digests()
+    return manifest
 
 
 def _copy(root: Path, shard: str, unit_id: str, group: h5py.Group, tables: Tables, manifest: Manifest) -> None:

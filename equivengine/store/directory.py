@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +143,13 @@ class RunDirectory:
         """
         return (self.path / schema.shard_path(unit_id)).exists()
 
-    def published(self) -> set[str]:
-        """Ids of all published units.
+    def published(self) -> Set[str]:
+        """Ids of all published units, as they are now; some dozens of bytes for each.
 
         Raises:
             StoreError: If the directory, or a shard that holds several units, cannot be read.
         """
-        return set(layout.find_units(self.path))
+        return layout.find_units(self.path).keys()
 
     def record_failure(
         self, unit: Unit, message: str, *, error_type: str = "", provenance: Mapping[str, Any] | None = None
@@ -210,19 +212,26 @@ class RunDirectory:
         """
         return png.write_all(self.path)
 
-    def _state(self) -> dict[Path, object]:
-        """What ``run.h5`` is made from, told apart by inode: files are never changed."""
-        files = (self.path / schema.PLAN_FILE, *layout.shard_files(self.path), *layout.failure_files(self.path))
-        return {path: identity_of(path) for path in files}
+    def _state(self) -> str:
+        """A digest of what ``run.h5`` is made from, told apart by inode: files are never changed."""
+        found = hashlib.sha256()
+        plan = self.path / schema.PLAN_FILE
+        for path in itertools.chain([plan], layout.shard_files(self.path), layout.failure_files(self.path)):
+            found.update(f"{path}\0{identity_of(path)}\0".encode("utf-8", "surrogateescape"))
+        return found.hexdigest()
 
     def _write_run_file(self, path: Path) -> None:
-        digests = consolidate.write_run_file(path, self.path)
+        made = consolidate.write_run_file(path, self.path)
         former = self.path / schema.RUN_FILE
-        kept: dict[str, scan.ManifestEntry] = {}
+        kept = None
         with contextlib.suppress(StoreError), guard.open_untrusted(former, schema.RUN_FORMAT, check=False) as file:
             kept = scan.read_manifest(file)
-        gone = kept.keys() - digests.keys()
-        others = [key for key, entry in kept.items() if digests.get(key, entry.sha256) != entry.sha256]
+        gone, others = set(), False
+        for unit_id, entry in () if kept is None else kept.entries():
+            digest = made.digest_of(unit_id)
+            if digest is None:
+                gone.add(unit_id)
+            others = others or digest not in (None, entry.sha256)
         if others or (gone and gone - self.published()):
             aside.move(self.path, former, schema.DAMAGED)
 

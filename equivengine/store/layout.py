@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from equivengine.contracts.units import Batches, UnitIds, UnitList, plan_digest
 from equivengine.errors import StoreError
 from equivengine.store import atomic, elements, guard, schema
 from equivengine.store.enough import Enough, StopRule, digest_with
+from equivengine.store.shards import Shards, in_order
 
 
 @dataclass(frozen=True)
@@ -226,16 +227,15 @@ def stored_failures(file: h5py.File, what: str) -> dict[str, Failure]:
     }
 
 
-def read_failures(root: Path, published: Iterable[str]) -> dict[str, Failure]:
+def read_failures(root: Path, published: Container[str]) -> dict[str, Failure]:
     """Last failure by unit id, of the units that have not been published since.
 
     Raises:
         StoreError: If one is damaged.
     """
-    done = set(published)
     found = {}
     for path in failure_files(root):
-        if schema.is_unit_id(path.stem) and path.stem not in done:
+        if schema.is_unit_id(path.stem) and path.stem not in published:
             try:
                 found[path.stem] = read_failure(path)
             except StoreError:
@@ -249,12 +249,13 @@ def failure_files(root: Path) -> list[Path]:
     return [path for path in _entries(root / schema.FAILURES) if path.suffix == ".json" and not is_aside(path)]
 
 
-def shard_files(root: Path) -> list[Path]:
-    """Everything among the shards that ends in ``.h5``, sorted: also what has no place there."""
-    found = []
+def shard_files(root: Path) -> Iterator[Path]:
+    """Everything among the shards that ends in ``.h5``, sorted: also what has no place there.
+
+    One folder is listed at a time, when its turn comes.
+    """
     for entry in _entries(root / schema.SHARDS):
-        found += [path for path in (entry, *_entries(entry)) if path.suffix == ".h5" and not is_aside(path)]
-    return found
+        yield from (path for path in (entry, *_entries(entry)) if path.suffix == ".h5" and not is_aside(path))
 
 
 def is_aside(path: Path) -> bool:
@@ -264,24 +265,22 @@ def is_aside(path: Path) -> bool:
 
 def is_in_place(root: Path, path: Path) -> bool:
     """Whether a shard of one unit lies where readers look for it."""
-    return schema.is_unit_id(path.stem) and path == root / schema.shard_path(path.stem)
+    return schema.is_unit_id(path.stem) and str(path) == f"{root}/{schema.shard_path(path.stem)}"
 
 
-def find_units(root: Path) -> dict[str, str]:
+def find_units(root: Path) -> Shards:
     """Paths of shards, relative to ``root``, by the ids of the units that they hold, sorted by id.
 
     Raises:
         StoreError: If a shard that holds several units is damaged (the others are not opened).
     """
-    found = {}
+    own, packed = bytearray(), {}
     for path in shard_files(root):
-        relative = str(path.relative_to(root))
         if is_in_place(root, path):
-            found[path.stem] = relative
+            own += bytes.fromhex(path.stem)
         elif path.name.startswith(schema.PACK_PREFIX):
-            for unit_id in packed_units(path):
-                found.setdefault(unit_id, relative)
-    return dict(sorted(found.items()))
+            packed.update({unit_id: str(path.relative_to(root)) for unit_id in packed_units(path)})
+    return Shards(UnitIds(bytes(own)), packed)
 
 
 def in_plan_order(plan: Mapping[str, Any], unit_ids: Iterable[str]) -> list[str]:
@@ -290,9 +289,7 @@ def in_plan_order(plan: Mapping[str, Any], unit_ids: Iterable[str]) -> list[str]
     Raises:
         StoreError: If the plan is damaged.
     """
-    present = set(unit_ids)
-    planned = [unit_id for unit_id in schema.plan_units(plan) if unit_id in present]
-    return planned + sorted(present.difference(planned))
+    return list(in_order(schema.plan_units(plan), set(unit_ids)))
 
 
 def packed_units(path: Path) -> list[str]:

@@ -20,15 +20,22 @@ from equivengine.store import elements, guard, pictures
 _Value = TypeVar("_Value")
 
 
+class Opening:
+    """Whether a run is still open, for all that was taken from it."""
+
+    closed = False
+
+
 class Source:
     """A file that units are read from: kept open (``run.h5``) or opened for each read (there may be many shards)."""
 
-    def __init__(self, path: Path, file_format: str) -> None:
+    def __init__(self, path: Path, file_format: str, opening: Opening | None = None) -> None:
         self.path, self.format = path, file_format
+        self._opening = opening or Opening()
         self.file: h5py.File | None = None
         #: What holds ``file`` open; arrays and pictures may outlive the run that they were taken from.
         self.opened: contextlib.ExitStack | None = None
-        self.closed = self._checked = False
+        self._checked = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process opens the file for each read (dask does that)."""
@@ -41,7 +48,7 @@ class Source:
         Raises:
             StoreError: If the run was closed, or the file cannot be read; also for errors within the ``with`` block.
         """
-        if self.closed:
+        if self._opening.closed:
             raise StoreError(
                 f"{self.path} was closed", hint="read arrays and pictures before leaving the `with` block of the run"
             )

@@ -80,7 +80,7 @@ def write_all(root: Path) -> list[Path]:
     source = lazy.Source(root / schema.RUN_FILE, schema.RUN_FORMAT)
     written = []
     with guard.open_untrusted(source.path, source.format, check=False) as source.file:  # it was written just now
-        for unit_id in guard.names(guard.group(source.file, "units"), schema.MAX_UNITS):
+        for unit_id in units.ids_in(guard.group(source.file, "units")):
             with source.unit(unit_id) as unit:
                 names = pictures.picture_names(unit)
                 if not names or unit_id not in shards:

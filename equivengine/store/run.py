@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 from equivengine.contracts.result import Check, ProbeResult, Scalar, Status
 from equivengine.contracts.unit import Unit
+from equivengine.contracts.units import UnitIds
 from equivengine.errors import EngineError, StoreError
 from equivengine.store import guard, layout, pictures, schema, units
 from equivengine.store.columns import ScalarColumn, scalar_columns
 from equivengine.store.enough import Ending
 from equivengine.store.layout import Failure
-from equivengine.store.lazy import LazyArrays, LazyPictures, Source, StoredArray
+from equivengine.store.lazy import LazyArrays, LazyPictures, Opening, Source, StoredArray
+from equivengine.store.record import Record
+from equivengine.store.shards import in_order
 
 if TYPE_CHECKING:
     import xarray
@@ -33,6 +37,10 @@ __all__ = [
     "UnitRecord",
     "open_run",
 ]
+
+
+#: Units of runs up to this size are kept once they have been read: some 10 KB each.
+KEPT_UNITS = 2_000
 
 
 @dataclass(frozen=True)
@@ -91,20 +99,28 @@ class Run:
     """
 
     def __init__(
-        self, path: Path, stored: layout.StoredPlan, sources: Mapping[str, Source], failures: Mapping[str, Failure]
+        self,
+        path: Path,
+        stored: layout.StoredPlan,
+        unit_ids: Collection[str],
+        source_of: Callable[[str], Source],
+        failures: Mapping[str, Failure],
+        opening: Opening,
     ) -> None:
         self.path = path
         self.plan = stored.plan
         self.plan_digest = stored.digest
-        self._sources = {unit_id: sources[unit_id] for unit_id in layout.in_plan_order(stored.plan, sources)}
-        self.failures = {unit_id: failures[unit_id] for unit_id in layout.in_plan_order(stored.plan, failures)}
+        self._stored = stored
+        self._unit_ids = in_order(stored.unit_ids, unit_ids)
+        self._source_of, self._opening = source_of, opening
+        self.failures = {unit_id: failures[unit_id] for unit_id in in_order(stored.unit_ids, failures)}
         self._enough = stored.enough
         self._stack = contextlib.ExitStack()
 
     @property
     def published(self) -> list[str]:
         """Ids of the published units, in the order of the plan."""
-        return list(self._sources)
+        return list(self._unit_ids)
 
     @property
     def missing(self) -> list[str]:
@@ -113,9 +129,8 @@ class Run:
         Raises:
             StoreError: If a result that decides what is needed cannot be read.
         """
-        planned, unneeded = schema.plan_units(self.plan), set(self.unneeded)
-        known = (self._sources, self.failures, unneeded)
-        return [unit_id for unit_id in planned if not any(unit_id in some for some in known)]
+        known = (self._unit_ids, self.failures, set(self.unneeded))
+        return [unit_id for unit_id in self._stored.unit_ids if not any(unit_id in some for some in known)]
 
     @cached_property
     def endings(self) -> list[Ending]:
@@ -134,7 +149,7 @@ class Run:
             StoreError: If a result that decides it cannot be read.
         """
         unneeded = [] if self._enough is None else self._enough.unneeded(self.endings)
-        return [unit_id for unit_id in unneeded if unit_id not in self._sources and unit_id not in self.failures]
+        return [unit_id for unit_id in unneeded if unit_id not in self._unit_ids and unit_id not in self.failures]
 
     def value_of(self, unit_id: str, scalar: str) -> float | None:
         """The value of a scalar of a unit: NaN where the unit failed or has none such, None where it has not run.
@@ -142,9 +157,9 @@ class Run:
         Raises:
             StoreError: If its shard cannot be read.
         """
-        if unit_id not in self._sources:
+        if unit_id not in self._unit_ids:
             return math.nan if unit_id in self.failures else None
-        return read_value(self._sources[unit_id], unit_id, scalar)
+        return read_value(self._source_of(unit_id), unit_id, scalar)
 
     @property
     def probes(self) -> list[str]:
@@ -153,23 +168,32 @@ class Run:
         Raises:
             StoreError: If a shard cannot be read.
         """
-        return list(dict.fromkeys(record.unit.probe for record in self._records))
+        return list(self._by_probe)
 
     def units(self, probe: str | None = None) -> list[UnitRecord]:
         """Published units, of one probe or of all, in the order of the plan.
 
+        All of them are in memory, and stay there for the next call if they are not more than `KEPT_UNITS`; `each` is
+        for runs of many.
+
         Raises:
             StoreError: If a shard cannot be read.
         """
+        if len(self._unit_ids) > KEPT_UNITS:
+            return list(self.each(probe))
         return [record for record in self._records if probe is None or record.unit.probe == probe]
 
-    def each(self) -> Iterator[UnitRecord]:
+    def each(self, probe: str | None = None) -> Iterator[UnitRecord]:
         """Published units in the order of the plan, each read when its turn comes; none is kept, unlike by `units`.
+
+        Args:
+            probe: Those of one probe; None for all.
 
         Raises:
             StoreError: If a shard cannot be read.
         """
-        return (_read_record(source, unit_id) for unit_id, source in self._sources.items())
+        chosen = self._unit_ids if probe is None else self._by_probe.get(probe, ())
+        return (_read_record(self._source_of(unit_id), unit_id) for unit_id in chosen)
 
     def results(self, probe: str) -> Iterator[tuple[Unit, ProbeResult]]:
         """Unit and result, one after the other; the arrays and pictures of one at a time are in memory.
@@ -177,7 +201,9 @@ class Run:
         Raises:
             StoreError: If the run has no results of this probe, or a shard cannot be read.
         """
-        return ((record.unit, record.result()) for record in self._units_of(probe))
+        self._require(probe)
+        records = self._records if len(self._unit_ids) <= KEPT_UNITS else self.each(probe)
+        return ((record.unit, record.result()) for record in records if record.unit.probe == probe)
 
     def summary(self, probe: str) -> dict[str, ScalarColumn]:
         """Scalars over the units of a probe, by name.
@@ -185,7 +211,10 @@ class Run:
         Raises:
             StoreError: If the run has no results of this probe, or a shard cannot be read.
         """
-        return scalar_columns([record.summary for record in self._units_of(probe)])
+        self._require(probe)
+        if len(self._unit_ids) <= KEPT_UNITS:
+            return scalar_columns(record.summary for record in self.units(probe))
+        return scalar_columns(self._record(unit_id).summary for unit_id in self._by_probe[probe])
 
     @overload
     def to_xarray(
@@ -224,7 +253,9 @@ class Run:
                 got=error,
                 hint='pip install "equivengine[xarray]"',
             ) from error
-        records = self.units() if probe is None else self._units_of(probe)
+        if probe is not None:
+            self._require(probe)
+        records = self.units(probe)
         chosen = [record for record in records if model is None or record.unit.model == model]
         if model is not None and not chosen:
             models = dict.fromkeys(record.unit.model for record in records)
@@ -241,8 +272,7 @@ class Run:
 
     def close(self) -> None:
         """Close files; arrays and pictures that were not read cannot be read any more."""
-        for source in self._sources.values():
-            source.closed = True
+        self._opening.closed = True
         self._stack.close()
 
     def __enter__(self) -> Run:
@@ -251,19 +281,50 @@ class Run:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _units_of(self, probe: str) -> list[UnitRecord]:
-        records = self.units(probe)
-        if not records:
+    def _require(self, probe: str) -> None:
+        if probe not in self._by_probe:
             raise StoreError(
                 f"{self.path} has no results of probe {probe!r}",
                 expected=", ".join(self.probes) or "a run with results",
                 got=probe,
             )
-        return records
 
     @cached_property
     def _records(self) -> list[UnitRecord]:
-        return [_read_record(source, unit_id) for unit_id, source in self._sources.items()]
+        return list(self.each())
+
+    @cached_property
+    def _by_probe(self) -> dict[str, UnitIds]:
+        """Ids of the units of each probe. The plan says it of those that it lists in groups; others are read."""
+        found: dict[str, bytearray] = {}
+        planned = self._planned_probes()
+        for unit_id in self._unit_ids:
+            probe = planned(unit_id) if planned is not None else None
+            if probe is None:
+                probe = self._record(unit_id).unit.probe
+            found.setdefault(probe, bytearray()).extend(bytes.fromhex(unit_id))
+        return {probe: UnitIds(bytes(raw)) for probe, raw in found.items()}
+
+    def _planned_probes(self) -> Callable[[str], str | None] | None:
+        """What gives the probe of a unit of the plan (None for others); None where the units have to be read for it."""
+        if len(self._unit_ids) <= KEPT_UNITS:  # they are kept anyway
+            by_id = {record.unit_id: record.unit.probe for record in self._records}
+            return by_id.get
+        planned = self._stored.units
+        if planned is None:
+            return None
+        probes = [(places.stop, group.common.probe) for group, places in planned.places()]
+        stops = [stop for stop, _ in probes]
+
+        def probe_of(unit_id: str) -> str | None:
+            place = planned.ids.find(unit_id)
+            return None if place is None else probes[bisect.bisect_right(stops, place)][1]
+
+        return probe_of
+
+    def _record(self, unit_id: str) -> Record:
+        with self._source_of(unit_id).unit(unit_id) as group:
+            return units.read_record(group)
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
@@ -280,25 +341,23 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         return _open_run_file(root)
     if not (root / schema.PLAN_FILE).exists():
         raise StoreError(f"{root} holds no run", expected=schema.PLAN_FILE, hint="pass a run directory, or its run.h5")
-    found = layout.find_units(root)
-    sources = {relative: Source(root / relative, schema.SHARD_FORMAT) for relative in set(found.values())}
-    return Run(
-        root,
-        layout.read_plan(root),
-        {unit_id: sources[relative] for unit_id, relative in found.items()},
-        layout.read_failures(root, found),
-    )
+    found, opening = layout.find_units(root), Opening()
+
+    def source_of(unit_id: str) -> Source:
+        return Source(root / found[unit_id], schema.SHARD_FORMAT, opening)
+
+    return Run(root, layout.read_plan(root), found, source_of, layout.read_failures(root, found), opening)
 
 
 def _open_run_file(path: Path) -> Run:
     with contextlib.ExitStack() as stack:
-        source = Source(path, schema.RUN_FORMAT)
+        opening = Opening()
+        source = Source(path, schema.RUN_FORMAT, opening)
         source.file = stack.enter_context(guard.open_untrusted(path, schema.RUN_FORMAT))
         stored = layout.stored_plan(source.file, str(path))
-        names = guard.names(guard.group(source.file, "units"), schema.MAX_UNITS)
+        found = units.ids_in(guard.group(source.file, "units"))
         failures = layout.stored_failures(source.file, str(path))
-        unit_ids = [name for name in names if schema.is_unit_id(name)]
-        run = Run(path, stored, dict.fromkeys(unit_ids, source), failures)
+        run = Run(path, stored, found, lambda unit_id: source, failures, opening)
         run._stack = source.opened = stack.pop_all()
     return run
 

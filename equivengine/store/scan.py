@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from equivengine.contracts.units import UnitIds
 from equivengine.errors import StoreError
 from equivengine.store import elements, guard, layout, pictures, schema, units
+from equivengine.store.shards import same_units
 
 #: Datasets in one piece up to this size are read; of larger ones the digest of the file has seen every byte.
 _READ_BYTES = 16 << 20
@@ -34,7 +36,7 @@ class RunFile:
     """What ``run.h5`` says of the directory that it was made from; manifest and failures by unit id."""
 
     plan: layout.StoredPlan
-    manifest: dict[str, ManifestEntry]
+    manifest: StoredManifest
     failures: dict[str, layout.Failure]
 
 
@@ -46,7 +48,7 @@ def scan_shard(path: Path) -> list[str]:
         Mismatch: If a unit in it is another than its name says.
     """
     with guard.open_untrusted(path, schema.SHARD_FORMAT, sealed=True) as file:
-        return _scan_units(file)
+        return list(_scan_units(file))
 
 
 def scan_run_file(path: Path) -> RunFile:
@@ -61,45 +63,93 @@ def scan_run_file(path: Path) -> RunFile:
         plan = layout.stored_plan(file, str(path))
         manifest = read_manifest(file)
         tables = guard.group(file, "summary")
-        listed = [unit_id for probe in guard.names(tables) for unit_id in _scan_table(guard.group(tables, probe))]
-        for name, others in (("manifest", list(manifest)), ("summary", listed)):
-            if len(others) != len(found) or set(others) != set(found):
+        listed = UnitIds(b"".join(_scan_table(guard.group(tables, probe)).raw for probe in guard.names(tables)))
+        for name, others in (("manifest", manifest.unit_ids), ("summary", listed)):
+            if not same_units(others, found):
                 raise guard.Refused(f"{len(others)} units in /{name}, {len(found)} in /units", "the same units")
         return RunFile(plan, manifest, layout.stored_failures(file, str(path)))
 
 
-def read_manifest(file: h5py.File) -> dict[str, ManifestEntry]:
+class StoredManifest(Mapping[str, ManifestEntry]):
+    """The manifest of a ``run.h5`` by unit id, kept as its columns."""
+
+    def __init__(self, unit_ids: UnitIds, shards: np.ndarray, sha256: np.ndarray, sizes: np.ndarray) -> None:
+        self.unit_ids, self._columns = unit_ids, (shards, sha256, sizes)
+
+    def __getitem__(self, unit_id: str) -> ManifestEntry:
+        place = self.unit_ids.find(unit_id)
+        if place is None:
+            raise KeyError(unit_id)
+        return self._entry(place)
+
+    def __contains__(self, unit_id: object) -> bool:
+        return unit_id in self.unit_ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.unit_ids)
+
+    def __len__(self) -> int:
+        return len(self.unit_ids)
+
+    def entries(self) -> Iterator[tuple[str, ManifestEntry]]:
+        """All of it, in order; each place is looked up once."""
+        return ((unit_id, self._entry(place)) for place, unit_id in enumerate(self.unit_ids))
+
+    def _entry(self, place: int) -> ManifestEntry:
+        shard, sha256, size = (column[place] for column in self._columns)
+        return ManifestEntry(shard.decode("utf-8"), sha256.decode("utf-8"), int(size))
+
+
+def read_manifest(file: h5py.File) -> StoredManifest:
     """The manifest of an open ``run.h5``, by unit id.
 
     Raises:
         Refused, StoreError: If it is something else.
     """
     group = guard.group(file, "manifest")
-    columns = [elements.read_values(group, name, "column") for name in ("unit_id", "shard", "sha256", "size")]
+    columns = [_read_column(group, name) for name in ("unit_id", "shard", "sha256", "size")]
     if {column.shape for column in columns} != {columns[0].shape} or columns[0].ndim != 1:
         raise guard.Refused("columns of different lengths in /manifest", "one row for each unit")
-    if [column.dtype.kind for column in columns] != ["U", "U", "U", "i"]:
+    if [column.dtype.kind for column in columns] != ["S", "S", "S", "i"]:
         raise guard.Refused("columns of other types in /manifest", "texts, and sizes")
-    unit_ids, shards, digests, sizes = (column.tolist() for column in columns)
-    if len(set(unit_ids)) < len(unit_ids):
+    unit_ids = _unit_ids(columns[0])
+    if not unit_ids.firsts().all():
         raise guard.Refused("a unit twice in /manifest", "each unit once")
-    return {unit_id: ManifestEntry(*row) for unit_id, *row in zip(unit_ids, shards, digests, sizes, strict=True)}
+    return StoredManifest(unit_ids, *columns[1:])
 
 
-def _scan_table(table: h5py.Group) -> list[str]:
+def _read_column(group: h5py.Group, name: str) -> np.ndarray:
+    """A column as it is stored: texts are bytes."""
+    node = guard.dataset(group, name)
+    elements.expect(node, "column")
+    return np.asarray(node[()])
+
+
+def _unit_ids(column: np.ndarray) -> UnitIds:
+    if column.size == 0:
+        return UnitIds(b"")
+    text = column.tobytes().decode("ascii") if column.dtype == np.dtype("S64") else ""
+    found = UnitIds(bytes.fromhex(text))
+    if len(found) != column.size or found.raw.hex() != text:
+        raise guard.Refused(f"{column.dtype} in place of unit ids", "64 lower-case hex digits each")
+    return found
+
+
+def _scan_table(table: h5py.Group) -> UnitIds:
     """Read the columns of one probe; returns the unit ids."""
     for name in guard.names(table):
         if guard.encoding(table, name) == "column":
             _scan_values(guard.dataset(table, name))
-    return [str(unit_id) for unit_id in elements.read_values(table, "unit_id", "column").tolist()]
+    return _unit_ids(_read_column(table, "unit_id"))
 
 
-def _scan_units(file: h5py.File) -> list[str]:
+def _scan_units(file: h5py.File) -> UnitIds:
     group = guard.group(file, "units")
-    found = guard.names(group, schema.MAX_UNITS)
+    found = units.ids_in(group)
+    if len(found) != len(group):
+        strange = next(name for name in group if not schema.is_unit_id(name))
+        raise guard.Refused(f"a unit called {strange[:80]!r}", "64 lower-case hex digits")
     for unit_id in found:
-        if not schema.is_unit_id(unit_id):
-            raise guard.Refused(f"a unit called {unit_id[:80]!r}", "64 lower-case hex digits")
         _scan_unit(guard.group(group, unit_id), unit_id)
     return found
 

@@ -6,12 +6,14 @@ import binascii
 import itertools
 from array import array
 from collections.abc import Mapping
+from functools import cached_property
 
 import h5py
 import numpy as np
 
 from equivengine.contracts.result import Scalar
 from equivengine.contracts.unit import Unit
+from equivengine.contracts.units import UnitIds
 from equivengine.store import elements
 from equivengine.store.record import Record
 
@@ -52,6 +54,9 @@ class Digests:
     def append(self, text: str) -> None:
         """Add a row."""
         self.raw += bytes.fromhex(text)
+
+    def __getitem__(self, place: int) -> str:
+        return self.raw[32 * place : 32 * place + 32].hex()
 
     def column(self) -> np.ndarray:
         """All rows, as bytes."""
@@ -132,12 +137,14 @@ class Manifest:
         }
         _write_columns(group, columns, "entry")
 
-    def digests(self) -> dict[str, str]:
-        """The digest of each unit's shard."""
-        return {
-            unit_id.decode(): sha256.decode()
-            for unit_id, sha256 in zip(self._unit_ids.column(), self._sha256.column(), strict=True)
-        }
+    def digest_of(self, unit_id: str) -> str | None:
+        """The digest of a unit's shard; None if the unit is not among them."""
+        place = self._places.find(unit_id)
+        return None if place is None else self._sha256[place]
+
+    @cached_property
+    def _places(self) -> UnitIds:
+        return UnitIds(bytes(self._unit_ids.raw))
 
 
 def sample_text(unit: Unit) -> str:

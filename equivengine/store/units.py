@@ -5,8 +5,19 @@ from __future__ import annotations
 import h5py
 
 from equivengine.contracts.unit import Unit
+from equivengine.contracts.units import UnitIds
 from equivengine.store import elements, guard, nodes, pictures, record, schema, version_1
 from equivengine.store.record import Record
+
+
+def ids_in(units: h5py.Group) -> UnitIds:
+    """Ids of the units in the group of them, in order; what has another name than a unit is passed over.
+
+    Raises:
+        Refused: If there are more than `schema.MAX_UNITS`.
+    """
+    names = guard.names(units, schema.MAX_UNITS)
+    return UnitIds(bytes.fromhex("".join(name for name in names if schema.is_unit_id(name))))
 
 
 def read_record(group: h5py.Group) -> Record:

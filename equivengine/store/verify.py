@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from equivengine.contracts.units import UnitIds
 from equivengine.errors import EngineError, StoreError
 from equivengine.store import guard, layout, scan, schema
 from equivengine.store.layout import StoredPlan
 from equivengine.store.lazy import Source
 from equivengine.store.run import read_value
+from equivengine.store.shards import Shards
 
 #: What may be wrong with a file:
 #: damaged: not what was written, truncated, or unreadable; misplaced: whole, and of another unit than its name says;
@@ -130,21 +132,23 @@ class _Inspector:
         self.root = root
         self.inspection = found = Inspection(root)
         self.plan: StoredPlan | None = None
-        self.planned: dict[str, None] = {}  # an ordered set
+        self.planned = UnitIds(b"")
         with _findings(found, root / schema.PLAN_FILE):
             self._read_plan(check_plan)
         run_file = self._read_run_file()  # before the shards, which may be published meanwhile
-        self.units: dict[str, Path] = {}
+        self._own, self._packed = bytearray(), dict[str, str]()
         for path in layout.shard_files(root):
             self._read_shard(path)
+        self.units = Shards(UnitIds(bytes(self._own)), self._packed)
         failures = self._read_failures()
         if run_file is None:
             found.outdated = True
         else:
             self._compare(run_file, failures)
-        out = set(self.units) | set(found.rerun)
-        found.failed = [unit_id for unit_id in self.planned if unit_id in failures and unit_id not in out]
-        missing = [unit_id for unit_id in self.planned if unit_id not in out and unit_id not in failures]
+        rerun = set(found.rerun)
+        out = [unit_id for unit_id in self.planned if unit_id not in self.units and unit_id not in rerun]
+        found.failed = [unit_id for unit_id in out if unit_id in failures]
+        missing = [unit_id for unit_id in out if unit_id not in failures]
         unneeded = self._unneeded(failures) if missing else set()
         found.missing = [unit_id for unit_id in missing if unit_id not in unneeded]
         found.unneeded = [unit_id for unit_id in missing if unit_id in unneeded]
@@ -159,7 +163,7 @@ class _Inspector:
 
         def value_of(unit_id: str, scalar: str) -> float | None:
             if unit_id in self.units and unit_id not in spoilt:
-                return read_value(Source(self.units[unit_id], schema.SHARD_FORMAT), unit_id, scalar)
+                return read_value(Source(self.root / self.units[unit_id], schema.SHARD_FORMAT), unit_id, scalar)
             return math.nan if unit_id in failures and unit_id not in spoilt else None
 
         return set(enough.unneeded(enough.endings(value_of)))
@@ -169,7 +173,7 @@ class _Inspector:
         self.inspection.bytes += guard.regular_size(path)
         plan = layout.read_plan(self.root)
         layout.check_canonical(path)
-        self.planned = dict.fromkeys(schema.plan_units(plan.plan))
+        self.planned = plan.unit_ids
         if check_plan is not None:
             check_plan(plan, path)
         self.plan = plan
@@ -193,7 +197,10 @@ class _Inspector:
             if not packed and (not ours or unit_ids != [path.stem]):
                 raise _Misplaced(unit_ids)
             strange = [] if self.plan is None else [one for one in unit_ids if one not in self.planned]
-            self.units.update(dict.fromkeys(unit_ids, path))
+            if packed:
+                self._packed.update(dict.fromkeys(unit_ids, str(path.relative_to(self.root))))
+            else:
+                self._own += bytes.fromhex(path.stem)
             if strange and len(strange) == len(unit_ids):
                 raise _Foreign(strange)
 
@@ -222,16 +229,19 @@ class _Inspector:
                 hint=f"`equivengine resume` makes {schema.RUN_FILE} again",
             )
             found.findings.append(Finding(path, "replaced", error, (), identity_of(path)))
-        for unit_id, entry in run_file.manifest.items():
-            shard = self.root / entry.shard
-            if unit_id not in self.units and shard not in spoilt and not self._is_there(unit_id):
-                self._lost(unit_id, entry)
-            elif unit_id in self.units and self.units[unit_id] not in spoilt:
-                shard = self.units[unit_id]  # what the manifest calls a path is opened only if it is ours
+        for unit_id, entry in run_file.manifest.entries():
+            if unit_id not in self.units:
+                if self.root / entry.shard not in spoilt and not self._is_there(unit_id):
+                    self._lost(unit_id, entry)
+                continue
+            shard = self.root / self.units[unit_id]  # what the manifest calls a path is opened only if it is ours
+            if shard not in spoilt:
                 self._hold_against(shard, entry)
-                spoilt.add(shard)
+                if unit_id in self._packed:
+                    spoilt.add(shard)  # looked at once
         kept = {unit_id: failure for unit_id, failure in failures.items() if unit_id not in self.units}
-        found.outdated = bool(found.findings) or set(run_file.manifest) != set(self.units) or run_file.failures != kept
+        other = len(run_file.manifest) != len(self.units) or any(one not in self.units for one in run_file.manifest)
+        found.outdated = bool(found.findings) or other or run_file.failures != kept
 
     def _is_there(self, unit_id: str) -> bool:
         """Whether a shard has that name, be it damaged, or published since they were listed."""

@@ -1,0 +1,62 @@
+"""Which shards a run directory has, and in which order a run has its units, in some dozens of bytes for each."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+
+from equivengine.contracts.units import ID_BYTES, UnitIds
+from equivengine.store import schema
+
+
+class Shards(Mapping[str, str]):
+    """Paths of shards, relative to the run directory, by the ids of the units that they hold, sorted by id.
+
+    Of a unit in a shard of its own the id alone is kept, since it names the shard.
+
+    Args:
+        own: Ids of the units in shards of their own, sorted.
+        packed: The shard of each unit that lies in one with others; where it has one of its own too, that one counts.
+    """
+
+    def __init__(self, own: UnitIds, packed: Mapping[str, str]) -> None:
+        self._own = own
+        self._packed = {unit_id: path for unit_id, path in sorted(packed.items()) if unit_id not in own}
+
+    def __getitem__(self, unit_id: str) -> str:
+        return schema.shard_path(unit_id) if unit_id in self._own else self._packed[unit_id]
+
+    def __contains__(self, unit_id: object) -> bool:
+        return unit_id in self._own or unit_id in self._packed
+
+    def __iter__(self) -> Iterator[str]:
+        return heapq.merge(self._own, self._packed)
+
+    def __len__(self) -> int:
+        return len(self._own) + len(self._packed)
+
+
+def in_order(planned: UnitIds, present: Collection[str]) -> UnitIds:
+    """Unit ids as the plan orders them; those that it does not list follow, sorted.
+
+    Args:
+        planned: Those of the plan.
+        present: Those that are wanted.
+    """
+    raw = bytearray()
+    for unit_id in planned:
+        if unit_id in present:
+            raw += bytes.fromhex(unit_id)
+    for unit_id in sorted(unit_id for unit_id in present if unit_id not in planned):
+        raw += bytes.fromhex(unit_id)
+    return UnitIds(bytes(raw))
+
+
+def same_units(one: UnitIds, other: UnitIds) -> bool:
+    """Whether two lists hold the same ids, in whatever order."""
+    if len(one) != len(other):
+        return False
+    a, b = (np.sort(np.frombuffer(ids.raw, dtype=f"S{ID_BYTES}")) for ids in (one, other))
+    return bool((a == b).all())
