@@ -33,13 +33,13 @@ def check_class(cls: object, shelf: Shelf[Any]) -> None:
             expected="a class attribute `name` without spaces, commas, colons and slashes",
             got=repr(name),
         )
+    if issubclass(cls, Probe | Executor) and not (isinstance(cls.Params, type) and issubclass(cls.Params, Params)):
+        raise PluginError(
+            f"{cls.__name__}.Params has a wrong type",
+            expected="a subclass of equivengine.Params",
+            got=repr(cls.Params),
+        )
     if issubclass(cls, Probe):
-        if not (isinstance(cls.Params, type) and issubclass(cls.Params, Params)):
-            raise PluginError(
-                f"{cls.__name__}.Params has a wrong type",
-                expected="a subclass of equivengine.Params",
-                got=repr(cls.Params),
-            )
         if not isinstance(getattr(cls, "version", None), str):
             raise PluginError(f"{cls.__name__} has no version", expected='a class attribute `version`, such as "1"')
         if cls.arity not in ARITIES:

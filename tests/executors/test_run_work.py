@@ -160,4 +160,4 @@ def test_an_executor_with_wrong_parameters_is_refused_when_it_is_loaded(site):
     loaded = Registry.load(only=["odd"])
     (record,) = [one for one in loaded.records if one.name == "odd"]
     assert record.state == "failed"
-    assert "Odd.Params is no subclass of equivengine.Params" in record.reason
+    assert "Odd.Params has a wrong type; expected a subclass of equivengine.Params" in record.reason
