@@ -122,7 +122,9 @@ def test_a_tolerance_makes_room_for_itself_unless_counts_are_given():
     assert Ldlc.batch_of(LdlcParams(together=4)) == 4
 
 
-def test_findings_say_how_many_were_drawn(loose):
+def test_findings_say_how_many_were_drawn_and_what_that_leaves(loose):
     said = " ".join(Ldlc().findings(loose[0].summary, LOOSE))
-    used = f"{int(loose[0].summary['directions_random'].value):,}"
-    assert f"within 0.4, relative: {used} random ones" in said
+    used, width = (loose[0].summary[f"{name}_random"].value for name in ("directions", "width"))
+    assert f"known within 40.0%: {int(used):,} random directions leave {width:.1%}" in said
+    plain = {name: value for name, value in loose[0].summary.items() if not name.startswith("directions_")}
+    assert "known within" not in " ".join(Ldlc().findings(plain, LdlcParams()))

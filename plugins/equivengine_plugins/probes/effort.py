@@ -17,10 +17,8 @@ def effort_scalars(efforts: Mapping[str, Effort], noun: str = "directions") -> d
     """
     found = {}
     for name, effort in efforts.items():
-        group = f"effort: {noun} until it is known within {effort.tolerance:g}"
-        found[f"{noun}_{name}"] = eqv.Scalar(
-            effort.estimate.n, "1", f"{name}: {noun} drawn, of {effort.cap:,} at most", group=group
-        )
+        group = f"{noun} drawn for a tolerance of {effort.tolerance:g}"
+        found[f"{noun}_{name}"] = eqv.Scalar(effort.estimate.n, "1", f"{name}, of {effort.cap:,} at most", group=group)
         found[f"width_{name}"] = eqv.Scalar(
             effort.half_width, "1", f"{name}: half-width of its interval, relative", group=group
         )

@@ -9,8 +9,8 @@ from equivengine_plugins.probes.ldlc.parameters import LdlcParams
 
 #: Null values below this multiple of their noise floor say nothing.
 OVER_NOISE = 3
-#: Counts of a run with a tolerance.
-DRAWN = {"directions_random": "random ones", "directions_null": "of the null space"}
+#: Kinds of direction that a tolerance is about.
+DRAWN = {"random": "random directions", "null": "directions of the null space"}
 
 
 def findings(summary: Mapping[str, eqv.Scalar], params: LdlcParams) -> list[str]:
@@ -36,10 +36,11 @@ def findings(summary: Mapping[str, eqv.Scalar], params: LdlcParams) -> list[str]
     said.append(
         f"The fastest direction changes it by {summary['s_1']}; a random one by {summary['expected_random']} (rms)."
     )
-    drawn = [f"{summary[name]} {words}" for name, words in DRAWN.items() if name in summary]
-    if drawn:
-        said.append(
-            f"Directions were drawn until their medians were known within {params.tolerance:.2g}, relative: "
-            f"{' and '.join(drawn)}."
-        )
+    drawn = [
+        f"{summary[f'directions_{kind}']} {words} leave {summary[f'width_{kind}'].value:.1%}"
+        for kind, words in DRAWN.items()
+        if f"directions_{kind}" in summary
+    ]
+    if drawn and params.tolerance is not None:
+        said.append(f"Medians were to be known within {params.tolerance:.1%}: {' and '.join(drawn)}.")
     return said
