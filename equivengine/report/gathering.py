@@ -50,6 +50,7 @@ class Group:
         scalars: One of each name, in the probe's order.
         checks: Checks by name.
         notes: Remarks of units that are ok.
+        converged: 1 for each unit that did, 0 for one that did not.
         unconverged: What units that did not converge say to do.
         unconverged_at: Places of the first of them.
         random: Units of random weights.
@@ -73,6 +74,7 @@ class Group:
     scalars: dict[str, Scalar] = field(default_factory=dict)
     checks: dict[str, CheckTally] = field(default_factory=dict)
     notes: Texts = field(default_factory=Texts)
+    converged: bytearray = field(default_factory=bytearray)
     unconverged: Texts = field(default_factory=Texts)
     unconverged_at: list[int] = field(default_factory=list)
     random: int = 0
@@ -114,6 +116,7 @@ class Group:
                 column.append(math.nan)
         for name, check in record.checks.items():
             self.checks.setdefault(name, CheckTally()).add(check, place)
+        self.converged.append(record.status != "not_converged")
         if record.status == "not_converged":
             self.unconverged.add(record.message)
             if len(self.unconverged_at) < MOST_FAILED:
@@ -145,13 +148,16 @@ class Failed:
         unit: The first of them.
         texts: Why.
         names: For each reason, the samples of the first units.
+        unit_ids: Their ids.
     """
 
     unit: Unit
     texts: Texts = field(default_factory=Texts)
     names: dict[str, list[str]] = field(default_factory=dict)
+    unit_ids: list[str] = field(default_factory=list)
 
-    def _take(self, failure: Failure) -> None:
+    def _take(self, unit_id: str, failure: Failure) -> None:
+        self.unit_ids.append(unit_id)
         self.texts.add(failure.message)
         if failure.message in self.texts.counts:
             names = self.names.setdefault(failure.message, [])
@@ -228,8 +234,8 @@ def gather(
             group.drawn.offer(kept)
         if watch is not None:
             watch(record)
-    for failure in run.failures.values():
-        found.failures.setdefault(Key.of(failure.unit), Failed(failure.unit))._take(failure)
+    for unit_id, failure in run.failures.items():
+        found.failures.setdefault(Key.of(failure.unit), Failed(failure.unit))._take(unit_id, failure)
     return found
 
 

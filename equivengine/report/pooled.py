@@ -13,20 +13,19 @@ from equivengine.report.summary import Middle, middle_of
 
 
 class Pooled:
-    """Units of several runs as one. Published units of one id count once.
+    """Units of several runs as one. Units of one id count once; what one run has published has failed in none.
 
     Attributes:
         noun: What a unit is: "image", "pair" or "set".
         groups: The units, by run.
         reasons: Why units failed.
-        failed: How many units failed.
     """
 
     def __init__(self, noun: str) -> None:
         self.noun = noun
         self.groups: list[Group] = []
         self.reasons: list[str] = []
-        self.failed = 0
+        self._failed: set[str] = set()
         self._kept: list[np.ndarray] = []
         self._seen: set[str] = set()
         self._subjects: Subjects | None = None
@@ -41,7 +40,7 @@ class Pooled:
             self._kept.append(np.array(new, dtype=bool))
         if failed is not None:
             self.reasons += list(failed.texts)
-            self.failed += failed.texts.total()
+            self._failed.update(failed.unit_ids)
 
     @property
     def units(self) -> int:
@@ -49,9 +48,15 @@ class Pooled:
         return int(sum(kept.sum() for kept in self._kept))
 
     @property
+    def failed(self) -> int:
+        """How many units failed in all runs that tried."""
+        return len(self._failed - self._seen)
+
+    @property
     def not_converged(self) -> int:
-        """How many of them did not converge; an upper bound where runs share units."""
-        return min(self.units, sum(group.unconverged.total() for group in self.groups))
+        """How many of the published units did not converge."""
+        pairs = zip(self.groups, self._kept, strict=True)
+        return int(sum((kept & (np.frombuffer(group.converged, np.uint8) == 0)).sum() for group, kept in pairs))
 
     def has(self, name: str) -> bool:
         """Whether some unit has a scalar."""

@@ -100,8 +100,17 @@ def test_what_failed_or_did_not_converge_is_counted(board):
     found = board([*entries, (unit(9), "no luck")])
     (entry,) = found.rows[0].entries
     assert (entry.units, entry.not_converged, entry.failed) == (6, 1, 1)
+    (again,) = board(entries, entries).rows[0].entries
+    assert (again.units, again.not_converged) == (6, 1)
     assert "slopes: 1 of 7 units of first failed, and are in no number" in found.cautions
     assert "slopes: 1 of 6 units of first did not converge; they are in the numbers" in found.cautions
+
+
+def test_a_failure_counts_once_and_not_where_another_run_succeeded(board):
+    failed = [(unit(6), "no luck"), (unit(7), "no luck")]
+    found = board(units([1.0] * 6) + failed, [*units([2.0], start=7), failed[0]])
+    (entry,) = found.rows[0].entries
+    assert (entry.units, entry.failed) == (7, 1)
 
 
 def test_models_that_saw_other_images_are_not_compared_silently(board):
