@@ -80,6 +80,8 @@ def _print(plan: Plan, kinds: list[Kind], found: Estimate | None, out: Path, *, 
         click.echo("at most: stop rules may end image sets before that")
     if found is not None:
         _print_estimate(found, out)
+        if plan.config.stop:
+            click.echo("that is for all units: stop rules may leave some out, and nothing is refused for want of room")
 
 
 def _print_estimate(found: Estimate, out: Path) -> None:

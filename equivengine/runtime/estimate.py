@@ -264,7 +264,8 @@ class Room:
     """Watches, while a run stores its first units of each kind, whether the rest can fit on the disk.
 
     What is held against the free space is what is sure to come: shards as large as those that are there, and `RUN_FILE`
-    of that for ``run.h5``; kinds of which nothing is stored count for nothing.
+    of that for ``run.h5``. Kinds of which nothing is stored count for nothing, and so do units that a stop rule may
+    leave out.
 
     Args:
         plan: The plan.
@@ -280,7 +281,9 @@ class Room:
 
     def __init__(self, plan: Plan, directory: Path, left: Callable[[range], int]) -> None:
         self._directory = directory
-        self._left = {_key(kind.common): sum(map(left, kind.places)) for kind in kinds_of(plan.units)}
+        stopping = {rule.probe for rule in plan.config.stop}
+        kinds = [kind for kind in kinds_of(plan.units) if kind.common.probe not in stopping]
+        self._left = {_key(kind.common): sum(map(left, kind.places)) for kind in kinds}
         self._sizes: dict[Key, list[int]] = {key: [] for key in self._left}
 
     def stored(self, unit: Unit) -> None:
@@ -290,6 +293,8 @@ class Room:
             StoreError: If what is left of the plan cannot fit.
         """
         key = _key(unit)
+        if key not in self._left:
+            return
         self._left[key] -= 1
         sizes = self._sizes[key]
         if len(sizes) >= self.LOOKS[-1]:

@@ -282,6 +282,9 @@ def test_a_plan_that_does_not_fit_on_the_disk_is_refused_before_anything_is_writ
     assert "24 units" in said.out
     assert "the plan does not fit on the disk of 'there'" in said.err
     assert "got: 1.0 KB free" in said.err
+    rule = 'stop = { scalar = "measure/norm", tolerance = 0.5 }\n'
+    (tmp_path / "stop.toml").write_text(rule + TOML)
+    assert "stop rules may leave some out" in cli("run", "stop.toml", "--dry-run", "--out", "there").out
     assert not (tmp_path / "there").exists()
 
 

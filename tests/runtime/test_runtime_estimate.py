@@ -137,6 +137,13 @@ def test_room_is_asked_for_the_units_that_are_left_alone(registry, make_config, 
     assert "the 1 units left" in caught.value.expected
 
 
+def test_units_that_a_stop_rule_may_leave_out_need_no_room(registry, make_config, disk_with):
+    stop = {"scalar": "measure/norm", "tolerance": 0.5}
+    disk_with(20_000)
+    report = execute(make_config(images=[TWELVE], stop=stop), registry=registry)
+    assert report.outcomes["published"] > 1
+
+
 def test_sizes_have_units():
     assert [size_text(size) for size in (12, 1234, 5.1e9, 2.5e12)] == ["12 bytes", "1.2 KB", "5.1 GB", "2.5 TB"]
 
