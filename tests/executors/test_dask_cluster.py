@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
 import deeds
@@ -18,8 +19,8 @@ from equivengine_plugins.executors.dask_cluster import Cluster
 class Claims:
     """A client whose tasks end at once, as `answers` says, and whose workers are `workers`."""
 
-    def __init__(self, *answers, workers=1, begun=None):
-        self.answers, self.workers, self.begun = list(answers), workers, begun or {}
+    def __init__(self, *answers, workers=1, greetings=None):
+        self.answers, self.workers, self.greetings = list(answers), workers, greetings or {}
         self.submitted, self.ran, self.canceled = [], [], []
 
     def ncores(self):
@@ -29,12 +30,22 @@ class Claims:
 
     def run(self, function, *arguments, on_error="raise"):
         self.ran.append(function.__name__)
-        return self.begun if function.__name__ == "begin" else {}
+        return self.greetings if function.__name__ == "greet" else {}
+
+    def wait_for_workers(self, count, timeout):
+        if not self.workers:
+            raise TimeoutError
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
 
     def cancel(self, futures):
         self.canceled += futures
 
-    def submit(self, function, work, ids, environments, threads, pure):
+    def submit(self, function, command, work, ids, environments, threads, pure):
         self.submitted.append(ids)
         answer = self.answers.pop(0) if self.answers else (eqv.UnitOutcome(ids[0], "published"),)
 
@@ -78,7 +89,7 @@ def test_each_batch_is_submitted_once(run):
     found, batches = run(client, "fine", "fine", "fine")
     assert client.submitted == [ids_of(batch) for batch in batches]
     assert [batch for batch, _ in found] == batches
-    assert client.ran == ["begin"]
+    assert client.ran == []
 
 
 @pytest.mark.parametrize(
@@ -92,10 +103,6 @@ def test_each_batch_is_submitted_once(run):
             ["a worker of the Dask cluster tls://head:8786 cannot carry out units", "No module named 'torch'"],
         ),
         (Claims(eqv.StoreError("there is no room")), ["there is no room"]),
-        (
-            Claims(begun={"tls://node:1": None, "tls://node:2": ModuleNotFoundError("equivengine_plugins")}),
-            ["the worker tls://node:2 of the Dask cluster cannot", f"equivengine {eqv.__version__}, as here"],
-        ),
     ],
 )
 def test_a_cluster_that_fails_is_one_error(run, client, says):
@@ -142,21 +149,33 @@ def test_a_scheduler_that_does_not_let_us_in(monkeypatch):
     assert "certificate verify failed" in refused.value.got
 
 
-def test_a_standing_cluster_without_workers(monkeypatch):
-    class Empty(Claims):
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-        def wait_for_workers(self, count, timeout):
-            raise TimeoutError
-
-    monkeypatch.setattr(distributed, "Client", lambda address, **options: Empty())
+@pytest.mark.parametrize(
+    ("client", "says"),
+    [
+        (Claims(workers=0), ["the Dask cluster tls://head:8786 has no workers", "within 2 s"]),
+        (
+            Claims(greetings={"tls://node:1": "0.1", "tls://node:2": ModuleNotFoundError("equivengine_plugins")}),
+            ["the worker tls://node:2 of the Dask cluster cannot", f"equivengine {eqv.__version__}, as here"],
+        ),
+    ],
+)
+def test_a_standing_cluster_that_cannot_work_is_refused(monkeypatch, client, says):
+    monkeypatch.setattr(distributed, "Client", lambda address, **options: client)
     params = DaskParams(scheduler="tls://head:8786", patience=2)
-    with pytest.raises(eqv.EngineError, match="has no workers"), dask_cluster.standing(params):
+    with pytest.raises(eqv.EngineError) as refused, dask_cluster.standing(params):
         pass
+    for text in says:
+        assert text in str(refused.value)
+
+
+def test_a_standing_cluster_is_left_without_processes_and_logs_as_before(monkeypatch):
+    client = Claims()
+    monkeypatch.setattr(distributed, "Client", lambda address, **options: client)
+    before = logging.getLogger("distributed").level
+    with dask_cluster.standing(DaskParams(scheduler="tls://head:8786")):
+        assert logging.getLogger("distributed").level == logging.CRITICAL
+    assert client.ran == ["greet", "end"]
+    assert logging.getLogger("distributed").level == before
 
 
 def test_errors_that_cannot_travel_are_told_in_words():

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import pickle
 import queue
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,7 +53,7 @@ class Cluster:
         self._environments = list(environments)
         self._threads = threads
         self._patience = patience
-        self._works: set[bytes] = set()
+        self._command = secrets.token_hex(8)
         self._slots, self._looked, self._seen = 0, -LOOK, time.monotonic()
 
     def carry_out(self, work: eqv.Work, batches: Iterable[Batch], on_done: OnDone) -> None:
@@ -63,15 +64,19 @@ class Cluster:
         """
         attempts: Attempts[Batch] = Attempts(batches)
         packed = pickle.dumps(work)
-        if packed not in self._works:
-            self._begin(packed)
         running: dict[str, tuple[Future, Batch]] = {}
         ready: queue.Queue[Future] = queue.Queue()
         try:
             while True:
                 while len(running) < self._count() and (batch := attempts.next()) is not None:
                     future = self._client.submit(
-                        dask_worker.run, packed, ids_of(batch), self._environments, self._threads, pure=False
+                        dask_worker.run,
+                        self._command,
+                        packed,
+                        ids_of(batch),
+                        self._environments,
+                        self._threads,
+                        pure=False,
                     )
                     running[future.key] = (future, batch)
                     future.add_done_callback(ready.put)
@@ -86,15 +91,16 @@ class Cluster:
 
     def close(self) -> None:
         """End all processes of units."""
-        for packed in self._works:
-            with contextlib.suppress(Exception):  # a cluster that is gone has ended its processes already
-                self._client.run(dask_worker.end, packed)
-        self._works.clear()
+        with contextlib.suppress(Exception):  # a cluster that is gone has ended its processes already
+            self._client.run(dask_worker.end, self._command)
 
-    def _begin(self, packed: bytes) -> None:
-        """Hear from each worker whether it can work at all."""
-        self._works.add(packed)
-        for address, answer in self._client.run(dask_worker.begin, packed, on_error="return").items():
+    def introduce(self) -> None:
+        """Hear from each worker whether it can work at all.
+
+        Raises:
+            PluginError: Naming the first that cannot.
+        """
+        for address, answer in self._client.run(dask_worker.greet, on_error="return").items():
             if isinstance(answer, BaseException):
                 raise eqv.PluginError(
                     f"the worker {address} of the Dask cluster cannot carry out units",
@@ -178,9 +184,9 @@ def local(count: int, environments: Sequence[dict[str, str]]) -> Iterator[Cluste
     class LocalWorker(Worker):
         start_http_server = LocalScheduler.start_http_server
 
-    _hush()
     inside: dict[str, Any] = {"protocol": "inproc://", "dashboard": False}
     with (
+        _hushed(),
         tempfile.TemporaryDirectory(prefix="equivengine-dask-") as scratch,
         SpecCluster(
             scheduler={"cls": LocalScheduler, "options": inside},
@@ -204,27 +210,9 @@ def standing(params: DaskParams) -> Iterator[Cluster]:
     """Join a cluster.
 
     Raises:
-        EngineError: If it cannot be joined, or has no workers.
+        EngineError: If it cannot be joined, has no workers, or a worker has no equivengine.
     """
-    from distributed import Client
-    from distributed.security import Security
-
-    assert params.scheduler is not None
-    _hush()
-    files = {"tls_ca_file": params.tls_ca, "tls_client_cert": params.tls_cert, "tls_client_key": params.tls_key}
-    given = {name: path for name, path in files.items() if path is not None}
-    try:
-        security = Security(require_encryption=params.scheduler.startswith("tls:"), **given)
-        client = Client(params.scheduler, security=security, timeout=params.patience, set_as_default=False)
-    except Exception as error:  # a wrong certificate shows as whatever layer noticed it
-        raise eqv.EngineError(
-            f"the Dask scheduler at {params.scheduler} does not let us in",
-            expected="a scheduler of Dask"
-            + (", and certificates that both sides trust" if params.scheduler.startswith("tls:") else ""),
-            got=f"{type(error).__name__}: {error}",
-            hint="give --set-executor tls_ca=FILE, tls_cert=FILE and tls_key=FILE as the cluster's owner says",
-        ) from error
-    with client:
+    with _hushed(), _client(params) as client:
         try:
             client.wait_for_workers(1, timeout=params.patience)
         except TimeoutError:
@@ -234,14 +222,43 @@ def standing(params: DaskParams) -> Iterator[Cluster]:
                 got="none",
                 hint="start some (`dask worker`)",
             ) from None
-        joined = Cluster(client, params.scheduler, threads=params.threads, patience=params.patience)
+        joined = Cluster(client, str(params.scheduler), threads=params.threads, patience=params.patience)
         with contextlib.closing(joined):
+            joined.introduce()
             yield joined
 
 
-def _hush() -> None:
+def _client(params: DaskParams) -> Client:
+    from distributed import Client
+    from distributed.security import Security
+
+    address = str(params.scheduler)
+    encrypted = address.startswith("tls:")
+    files = {"tls_ca_file": params.tls_ca, "tls_client_cert": params.tls_cert, "tls_client_key": params.tls_key}
+    given = {name: path for name, path in files.items() if path is not None}
+    try:
+        security = Security(require_encryption=encrypted, **given)
+        return Client(address, security=security, timeout=params.patience, set_as_default=False)
+    except Exception as error:  # a wrong certificate shows as whatever layer noticed it
+        raise eqv.EngineError(
+            f"the Dask scheduler at {address} does not let us in",
+            expected="a scheduler of Dask" + (", and certificates that both sides trust" if encrypted else ""),
+            got=f"{type(error).__name__}: {error}",
+            hint="give --set-executor tls_ca=FILE, tls_cert=FILE and tls_key=FILE as the cluster's owner says",
+        ) from error
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
     """Keep what Dask reports of its own comings and goings off the terminal, unless -v asks for it."""
-    if logging.getLogger("equivengine").isEnabledFor(logging.INFO):
-        return
-    for name in ("distributed", "distributed.client", "tornado", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    said = logging.getLogger("equivengine").isEnabledFor(logging.INFO)
+    names = () if said else ("distributed", "distributed.client", "tornado", "asyncio")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

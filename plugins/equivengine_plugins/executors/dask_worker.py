@@ -10,24 +10,25 @@ from collections.abc import Sequence
 import equivengine as eqv
 from equivengine_plugins.executors.unit_process import Death, Died, UnitProcess, threads_environment
 
-_idle: dict[tuple[bytes, tuple[tuple[str, str], ...]], list[UnitProcess]] = defaultdict(list)
-_busy: dict[bytes, set[UnitProcess]] = defaultdict(set)
-_ended: set[bytes] = set()
+#: Processes by the command that they work for and their environment; and commands that have ended.
+_idle: dict[tuple[str, tuple[tuple[str, str], ...]], list[UnitProcess]] = defaultdict(list)
+_busy: dict[str, set[UnitProcess]] = defaultdict(set)
+_ended: set[str] = set()
 _lock = threading.Lock()
 
 
-def begin(work: bytes) -> None:
-    """Let processes be started for a run (again)."""
-    with _lock:
-        _ended.discard(work)
+def greet() -> str:
+    """Whether this module can be loaded at all, where that is asked; the version of equivengine there."""
+    return eqv.__version__
 
 
 def run(
-    work: bytes, ids: tuple[str, ...], environments: Sequence[dict[str, str]], threads: int | None
+    command: str, work: bytes, ids: tuple[str, ...], environments: Sequence[dict[str, str]], threads: int | None
 ) -> tuple[eqv.UnitOutcome, ...] | Death | None:
     """Carry out one batch, as a Dask task.
 
     Args:
+        command: A word for whoever asks, told from all others: its processes are its own.
         work: The run's, pickled.
         ids: Of the batch's units.
         environments: Environment variables of each worker of a cluster that was started for this run, by name; empty on
@@ -41,12 +42,12 @@ def run(
         EngineError: As `UnitProcess.run`.
     """
     environment = _environment(environments, threads)
-    key = (work, tuple(sorted(environment.items())))
+    key = (command, tuple(sorted(environment.items())))
     with _lock:
-        if work in _ended:
+        if command in _ended:
             return Death("was ended with the run", "WorkerLost")
         process = _idle[key].pop() if _idle[key] else UnitProcess(work, environment)
-        _busy[work].add(process)
+        _busy[command].add(process)
     try:
         return process.run(ids)
     except Died as died:
@@ -55,17 +56,17 @@ def run(
         return None
     finally:
         with _lock:
-            _busy[work].discard(process)
-            if work not in _ended:
+            _busy[command].discard(process)
+            if command not in _ended:
                 _idle[key].append(process)
 
 
-def end(work: bytes) -> None:
-    """End all processes of a run, busy or idle, in this worker."""
+def end(command: str) -> None:
+    """End all processes of a command, busy or idle, in this worker."""
     with _lock:
-        _ended.add(work)
-        keys = [key for key in _idle if key[0] == work]
-        processes = [process for key in keys for process in _idle.pop(key)] + list(_busy.pop(work, ()))
+        _ended.add(command)
+        keys = [key for key in _idle if key[0] == command]
+        processes = [process for key in keys for process in _idle.pop(key)] + list(_busy.pop(command, ()))
     for process in processes:
         process.close()
 
