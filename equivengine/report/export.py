@@ -193,7 +193,13 @@ def _utf8(text: str) -> str:
 
 def _encode_document(run: Run, rows: Iterable[tuple[UnitRow, UnitRecord | None]], file: BinaryIO) -> None:
     populations: dict[tuple[SampleRef, ...], int] = {}
-    head = {**DOCUMENT_FORMAT, "run": str(run.path), "plan_digest": run.plan_digest, "missing": run.missing}
+    head = {
+        **DOCUMENT_FORMAT,
+        "run": str(run.path),
+        "plan_digest": run.plan_digest,
+        "missing": run.missing,
+        "unneeded": run.unneeded,
+    }
     file.write(_json(head)[:-1] + b', "units": [')
     for place, (row, record) in enumerate(rows):
         document = {
