@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from equivengine.contracts.unit import SampleRef, Unit
-from equivengine.contracts.units import Batches, UnitIds, UnitList
-from equivengine.contracts.units_as_json import batch_sizes_from_json, units_from_json, units_to_json
+from equivengine.contracts.units import Batches, Group, UnitIds, UnitList
+from equivengine.contracts.units_as_json import SampleTable, batch_sizes_from_json, units_from_json, units_to_json
+from equivengine.store import schema
 
 LIMIT = 1000
 WORDS = st.sampled_from(["a", "b", 'quote " and \\', "µ\n", ""])
@@ -117,3 +120,30 @@ def test_the_limit_holds_for_units_that_no_one_wrote_out():
     data["groups"] *= 30
     with pytest.raises(ValueError, match="more than 1000 units"):
         units_from_json(data, LIMIT)
+
+
+def test_a_unit_more_is_its_id_and_the_rows_of_its_samples_in_memory():
+    samples = SampleTable(SampleRef("s", index, f"{index}", f"d{index}") for index in range(2000))
+    rows = np.arange(2000, dtype=np.int32)[:, None]
+
+    def bytes_of(models):
+        groups = [Group(Unit("p", "1", "{}", f"m{model}", "w", (), 0, "fp32"), rows) for model in range(models)]
+        tracemalloc.start()
+        units = UnitList(samples, groups)
+        units.ids.find(units.ids[0])
+        kept = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert len(units) == 2000 * models
+        return kept
+
+    bytes_of(1)
+    assert (bytes_of(21) - bytes_of(1)) / 40_000 < 48  # 32 of the id, 12 to look it up; rows are shared
+
+
+def test_a_million_units_fit_a_plan_file_with_much_room():
+    samples = SampleTable(SampleRef("imagenet:/data", index, f"val/{index:08}.JPEG", "ab" * 32) for index in range(500))
+    rows = np.arange(500, dtype=np.int32)[:, None]
+    units = UnitList(samples, [Group(Unit("p", "1", "{}", f"m{n}", "w" * 64, (), 0, "fp32"), rows) for n in range(20)])
+    text = schema.to_json(units_to_json(units), "the plan")
+    assert 100 * len(text) < schema.MAX_JSON_FILE_BYTES / 4  # 50,000 images are a hundred times as many
+    assert 100 * schema.values_in(text) < schema.MAX_JSON_VALUES / 4
