@@ -152,3 +152,26 @@ def test_a_probe_of_whole_sets_has_no_images_to_stop_at(registry, make):
     config = make("run", {"scalar": "spread/size", "tolerance": 0.1}, probes=[{"name": "spread"}])
     with pytest.raises(UsageError, match="takes a set as one unit"):
         plan_of(config, registry)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_cluster_does_the_same_units_as_one_process(tmp_path):
+    pytest.importorskip("distributed")
+    asked = {
+        "probes": [{"name": "spectrum", "set": {"rank": 2, "noise_directions": 0}}],
+        "images": "digits",
+        "limit": 24,
+        "stop": {"scalar": "spectrum/stable_rank", "tolerance": 0.5},
+        "device": "cpu",
+    }
+    runs = [
+        execute(validated({**asked, "executor": name, "executor_set": given, "out": str(tmp_path / name)}))
+        for name, given in (("serial", {}), ("dask", {"workers": 2}))
+    ]
+    serial, dask = (open_run(report.directory) for report in runs)
+    with serial, dask:
+        assert 8 <= len(serial.published) < 24
+        assert serial.published == dask.published
+        assert serial.endings == dask.endings
+        assert dask.missing == []
