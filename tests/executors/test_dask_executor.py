@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -100,6 +101,25 @@ def test_a_batch_that_kills_three_processes_fails_and_takes_no_other_with_it(car
     begun = [entry["deed"] for entry in noted if "deed" in entry]
     assert {name: begun.count(name) for name in names} == {"fine": 4, "signal SIGKILL": 3, "once": 2, "exit 5": 3}
     assert [entry["error_type"] for entry in noted if "failed" in entry] in (["Signal", "Exit"], ["Exit", "Signal"])
+
+
+def test_all_batches_end_while_processes_are_killed_again_and_again(carry_out, executor, tmp_path, mark):
+    struck, over = [], threading.Event()
+
+    def strike():
+        """Kill the process of the batch that began last, unless that batch was struck before."""
+        while not over.wait(0.3):
+            for entry in deeds.log(tmp_path / "results")[-1:]:
+                if entry["ids"] not in struck and entry["pid"] in mark():
+                    os.kill(entry["pid"], signal.SIGKILL)
+                    struck.append(entry["ids"])
+
+    threading.Thread(target=strike, daemon=True).start()
+    found, noted = carry_out(executor(workers=2), *["wait 0.5"] * 12)
+    over.set()
+    assert outcomes(found) == [("published", "")] * 12
+    assert len(struck) >= 3
+    assert len({entry["pid"] for entry in noted}) >= 4
 
 
 def test_a_store_that_is_full_stops_the_run(carry_out, executor, mark):
