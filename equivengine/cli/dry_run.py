@@ -96,8 +96,9 @@ def _print_estimate(found: Estimate, out: Path) -> None:
             " median, the fastest and the slowest batch did (half and twice where one was measured)"
         )
     if found.bytes is not None:
-        free = size_text(free_bytes(out))
-        click.echo(printable(f"disk: about {size_text(found.bytes)} in {out}, run.h5 included; {free} are free there"))
+        free = free_bytes(out)
+        there = "" if free is None else f"; {size_text(free)} are free there"
+        click.echo(printable(f"disk: about {size_text(found.bytes)} in {out}, run.h5 included{there}"))
     facts = found.measured_on
     count = sum(kind.batches for kind in found.kinds)
     click.echo(

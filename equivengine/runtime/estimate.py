@@ -211,19 +211,15 @@ def _blocks(path: Path) -> int:
     return 512 * path.lstat().st_blocks
 
 
-def free_bytes(out: Path) -> int:
-    """What may still be written where a run directory is or will be.
-
-    Raises:
-        StoreError: If that cannot be asked for.
-    """
+def free_bytes(out: Path) -> int | None:
+    """What may still be written where a run directory is or will be; None where its file system does not say."""
     place = out.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
     try:
         return shutil.disk_usage(place).free
-    except OSError as error:
-        raise StoreError(f"{str(place)!r} cannot be looked at", got=error.strerror) from None
+    except OSError:
+        return None
 
 
 def check_room(needed: float, out: Path, what: str, hint: str) -> None:
@@ -239,7 +235,7 @@ def check_room(needed: float, out: Path, what: str, hint: str) -> None:
         StoreError: If there is less room.
     """
     free = free_bytes(out)
-    if needed > free:
+    if free is not None and needed > free:
         raise StoreError(
             f"the plan does not fit on the disk of {str(out)!r}",
             expected=f"{size_text(needed)} for {what}",
@@ -303,7 +299,7 @@ class Room:
             sizes.append(_blocks(self._directory / schema.shard_path(unit.unit_id)))
         except OSError:  # elsewhere by now, or on a host whose files are seen here with a delay
             return
-        if len(sizes) in self.LOOKS:
+        if len(sizes) in self.LOOKS and any(self._left.values()):
             means = {key: statistics.mean(sizes) for key, sizes in self._sizes.items() if sizes}
             needed = (1 + self.RUN_FILE) * sum(self._left[key] * mean for key, mean in means.items())
             left = sum(self._left[key] for key in means)

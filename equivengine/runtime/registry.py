@@ -95,8 +95,9 @@ class Registry:
     def hook(self, name: str, **arguments: object) -> list[str]:
         """Call an observing hook of every loaded plugin, each alone. Returns what went wrong, one line for each."""
         problems = []
+        observers = {found.plugin_name for found in getattr(self._manager.hook, name).get_hookimpls()}
         for record in self.records:
-            if record.state != "loaded":
+            if record.state != "loaded" or record.name not in observers:
                 continue
             try:
                 self._alone(record.name, name)(**arguments)

@@ -137,6 +137,14 @@ def test_room_is_asked_for_the_units_that_are_left_alone(registry, make_config, 
     assert "the 1 units left" in caught.value.expected
 
 
+def test_a_disk_that_does_not_say_what_is_free_stops_nothing(registry, make_config, monkeypatch):
+    def silent(place):
+        raise OSError("not here")
+
+    monkeypatch.setattr(shutil, "disk_usage", silent)
+    assert execute(make_config(images=[TWELVE]), registry=registry).outcomes["published"] == 12
+
+
 def test_units_that_a_stop_rule_may_leave_out_need_no_room(registry, make_config, disk_with):
     stop = {"scalar": "measure/norm", "tolerance": 0.5}
     disk_with(20_000)
