@@ -48,7 +48,8 @@ def command(ctx: click.Context, runs: tuple[str, ...], out: str | None, per_clas
         if path is not None:
             comparisons = write_comparison(opened, from_environment(ctx.obj["blocked"]), path, per_class=per_class)
         elif per_class:
-            asked = headlines_of(Presenter(from_environment(ctx.obj["blocked"])))
+            registry = from_environment(ctx.obj["blocked"])
+            asked = headlines_of(Presenter(registry, "its first scalars stand for it"))
             comparisons = compare(opened, per_class=True, headlines=asked)
         else:
             comparisons = compare(opened)

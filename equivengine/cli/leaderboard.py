@@ -67,7 +67,8 @@ def command(
     for given, form in ((csv, "csv"), (parquet, "parquet")):
         if given is not None:
             tables.append((Path(given), "csv" if form == "csv" else "parquet"))
-    presenter = Presenter(from_environment(ctx.obj["blocked"]))
+    registry = from_environment(ctx.obj["blocked"])
+    presenter = Presenter(registry, "its headlines are not known (--scalar PROBE.NAME names columns)")
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(open_run(run)) for run in dict.fromkeys(runs)]
         board = leaderboard(opened, presenter, scalars=scalars, common=common, sort=sort)

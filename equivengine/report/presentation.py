@@ -29,10 +29,12 @@ class Presenter:
 
     Attributes:
         registry: The loaded plugins.
+        without: What becomes of results whose probe is not there in the version that measured.
         remarks: What a reader should know of this: probes that are absent, have changed, or failed to draw. Each once.
     """
 
     registry: Registry
+    without: str = "its arrays are plotted plainly"
     remarks: dict[str, None] = field(default_factory=dict)
 
     def probe_of(self, unit: Unit) -> Probe[Any] | None:
@@ -41,12 +43,11 @@ class Presenter:
         try:
             cls, _ = self.registry.probe(name)
         except EngineError:
-            self._remark(f"the probe {name!r} is not installed: its arrays are plotted plainly")
+            self._remark(f"the probe {name!r} is not installed: {self.without}")
             return None
         if cls.version != version:
             self._remark(
-                f"version {version} of the probe {name!r} measured, version {cls.version} is installed: its arrays are "
-                "plotted plainly"
+                f"version {version} of the probe {name!r} measured, version {cls.version} is installed: {self.without}"
             )
             return None
         return self._contained(cls, name, "could not be made")

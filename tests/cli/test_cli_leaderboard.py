@@ -106,7 +106,7 @@ def test_a_probe_that_raises_has_no_columns(cli, spoken):
 def test_without_the_probe_columns_are_asked_for_by_name(cli, spoken):
     run = spoken()
     said = cli("--no-plugin", "speaker", "leaderboard", run, "--scalar", "speaker.mean", "--sort", "speaker.mean")
-    assert "the probe 'speaker' is not installed" in said.err
+    assert "the probe 'speaker' is not installed: its headlines are not known (--scalar PROBE.NAME" in said.err
     assert "toy" in said.out
 
 
