@@ -45,8 +45,9 @@ def scale(document: dict[str, Any]) -> str:
         )
     disk = found["disk", sizes[-1]]
     plan = found["plan", sizes[-1]]
-    count = sizes[-1]
+    count, load = sizes[-1], document["machine"]["load_average_before"]
     return _table(head, lines) + (
+        f"\nUnits per second are wall time, under a load of {load:.1f} at the start; all else is CPU time.\n"
         f"\nOn disk, {count:,} units: {disk['files']:,} files, {disk['blocks_bytes'] / count / 1e3:.1f} KB a unit in "
         f"whole blocks, of which `run.h5` {disk['run_h5_bytes'] / count / 1e3:.1f} KB; `plan.json` "
         f"{plan['plan_json_bytes'] / 1e3:,.0f} KB, {plan['plan_json_bytes'] / count:.1f} bytes a unit.\n"
