@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from equivengine.contracts.unit import SampleRef, Unit, canonical_json
 from equivengine.errors import PluginError, StoreError, UsageError, WeightsError
 from equivengine.runtime.config import validated
-from equivengine.runtime.engine import default_name, plan_of
+from equivengine.runtime.engine import default_name, execute, plan_of, resume
 from equivengine.runtime.plan import Plan
 from equivengine.runtime.registry import Registry
+from equivengine.store import RunDirectory, open_run
 
 UNIT = Unit(
     probe="ldlc",
@@ -314,3 +315,16 @@ def test_directories_are_named_by_what_they_hold(plan):
     assert default_name(found.config, found) == f"measure-toy-{found.digest[:8]}"
     other = plan(models=["toy?seed=1"])
     assert default_name(other.config, other) == f"measure-toy_seed_1-{other.digest[:8]}"
+
+
+@pytest.mark.parametrize("probe", ["measure", "together"])
+def test_a_directory_of_a_plan_of_version_1_is_finished_by_either_command(
+    registry, make_config, make_plan, version_1, probe
+):
+    plan = make_plan(probe)
+    directory = RunDirectory.create_or_open(make_config(probe).out, version_1(plan), plan.digest)
+    assert resume(directory.path, registry=registry).outcomes == {"published": 3, "skipped": 0}
+    assert execute(make_config(probe), registry=registry).outcomes == {"skipped": 3}
+    assert directory.plan == version_1(plan)
+    with open_run(directory.path / "run.h5") as run:
+        assert run.published == list(plan.units.ids)
