@@ -114,9 +114,7 @@ def _executor(context: WorkerContext) -> dict[str, Any]:
     return {"name": context.executor, "set": json.loads(context.executor_set), "host": socket.gethostname()}
 
 
-def _keep(
-    context: WorkerContext, directory: RunDirectory, unit: Unit, found: Found, seconds: float
-) -> UnitOutcome:
+def _keep(context: WorkerContext, directory: RunDirectory, unit: Unit, found: Found, seconds: float) -> UnitOutcome:
     if directory.is_published(unit.unit_id):
         return UnitOutcome(unit.unit_id, "skipped")
     if isinstance(found, BaseException):
