@@ -25,20 +25,23 @@ def write_run_file(path: Path, root: Path) -> Manifest:
         StoreError: If a shard, a failure or the plan is damaged.
     """
     stored = layout.read_plan(root)
+    planned = stored.unit_ids
     shards = layout.find_units(root)
     failures = layout.read_failures(root, shards)
-    order = in_order(stored.unit_ids, shards)
-    tables, manifest = Tables(), Manifest()
+    order = in_order(planned, shards)
+    failed = in_order(planned, failures)
+    tables, manifest = Tables(order), Manifest(order)
     with files.new_file(path, schema.RUN_FORMAT) as file:
         plan = elements.write_text(file, "plan", schema.to_json(stored.plan, "the plan"), "json")
         elements.set_text(plan, "digest", stored.digest)
+        del stored, planned  # what it says of each unit takes more than all that is kept of it below
         summary = elements.new_group(file, "summary", "summaries")
         group = elements.new_group(file, "units", "units")
         for unit_id in order:
             _copy(root, shards[unit_id], unit_id, group, tables, manifest)
         tables.write(summary)
         kept = elements.new_group(file, "failures", "failures")
-        for unit_id in in_order(stored.unit_ids, failures):
+        for unit_id in failed:
             elements.write_text(kept, unit_id, schema.sealed_json(failures[unit_id].to_json(), "a failure"), "json")
         manifest.write(elements.new_group(file, "manifest", "manifest"))
     with guard.open_untrusted(path, schema.RUN_FORMAT, check=True) as file:
@@ -53,5 +56,5 @@ def _copy(root: Path, shard: str, unit_id: str, group: h5py.Group, tables: Table
     digest, size = guard.checked_digest(path)
     with guard.open_untrusted(path, schema.SHARD_FORMAT, check=False) as source:
         record = units.copy_unit(guard.group(guard.group(source, "units"), unit_id), group, unit_id)
-    tables.append(unit_id, record)
-    manifest.append(unit_id, shard, digest, size)
+    tables.append(record)
+    manifest.append(shard, digest, size)

@@ -13,7 +13,7 @@ from xarray.core import indexing
 
 from equivengine.errors import StoreError
 from equivengine.store.columns import scalar_columns, varying_params
-from equivengine.store.run import UnitRecord
+from equivengine.store.published import UnitRecord
 from equivengine.store.stacking import Stack, coordinate_of, lengths, stack
 from equivengine.store.tables import sample_text
 

@@ -7,20 +7,20 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
-from equivengine.contracts.result import Check, ProbeResult, Scalar, Status
+from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
 from equivengine.contracts.units import UnitIds
 from equivengine.errors import EngineError, StoreError
-from equivengine.store import guard, layout, pictures, schema, units
+from equivengine.store import guard, layout, schema, units
 from equivengine.store.columns import ScalarColumn, scalar_columns
 from equivengine.store.enough import Ending
 from equivengine.store.layout import Failure
 from equivengine.store.lazy import LazyArrays, LazyPictures, Opening, Source, StoredArray
+from equivengine.store.published import UnitRecord, read_unit, read_value
 from equivengine.store.record import Record
 from equivengine.store.shards import in_order
 
@@ -41,51 +41,6 @@ __all__ = [
 
 #: Units of runs up to this size are kept once they have been read: some 10 KB each.
 KEPT_UNITS = 2_000
-
-
-@dataclass(frozen=True)
-class UnitRecord:
-    """A published unit.
-
-    Attributes:
-        unit_id: Its id.
-        unit: What was asked for.
-        status: The probe's own status.
-        message: Its advice or remark.
-        summary: Scalars by name, in the order of the probe.
-        checks: Consistency checks by name.
-        arrays: Arrays by name; each access reads one from disk, ``arrays.open(name)`` reads parts (`LazyArrays`).
-        provenance: Where and with what it was run.
-        probe_provenance: What the probe itself recorded.
-        pictures: Pictures by name; each access reads one from disk (`LazyPictures`).
-    """
-
-    unit_id: str
-    unit: Unit
-    status: Status
-    message: str
-    summary: dict[str, Scalar]
-    checks: dict[str, Check]
-    arrays: LazyArrays
-    provenance: dict[str, Any]
-    probe_provenance: dict[str, Any]
-    pictures: LazyPictures
-
-    def result(self) -> ProbeResult:
-        """The probe's result as it was published; reads every array and picture.
-
-        Raises:
-            StoreError: If an array or a picture cannot be read.
-        """
-        return ProbeResult(
-            dict(self.arrays),
-            self.summary,
-            self.checks,
-            self.status,
-            self.message,
-            self.probe_provenance,
-            dict(self.pictures),
-        )
 
 
 class Run:
@@ -193,7 +148,7 @@ class Run:
             StoreError: If a shard cannot be read.
         """
         chosen = self._unit_ids if probe is None else self._by_probe.get(probe, ())
-        return (_read_record(self._source_of(unit_id), unit_id) for unit_id in chosen)
+        return (read_unit(self._source_of(unit_id), unit_id) for unit_id in chosen)
 
     def results(self, probe: str) -> Iterator[tuple[Unit, ProbeResult]]:
         """Unit and result, one after the other; the arrays and pictures of one at a time are in memory.
@@ -360,31 +315,3 @@ def _open_run_file(path: Path) -> Run:
         run = Run(path, stored, found, lambda unit_id: source, failures, opening)
         run._stack = source.opened = stack.pop_all()
     return run
-
-
-def read_value(source: Source, unit_id: str, scalar: str) -> float:
-    """The value of a scalar of a published unit; NaN if it has none such.
-
-    Raises:
-        StoreError: If it cannot be read.
-    """
-    with source.unit(unit_id) as group:
-        found = units.read_record(group).summary.get(scalar)
-    return math.nan if found is None else found.value
-
-
-def _read_record(source: Source, unit_id: str) -> UnitRecord:
-    with source.unit(unit_id) as group:
-        found = units.read_record(group)
-        return UnitRecord(
-            unit_id=unit_id,
-            unit=found.unit,
-            status=found.status,
-            message=found.message,
-            summary=found.summary,
-            checks=found.checks,
-            arrays=LazyArrays(source, unit_id, units.array_names(group)),
-            provenance=found.provenance,
-            probe_provenance=found.probe_provenance,
-            pictures=LazyPictures(source, unit_id, {name: name for name in pictures.picture_names(group)}),
-        )

@@ -10,7 +10,7 @@ import numpy as np
 from equivengine.contracts.result import Array
 from equivengine.errors import StoreError
 from equivengine.store.lazy import StoredArray
-from equivengine.store.run import UnitRecord
+from equivengine.store.published import UnitRecord
 
 #: Coordinates up to this size are read at once, to see whether all units share them.
 COORDINATE_BYTES = 64 << 10

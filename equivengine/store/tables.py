@@ -6,15 +6,14 @@ import binascii
 import itertools
 from array import array
 from collections.abc import Mapping
-from functools import cached_property
 
 import h5py
 import numpy as np
 
 from equivengine.contracts.result import Scalar
 from equivengine.contracts.unit import Unit
-from equivengine.contracts.units import UnitIds
-from equivengine.store import elements
+from equivengine.contracts.units import ID_BYTES, UnitIds
+from equivengine.store import elements, schema
 from equivengine.store.record import Record
 
 NAN = float("nan")
@@ -25,7 +24,7 @@ class Texts:
 
     def __init__(self, few: bool = False) -> None:
         self._raw, self._ends = bytearray(), array("Q")
-        self._codes: tuple[dict[str, int], array[int]] | None = ({}, array("L")) if few else None
+        self._codes: tuple[dict[str, int], array[int]] | None = ({}, array("I")) if few else None
 
     def append(self, text: str) -> None:
         """Add a row."""
@@ -39,70 +38,62 @@ class Texts:
 
     def column(self) -> np.ndarray:
         """All rows, fixed-width UTF-8."""
-        ends = [0, *self._ends]
-        raw = bytes(self._raw)
-        column = np.array([raw[a:b] for a, b in itertools.pairwise(ends)], dtype=bytes)
+        starts = itertools.chain([0], self._ends)
+        widest = max((end - start for start, end in zip(starts, self._ends, strict=False)), default=0)
+        column = np.zeros(len(self._ends), dtype=f"S{max(1, widest)}")
+        start = 0
+        for row, end in enumerate(self._ends):
+            column[row] = bytes(self._raw[start:end])
+            start = end
         return column if self._codes is None else column[np.array(self._codes[1], dtype=np.intp)]
 
 
-class Digests:
-    """A column of texts of 64 hexadecimal digits: ids, or sha256."""
-
-    def __init__(self) -> None:
-        self.raw = bytearray()
-
-    def append(self, text: str) -> None:
-        """Add a row."""
-        self.raw += bytes.fromhex(text)
-
-    def __getitem__(self, place: int) -> str:
-        return self.raw[32 * place : 32 * place + 32].hex()
-
-    def column(self) -> np.ndarray:
-        """All rows, as bytes."""
-        return np.frombuffer(binascii.hexlify(self.raw), dtype="S64")
-
-
 class Tables:
-    """The tables of all probes, in the order in which they first occur."""
+    """The tables of all probes, in the order in which they first occur.
 
-    def __init__(self) -> None:
+    Args:
+        order: Ids of the units in the order in which they are appended.
+    """
+
+    def __init__(self, order: UnitIds) -> None:
+        self._order = order
         self._tables: dict[str, _Table] = {}
+        self._count = 0
 
-    def append(self, unit_id: str, record: Record) -> None:
-        """Add a unit."""
-        self._tables.setdefault(record.unit.probe, _Table()).append(unit_id, record)
+    def append(self, record: Record) -> None:
+        """Add the next unit."""
+        self._tables.setdefault(record.unit.probe, _Table()).append(self._count, record)
+        self._count += 1
 
     def write(self, parent: h5py.Group) -> None:
         """Write each as a group of columns along ``unit``."""
         for probe, table in self._tables.items():
-            table.write(elements.new_group(parent, probe, "summary-table"))
+            table.write(elements.new_group(parent, probe, "summary-table"), self._order)
 
 
 class _Table:
     """The units of one probe: who they are, and their scalars (NaN where a unit lacks one)."""
 
     def __init__(self) -> None:
-        self._unit_ids, self._models, self._samples, self._status = Digests(), Texts(True), Texts(), Texts(True)
+        self._places, self._models, self._samples, self._status = array("I"), Texts(True), Texts(), Texts(True)
         self._scalars: dict[str, tuple[Scalar, array[float]]] = {}
-        self._count = 0
 
-    def append(self, unit_id: str, record: Record) -> None:
-        self._unit_ids.append(unit_id)
-        self._models.append(record.unit.model)
-        self._samples.append(sample_text(record.unit))
-        self._status.append(record.status)
+    def append(self, place: int, record: Record) -> None:
         for name, scalar in record.summary.items():
             if name not in self._scalars:  # the first one says what all are
-                self._scalars[name] = scalar, array("d", [NAN]) * self._count
+                self._scalars[name] = scalar, array("d", [NAN]) * len(self._places)
         for name, (_, values) in self._scalars.items():
             found = record.summary.get(name)
             values.append(NAN if found is None else found.value)
-        self._count += 1
+        self._places.append(place)
+        self._models.append(record.unit.model)
+        self._samples.append(sample_text(record.unit))
+        self._status.append(record.status)
 
-    def write(self, table: h5py.Group) -> None:
+    def write(self, table: h5py.Group, order: UnitIds) -> None:
+        raw = np.frombuffer(order.raw, dtype=np.uint8).reshape(-1, ID_BYTES)
         columns = {
-            "unit_id": self._unit_ids.column(),
+            "unit_id": _hexadecimal(raw[np.array(self._places, dtype=np.intp)].tobytes()),
             "model": self._models.column(),
             "sample": self._samples.column(),
             "status": self._status.column(),
@@ -115,36 +106,50 @@ class _Table:
 
 
 class Manifest:
-    """Which shard each unit was read from, with its digest and bytes."""
+    """Which shard each unit was read from, with its digest and bytes.
 
-    def __init__(self) -> None:
-        self._unit_ids, self._shards, self._sha256, self._sizes = Digests(), Texts(), Digests(), array("q")
+    Args:
+        order: Ids of the units in the order in which they are appended.
+    """
 
-    def append(self, unit_id: str, shard: str, sha256: str, size: int) -> None:
-        """Add a unit; ``shard`` is relative to the run directory."""
-        self._unit_ids.append(unit_id)
-        self._shards.append(shard)
-        self._sha256.append(sha256)
+    def __init__(self, order: UnitIds) -> None:
+        self._order = order
+        self._packed: dict[int, str] = {}
+        self._sha256, self._sizes = bytearray(), array("q")
+
+    def append(self, shard: str, sha256: str, size: int) -> None:
+        """Add the next unit; ``shard`` is relative to the run directory."""
+        place = len(self._sizes)
+        if shard != schema.shard_path(self._order[place]):
+            self._packed[place] = shard
+        self._sha256 += bytes.fromhex(sha256)
         self._sizes.append(size)
 
     def write(self, group: h5py.Group) -> None:
         """Write it as columns along ``entry``."""
         columns = {
-            "unit_id": self._unit_ids.column(),
-            "shard": self._shards.column(),
-            "sha256": self._sha256.column(),
-            "size": np.frombuffer(self._sizes, dtype=np.int64),
+            "unit_id": _hexadecimal(self._order.raw),
+            "shard": self._shards(),
+            "sha256": _hexadecimal(self._sha256),
+            "size": np.array(self._sizes, dtype=np.int64),
         }
         _write_columns(group, columns, "entry")
 
     def digest_of(self, unit_id: str) -> str | None:
         """The digest of a unit's shard; None if the unit is not among them."""
-        place = self._places.find(unit_id)
-        return None if place is None else self._sha256[place]
+        place = self._order.find(unit_id)
+        return None if place is None else self._sha256[ID_BYTES * place : ID_BYTES * (place + 1)].hex()
 
-    @cached_property
-    def _places(self) -> UnitIds:
-        return UnitIds(bytes(self._unit_ids.raw))
+    def _shards(self) -> np.ndarray:
+        width = max(len(schema.shard_path("0" * 64)), *(len(path.encode()) for path in self._packed.values()), 0)
+        column = np.zeros(len(self._sizes), dtype=f"S{width}")
+        for place, unit_id in enumerate(self._order):
+            column[place] = self._packed.get(place, schema.shard_path(unit_id)).encode()
+        return column
+
+
+def _hexadecimal(raw: bytes | bytearray) -> np.ndarray:
+    return np.frombuffer(binascii.hexlify(raw), dtype="S64")
 
 
 def sample_text(unit: Unit) -> str:

@@ -19,7 +19,7 @@ from equivengine.errors import EngineError, StoreError
 from equivengine.store import guard, layout, scan, schema
 from equivengine.store.layout import StoredPlan
 from equivengine.store.lazy import Source
-from equivengine.store.run import read_value
+from equivengine.store.published import read_value
 from equivengine.store.shards import Shards
 
 #: What may be wrong with a file:
