@@ -14,6 +14,7 @@ Each run must have the content of the serial one, bit for bit; else the command 
 from __future__ import annotations
 
 import argparse
+import atexit
 import functools
 import importlib
 import json
@@ -45,9 +46,22 @@ SLURM = ("--executor", "slurm", *[word for setting in ("cluster=local", "tasks=2
                                  for word in ("--set-executor", setting)])  # fmt: skip
 
 
+#: Commands that were started.
+STARTED: list[subprocess.Popen[str]] = []
+
+
 def command(*arguments: object) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "equivengine", *map(str, arguments), "--json", "--progress", "none"]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    STARTED.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return STARTED[-1]
+
+
+def end_all() -> None:
+    """No command outlives the benchmark."""
+    for process in STARTED:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
 
 
 def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -230,6 +244,8 @@ def main() -> None:
         "executors", torch.device("cpu"), probe=options.probe, set=options.set, units=options.limit, seed=options.seed
     )
     rows = document["results"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    atexit.register(end_all)
     before = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *before])  # processes of units find `Nothing`
     with tempfile.TemporaryDirectory() as place:
