@@ -17,7 +17,7 @@ import numpy as np
 
 from equivengine.contracts.result import Scalar
 from equivengine.contracts.unit import SampleRef, Unit
-from equivengine.report.tallies import MOST_FAILED, CheckTally, Spaced, Texts
+from equivengine.report.tallies import MOST_FAILED, CheckTally, Remarks, Spaced, Texts
 from equivengine.store.run import Failure, Run, UnitRecord
 
 
@@ -73,9 +73,9 @@ class Group:
     samples: set[str] = field(default_factory=set)
     scalars: dict[str, Scalar] = field(default_factory=dict)
     checks: dict[str, CheckTally] = field(default_factory=dict)
-    notes: Texts = field(default_factory=Texts)
+    notes: Remarks = field(default_factory=Remarks)
     converged: bytearray = field(default_factory=bytearray)
-    unconverged: Texts = field(default_factory=Texts)
+    unconverged: Remarks = field(default_factory=Remarks)
     unconverged_at: list[int] = field(default_factory=list)
     random: int = 0
     unavailable: Texts = field(default_factory=Texts)

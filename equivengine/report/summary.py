@@ -13,7 +13,7 @@ import numpy as np
 from equivengine.contracts.result import Check, Scalar
 from equivengine.contracts.unit import Unit, settings
 from equivengine.report.gathering import Failed, Gathering, Group, gather
-from equivengine.report.tallies import CheckTally, Texts
+from equivengine.report.tallies import CheckTally, Remarks, Texts
 from equivengine.statistics import median_of
 from equivengine.store.png import find_folder
 from equivengine.store.run import Run
@@ -278,10 +278,12 @@ def _warnings(group: Group) -> list[str]:
     def share(count: int) -> str:
         return "" if count == total else f" ({count:,} of {total:,} units)"
 
-    def told(kind: str, texts: Texts) -> None:
-        for text, count in list(texts.counts.items())[:REMARKS]:
-            warnings.append(f"{kind}: {text}{share(count)}")
-        if left := texts.total() - sum(list(texts.counts.values())[:REMARKS]):
+    def told(kind: str, remarks: Remarks) -> None:
+        shown = remarks.kinds()[:REMARKS]
+        for text, count, differ in shown:
+            of = f" ({count:,} of {total:,} units, with other numbers)" if differ else share(count)
+            warnings.append(f"{kind}: {text}{of}")
+        if left := remarks.total() - sum(count for _, count, _ in shown):
             warnings.append(f"{kind}: other remarks on {left:,} units; `equivengine export` lists them")
 
     if group.random:

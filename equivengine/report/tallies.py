@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from typing import Generic, TypeVar
 from equivengine.contracts.result import Check
 
 T = TypeVar("T")
+
+#: A number within a text.
+_NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
 
 #: Different texts (messages, reasons, devices) that are kept apart; whatever comes after these is counted together.
 MOST_TEXTS = 200
@@ -40,6 +44,30 @@ class Texts:
     def total(self) -> int:
         """How many were counted."""
         return self.counts.total() + self.others
+
+
+class Remarks:
+    """Counts texts of units; those that are alike but for their numbers are one, of which the first is kept."""
+
+    def __init__(self) -> None:
+        self._kinds = Texts()
+        self._first: dict[str, str] = {}
+        self._differ: set[str] = set()
+
+    def add(self, text: str) -> None:
+        """Count one."""
+        kind = _NUMBER.sub("#", text)
+        self._kinds.add(kind)
+        if kind in self._kinds.counts and self._first.setdefault(kind, text) != text:
+            self._differ.add(kind)
+
+    def kinds(self) -> list[tuple[str, int, bool]]:
+        """The first text of each kind, how many there are of it, and whether their numbers differ."""
+        return [(self._first[kind], count, kind in self._differ) for kind, count in self._kinds.counts.items()]
+
+    def total(self) -> int:
+        """How many were counted."""
+        return self._kinds.total()
 
 
 class Spaced(Generic[T]):

@@ -17,7 +17,7 @@ from equivengine.report import templates
 from equivengine.report.gathering import gather
 from equivengine.report.page import page_of
 from equivengine.report.summary import summarise
-from equivengine.report.tallies import MOST_TEXTS, CheckTally, Spaced, Texts
+from equivengine.report.tallies import MOST_TEXTS, CheckTally, Remarks, Spaced, Texts
 from equivengine.runtime.registry import from_environment
 from equivengine.store.layout import Failure
 from equivengine.store.run import UnitRecord
@@ -64,11 +64,12 @@ class Many:
         )
         value = 1.0 + place % 997
         bad = place % 50 == 0
+        message = f"raise steps beyond {place}" if bad else "x" * (place // 70) if place % 70 == 1 else ""
         return UnitRecord(
             unit_id=f"{place:064x}",
             unit=one,
             status="not_converged" if bad else "ok",
-            message=f"raise steps beyond {place}" if bad else "",
+            message=message,
             summary={f"s_{k}": scalar(value * k, f"number {k}", interval=(0, 1e9)) for k in range(1, 13)},
             checks={"small": Check.at_most(value, 990, "it is small")},
             arrays={"row": Array(np.arange(20.0), ("index",), "1", "a row")},
@@ -104,7 +105,8 @@ def test_the_page_stays_small_and_says_what_there_is_beside_it(large):
     assert text.count("no luck with number") == pages.REASONS
     assert f"{300 - pages.REASONS} more: other reasons" in text
     (warning,) = page.warnings
-    assert "not converged: other remarks on 112 units; `equivengine export` lists them" in warning.sentences
+    assert "not converged: raise steps beyond 0 (120 of 6,000 units, with other numbers)" in warning.sentences
+    assert "note: other remarks on 77 units; `equivengine export` lists them" in warning.sentences
     assert len(warning.sentences) < 12
     assert "writes a row for each of the 6,000 units" in " ".join(text.split())
     assert "120 of 6,000 units did not converge" in " ".join(text.split())
@@ -173,6 +175,14 @@ def test_texts_beyond_the_first_are_counted():
     assert len(texts.counts) == MOST_TEXTS
     assert texts.total() == 6 * MOST_TEXTS
     assert texts.counts["0"] == 1 + 3 * MOST_TEXTS
+
+
+def test_remarks_that_differ_in_their_numbers_are_one():
+    remarks = Remarks()
+    for text in ("at 1.5 of 3", "at 2e-07 of 3", "elsewhere", "elsewhere", "at 9 of 1,000"):
+        remarks.add(text)
+    assert remarks.kinds() == [("at 1.5 of 3", 3, True), ("elsewhere", 2, False)]
+    assert remarks.total() == 5
 
 
 def test_references_of_units_are_shared():
