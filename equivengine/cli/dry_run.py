@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,9 @@ def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool, each: bo
             quiet = ctx.obj["quiet"]
             if not quiet:
                 click.echo("estimating: a few units of each kind are measured and thrown away", err=True)
-            found = estimate(plan, bench, blocked=ctx.obj["blocked"], on_kind=_nothing if quiet else _said)
+            words = _words(kinds_of(plan.units))
+            said = _nothing if quiet else functools.partial(_say, words)
+            found = estimate(plan, bench, blocked=ctx.obj["blocked"], on_kind=said)
     out = Path(config.out) if config.out else Path("runs") / default_name(config, plan)
     kinds = kinds_of(plan.units) if found is None else found.kinds
     if as_json:
@@ -164,12 +166,12 @@ def _samples(samples: tuple[SampleRef, ...]) -> str:
     return " -> ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
 
 
-def _said(kind: Kind) -> None:
+def _say(words: dict[tuple[str, str], str], kind: Kind) -> None:
     common = kind.common
     result = f"{kind.seconds[1]:.3g} s/unit" if kind.seconds is not None else kind.problem
+    name = " · ".join(filter(None, (common.probe, words[common.probe, common.params], common.model)))
     with contextlib.suppress(BrokenPipeError):
-        click.echo(printable(f"  {common.probe} · {common.model}: {result}"), err=True)
-        sys.stderr.flush()
+        click.echo(printable(f"  {name}: {result}"), err=True)
 
 
 def _nothing(kind: Kind) -> None:
