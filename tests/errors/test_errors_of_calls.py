@@ -16,6 +16,7 @@ from equivengine.linalg import svd
 from equivengine.linalg.orthonormal import orthonormalise
 from equivengine.matching import levenberg_marquardt
 from equivengine.ops import extension
+from equivengine_plugins.probes.transfer import trained
 
 X = torch.rand(1, 4)
 DESCRIBED = ("k",), "1", "What it is."
@@ -49,6 +50,11 @@ REFUSED = {
         "two lengths",
     ),
     "name": (lambda: eqv.ProbeResult({}, {"a b": eqv.Scalar(1.0, "1", "one")}), "result name"),
+    "picture": (lambda: eqv.Picture(np.zeros((2, 2, 4), np.uint8), "Four channels."), "has a wrong shape"),
+    "class-means": (
+        lambda: trained._mean(types.SimpleNamespace(embeddings=X.repeat(2, 1), index=torch.arange(2), classes="ab")),
+        "two different references",
+    ),
     "module": (
         lambda: eqv.Encoder(eqv.LoadedModel(module=len, preprocessing=None, random_weights=True), uri="x"),
         "wrong type",
@@ -161,3 +167,12 @@ def test_a_worker_that_is_not_like_where_the_run_was_started(work, other):
     change, says = WORKERS[other]
     with pytest.raises(eqv.EngineError, match=says):
         dataclasses.replace(work, **change(work)).check()
+
+
+def test_a_plan_whose_units_are_not_those_of_its_digest(work, tmp_path):
+    from equivengine.runtime.plan import Plan
+    from equivengine.store import RunDirectory
+
+    stored = RunDirectory.open(tmp_path / "run").stored_plan
+    with pytest.raises(eqv.EngineError, match="not those of its digest"):
+        Plan.from_store(dataclasses.replace(stored, digest="0" * 64), tmp_path / "run")

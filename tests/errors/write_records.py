@@ -87,7 +87,7 @@ def _is_property(test: str) -> bool:
     tree = ast.parse((error_sites.ROOT / path).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == function:
-            return any("given" in ast.unparse(decorator) for decorator in node.decorator_list)
+            return any(re.match(r"(hypothesis\.)?given\(", ast.unparse(mark)) for mark in node.decorator_list)
     return False
 
 
