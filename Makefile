@@ -76,6 +76,11 @@ lint: $(BUILT)  ## ruff, mypy, import-linter
 	$(PY) -m mypy
 	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 
+.PHONY: docs
+docs: $(BUILT)  ## make the site of the documentation: build/site/index.html
+	$(PY) -m sphinx -E -q -W --keep-going -d build/doctrees docs build/site
+	@echo "build/site/index.html"
+
 .PHONY: cuda-part
 cuda-part: $(BUILT)  ## say whether the CUDA kernels were compiled; fail where they should have been
 	@$(PY) tools/cuda_part.py
@@ -94,6 +99,9 @@ bench: $(BUILT)  ## measure time, memory and accuracy into bench/results/; leave
 # It exits with 1 while storing costs more than its bar, which must not keep the rest from being measured.
 	-OMP_NUM_THREADS=1 $(PY) bench/store.py
 	$(PY) bench/model_families.py
+	$(PY) bench/stopping.py
+	$(PY) bench/executors.py
+	OMP_NUM_THREADS=1 $(PY) bench/scale.py
 	$(PY) bench/tables.py
 
 .PHONY: digits-weights
