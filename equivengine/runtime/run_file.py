@@ -33,19 +33,16 @@ class RunFile:
         Raises:
             UsageError: If it is missing, cannot be read or is no TOML; with the line where TOML ends.
         """
+        named, expected = f"the run file {str(path)!r}", "a TOML file; `equivengine run --help` shows one"
         try:
             text = path.read_text(encoding="utf-8")
             return cls(path, text, tomllib.loads(text))
         except FileNotFoundError:
-            raise UsageError(f"the run file {str(path)!r} does not exist") from None
+            raise UsageError(f"{named} does not exist", expected=expected) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the run file {str(path)!r} cannot be read", got=error) from None
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"the run file {str(path)!r} is no TOML", got=error) from None
-        except RecursionError:
-            raise UsageError(
-                f"the run file {str(path)!r} is no TOML", got="brackets within brackets, too many"
-            ) from None
+            raise UsageError(f"{named} cannot be read", expected=expected, got=error) from None
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise UsageError(f"{named} is no TOML", expected=expected, got=error) from None
 
     def at(self, place: Place) -> str:
         """The file and, where the place or something around it stands in it, the line: ``"sweep.toml, line 7"``."""

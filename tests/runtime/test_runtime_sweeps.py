@@ -139,6 +139,12 @@ def test_what_contradicts_itself_is_one_error_with_file_line_and_key(plan, text,
         assert part in str(caught.value)
 
 
+def test_brackets_within_brackets_are_an_error_too(plan):
+    with pytest.raises(UsageError, match="is no TOML") as caught:
+        plan("seed = " + "[" * 5000)
+    assert "recursion" in caught.value.got
+
+
 def test_what_an_option_says_is_not_blamed_on_the_file(plan):
     with pytest.raises(UsageError, match="targets or references") as caught:
         plan(HEAD + MEASURE, {"targets": "digits"})
