@@ -75,8 +75,10 @@ def leaderboard(
     if not columns:
         raise UsageError(
             "there is nothing for a leaderboard",
-            expected="results of a probe that names headlines (ldlc, spectrum, match and transfer do)",
-            got=", ".join(dict.fromkeys(kind.probe for kind in found.kinds)) or "no results",
+            expected="results of a probe that names headlines",
+            got="; ".join(presenter.remarks)
+            or ", ".join(dict.fromkeys(kind.probe for kind in found.kinds))
+            or "no results",
             hint="name columns: --scalar PROBE.NAME; `equivengine show RUN --json` lists the names",
         )
     numbering: dict[str, int] = {}

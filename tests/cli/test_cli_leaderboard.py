@@ -98,6 +98,7 @@ def test_a_probe_that_raises_has_no_columns(cli, spoken):
     run = spoken("--set", "wrong=headlines")
     said = cli("leaderboard", run, code=2)
     assert "there is nothing for a leaderboard" in said.err
+    assert "got: the probe 'speaker' could not name its headlines: ValueError: no headlines" in said.err
     said = cli("leaderboard", run, "--scalar", "speaker.mean")
     assert "the probe 'speaker' could not name its headlines: ValueError: no headlines" in said.err
     assert "mean of the pixels" in said.out

@@ -18,6 +18,8 @@ from equivengine.store import open_run
 class Headlines:
     """In place of the presenter: the probe ``slopes`` names its slope."""
 
+    remarks = ()
+
     def probe_of(self, unit):
         return unit.probe
 
