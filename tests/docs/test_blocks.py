@@ -127,7 +127,7 @@ def test_what_is_typed_for_the_models_of_the_paper_can_be_planned(reader):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", RUN_HERE)
 def test_every_block_of_a_page_runs_as_it_stands(page, reader):
     run_page(page, reader)
