@@ -94,7 +94,7 @@ def _check(key: int, start: int, count: int, dim: int, offset: int, dtype: torch
     _require("dim", dim, 0, _LARGEST_DIM)
     _require("offset", offset, 0, _LARGEST_DIM - dim)
     if dtype not in (torch.float32, torch.float64):
-        raise UsageError("dtype: random directions are float32 or float64", got=dtype)
+        raise UsageError("dtype of random directions is not usable", expected="float32 or float64", got=dtype)
     if count * dim * dtype.itemsize >= 2**63:
         raise UsageError(f"{count:,} directions of {dim:,} coordinates fit no memory", hint="draw them in chunks")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import pickle
+import re
 import socket
 import threading
 import zipfile
@@ -330,8 +331,9 @@ def some(names: Sequence[str], most: int = 8) -> str:
 
 
 def first_line(reason: object) -> str:
-    """One line that says what an exception (or a sentence) says."""
-    text = next((line.strip() for line in str(reason).splitlines() if line.strip()), "")
+    """One line that says what an exception (or a sentence) says, without colours, which torch puts into some."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(reason))
+    text = next((line.strip() for line in plain.splitlines() if line.strip()), "")
     if not isinstance(reason, BaseException):
         return text
     return f"{type(reason).__name__}: {text}" if text else type(reason).__name__
