@@ -213,6 +213,7 @@ def unpacks(file):
 
 
 SCANNED = {
+    "manifest-ids": column("unit_id", np.array(["A" * 64], "S64")),
     "manifest-lengths": column("size", np.zeros(2, np.int64)),
     "manifest-types": column("size", np.zeros(1)),
     "manifest-empty": lambda file: [
@@ -430,3 +431,8 @@ def test_a_shard_that_is_read_back_otherwise_than_it_was_written(tmp_path, monke
     monkeypatch.setattr(shard, "_read_back", {})  # the first result of its structure in this process
     with pytest.raises(EngineError, match="cannot be read back"):
         shard.write_shard(tmp_path / "shard.h5", make_unit(), make_result(), {})
+
+
+def test_results_of_a_probe_that_did_not_run(run):
+    with open_run(run) as opened, pytest.raises(EngineError, match="no results of probe 'lcld'"):
+        opened.results("lcld")
