@@ -49,7 +49,9 @@ def test_a_file_plans_as_many_units_as_it_says(enter, name):
 
 
 def plain(text):
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    """Words by line; the digest of a plan changes with the version of a probe."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    return [re.sub(r"\bplan [0-9a-f]{12}\b", "plan ...", line) for line in lines]
 
 
 def test_the_commands_do_what_is_shown(enter):
