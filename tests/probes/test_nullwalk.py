@@ -197,7 +197,7 @@ def test_a_batch_gives_what_each_gives_alone():
     together = NullWalk().run_batch([task_of(start=s, steps=4) for s in range(3)])
     for s, found in enumerate(together):
         alone = run(start=s, steps=4)
-        assert np.allclose(found.arrays["points"].data, alone.arrays["points"].data, atol=1e-4)
+        assert np.allclose(found.arrays["points"].data, alone.arrays["points"].data, atol=1e-5, rtol=1e-5)
         assert values(found)["equivalents"] == pytest.approx(values(alone)["equivalents"], rel=0.2)
 
 

@@ -210,7 +210,7 @@ def test_a_batch_gives_what_each_gives_alone():
     for s, found in enumerate(together):
         alone = run(original=s, target=s + 1)
         for name in ("line_nodes", "first_nodes", "last_nodes"):
-            assert np.allclose(found.arrays[name].data, alone.arrays[name].data, atol=1e-4), name
+            assert np.allclose(found.arrays[name].data, alone.arrays[name].data, atol=1e-5, rtol=1e-5), name
         assert values(found)["equivalents"] == values(alone)["equivalents"]
 
 
