@@ -41,7 +41,8 @@ def test_the_tests_that_records_name_are_there():
 
 #: Errors that say neither, and why nothing more can be said.
 BARE = {
-    "equivengine_plugins.executors.unit_worker:_portable: a process of units stopped": "it carries another error's words",
+    "equivengine_plugins.executors.unit_worker:_portable: a process of units stopped": "another error's words",
+    "equivengine.store.elements:_encode: … is no valid Unicode": "what says all",
     "equivengine.store.elements:write_values: array … holds text that is no valid Unicode": "what says all",
 }
 
