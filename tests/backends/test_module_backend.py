@@ -163,7 +163,7 @@ def test_command_finds_models_in_the_current_directory(project):
         ("broken_models.make", eqv.ModelError, "'broken_models' cannot be imported", "ZeroDivisionError"),
         ("my_models.make_encodr", eqv.ModelError, "no attribute 'make_encodr'", "make_encoder"),
         ("my_models.FILE", eqv.ModelError, "cannot be called", "str"),
-        ("my_models.MODEL", eqv.ModelError, "not to be called", "write a function"),
+        ("my_models.MODEL", eqv.ModelError, "cannot be called", "write a function"),
         ("my_models.fails", eqv.ModelError, r"fails\(\) failed", "RuntimeError: no such thing"),
         ("my_models.leaves", eqv.ModelError, r"leaves\(\) failed", "SystemExit: bye"),
         ("my_models.makes_nothing", eqv.ModelError, "does not return a model", "dict"),
