@@ -67,7 +67,7 @@ def photographs(folder: Path) -> str:
     """Image files in folders that are called after what they show."""
     from miniatures import jpeg
 
-    for seed in range(12):
+    for seed in range(60):  # more than `--limit 50`, so that some are in no pair
         jpeg(folder / ("cat", "dog")[seed % 2] / f"{seed}.jpg", seed)
     return f"folder:{folder}"
 
