@@ -116,7 +116,7 @@ def test_a_damaged_plan_is_one_clear_error_and_nothing_is_touched(run, shards, c
         flip(plan, plan.read_bytes().index(b'"seed":0') + 7)
     else:  # whole, but its units are not those of its digest
         data = json.loads(plan.read_text())
-        data["plan"]["units"][0]["seed"] = 1
+        data["plan"]["groups"][0]["seed"] = 1
         plan.write_text(schema.sealed_json(data, "plan"))
     before = state(run)
     assert "plan.json" in cli("verify", run, code=1).out
