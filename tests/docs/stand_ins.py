@@ -68,7 +68,7 @@ def photographs(folder: Path) -> str:
     from miniatures import jpeg
 
     for seed in range(60):  # more than `--limit 50`, so that some are in no pair
-        jpeg(folder / ("cat", "dog")[seed % 2] / f"{seed}.jpg", seed)
+        jpeg(folder / f"kind-{seed // 3:02d}" / f"{seed}.jpg", seed)
     return f"folder:{folder}"
 
 
