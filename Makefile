@@ -44,6 +44,9 @@ ifndef MAX_JOBS
 endif
 export MAX_JOBS
 
+# Test processes side by side. The tests of a file stay together: they share what is expensive.
+TEST_PROCESSES ?= $(shell jobs=$$(tools/max_jobs.sh 5); echo $$((jobs > 4 ? 4 : jobs)))
+
 .PHONY: help
 help:  ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12] [VENV=.venv | VENV=none] [MAX_JOBS=N]"
@@ -63,7 +66,7 @@ demo: $(BUILT)  ## measure the bundled digits model; a second run shows what is 
 
 .PHONY: test
 test: $(BUILT)  ## all tests but the slow ones
-	$(PY) -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 .PHONY: test-slow
 test-slow: $(BUILT)  ## the tests that take minutes

@@ -125,6 +125,14 @@ class ErrorRecorder:
         for node, records in self.declared.items():
             if node.partition("::")[0] in files and node not in found:
                 self.missing.append(f"{node}, for {records[0].site}")
+        if (output := getattr(config, "workeroutput", None)) is not None:  # a process of pytest-xdist
+            output["records_of_no_test"] = self.missing
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Collect what processes of pytest-xdist have missed: each of them collects all tests."""
+        missing = getattr(node, "workeroutput", {}).get("records_of_no_test", [])
+        self.missing += [line for line in missing if line not in self.missing]
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Fail where a record names a test that is not there; the other tests have run all the same."""
