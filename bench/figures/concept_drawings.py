@@ -152,7 +152,7 @@ def walk(records: list[Any]) -> Drawn:
     names = ("null_dim", "straight", "straight_relative", "tolerance", "drift_shuffled", "ssim", "class_kept")
     numbers = {name: f"{scalar(record, name):.3g}" for name in names}
     largest = max(scalar(record, "drift_largest"), scalar(record, "between_largest"))
-    numbers["largest drift, at points and between, at most"] = f"{np.ceil(largest * 1e4) / 1e4:.1g}"
+    numbers["largest drift, at points and between, at most"] = f"{np.ceil(largest * 1e3) / 1e3:.1g}"
     return figure, numbers
 
 
