@@ -52,6 +52,21 @@ class Work(Protocol):
         """
         ...
 
+    def compute(self, batch: Batch | UnitIds) -> Callable[[], tuple[UnitOutcome, ...]]:
+        """The first half of a call: all but publishing, for executors that publish beside the next batch.
+
+        Args:
+            batch: As for a call.
+
+        Returns:
+            The second half. It publishes, returns the outcomes, and raises StoreError. It may be called in another
+            thread; a batch is done when it has returned.
+
+        Raises:
+            KeyboardInterrupt: If the user interrupts.
+        """
+        ...
+
     def check(self) -> None:
         """Refuse to work in this process if results would not be those of the plan.
 

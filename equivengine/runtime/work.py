@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,6 +61,10 @@ class RunWork:
     def __call__(self, batch: Batch | UnitIds) -> tuple[UnitOutcome, ...]:
         """See `equivengine.Work`."""
         return worker.run_batch(self.context, self._units(batch))
+
+    def compute(self, batch: Batch | UnitIds) -> Callable[[], tuple[UnitOutcome, ...]]:
+        """See `equivengine.Work`."""
+        return worker.compute_batch(self.context, self._units(batch))
 
     def check(self) -> None:
         """See `equivengine.Work`."""

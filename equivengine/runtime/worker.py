@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,10 +90,27 @@ def run_batch(context: WorkerContext, batch: Batch) -> tuple[UnitOutcome, ...]:
         StoreError: If nothing can be kept: better to stop than to compute what cannot be stored.
         KeyboardInterrupt: If the user interrupts.
     """
+    return compute_batch(context, batch)()
+
+
+def compute_batch(context: WorkerContext, batch: Batch) -> Callable[[], tuple[UnitOutcome, ...]]:
+    """The first half of `run_batch`: all but publishing.
+
+    Args:
+        context: As for `run_batch`.
+        batch: As for `run_batch`.
+
+    Returns:
+        The second half: publishes, and returns the outcomes; raises StoreError. It may be called in another thread.
+
+    Raises:
+        KeyboardInterrupt: If the user interrupts.
+    """
     start = time.perf_counter()
     directory = RunDirectory(Path(context.directory).absolute())
     if all(directory.is_published(unit.unit_id) for unit in batch):
-        return tuple(UnitOutcome(unit.unit_id, "skipped") for unit in batch)
+        skipped = tuple(UnitOutcome(unit.unit_id, "skipped") for unit in batch)
+        return lambda: skipped
     try:
         with without_deprecations():
             found = _measure(batch, context, start)
@@ -102,7 +119,11 @@ def run_batch(context: WorkerContext, batch: Batch) -> tuple[UnitOutcome, ...]:
     except BaseException as error:  # plugins may raise anything, SystemExit included
         found = [error] * len(batch)
     seconds = (time.perf_counter() - start) / len(batch)
-    return tuple(_keep(context, directory, unit, one, seconds) for unit, one in zip(batch, found, strict=True))
+
+    def publish() -> tuple[UnitOutcome, ...]:
+        return tuple(_keep(context, directory, unit, one, seconds) for unit, one in zip(batch, found, strict=True))
+
+    return publish
 
 
 def facts(context: WorkerContext) -> dict[str, Any]:
