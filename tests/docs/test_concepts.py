@@ -64,7 +64,9 @@ def check(name, folder, monkeypatch, capsys):
     ours, drawn = (ROOT / "docs" / "images", folder / "docs" / "images")
     images = [np.asarray(Image.open(at / f"concepts-{name}.png").convert("L"), float) for at in (ours, drawn)]
     assert images[0].shape == images[1].shape
-    assert np.abs(images[0] - images[1]).mean() < 3  # of 255: fonts and roundoff differ, nothing else
+    # Of 255: fonts and roundoff differ, nothing else. Roundoff decides by which way a walk goes: one thread and two are
+    # 3.5 apart, other figures of this size 20.
+    assert np.abs(images[0] - images[1]).mean() < (6 if name == "walk" else 3)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, slow) in SHOWN.items() if not slow])

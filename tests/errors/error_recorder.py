@@ -14,6 +14,7 @@ import json
 import linecache
 import shlex
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType
@@ -173,8 +174,13 @@ def _positions(code: CodeType) -> list[error_sites.Span | None]:
     ]
 
 
-def _cause(frame: FrameType | None) -> tuple[str, str]:
-    """The command line within which an error was made, and the call in the test that led to it."""
+def _cause(frame: FrameType | None, *, from_main: bool = False) -> tuple[str, str]:
+    """The command line within which an error was made, and the call in the test that led to it.
+
+    Args:
+        frame: Where the error was made, or where the main thread is meanwhile.
+        from_main: Whether it is the latter.
+    """
     command = call = address = ""
     while frame is not None:
         code = frame.f_code
@@ -184,6 +190,10 @@ def _cause(frame: FrameType | None) -> tuple[str, str]:
         if not call and code.co_filename.startswith(TESTS) and not code.co_filename.startswith(f"{TESTS}/toys"):
             call = _source(frame)
         frame = frame.f_back
+    if (
+        not (command or from_main) and threading.current_thread() is not threading.main_thread()
+    ):  # published beside the next batch
+        command, _ = _cause(sys._current_frames().get(threading.main_thread().ident or 0), from_main=True)
     return command, "" if command else address or call
 
 
