@@ -190,9 +190,8 @@ def _cause(frame: FrameType | None, *, from_main: bool = False) -> tuple[str, st
         if not call and code.co_filename.startswith(TESTS) and not code.co_filename.startswith(f"{TESTS}/toys"):
             call = _source(frame)
         frame = frame.f_back
-    if (
-        not (command or from_main) and threading.current_thread() is not threading.main_thread()
-    ):  # published beside the next batch
+    if not command and not from_main and threading.current_thread() is not threading.main_thread():
+        # what is published beside the next batch belongs to the command that the main thread is in
         command, _ = _cause(sys._current_frames().get(threading.main_thread().ident or 0), from_main=True)
     return command, "" if command else address or call
 
