@@ -67,7 +67,7 @@ def end_all() -> None:
 def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, said = process.communicate()
     if process.returncode:
-        sys.exit(f"{' '.join(map(str, process.args))} ended with {process.returncode}:\n{said}")  # type: ignore[arg-type]
+        sys.exit(f"{' '.join(map(str, process.args))} ended with {process.returncode}:\n{said}")  # type: ignore[arg-type]  # Popen says that they are any
     return json.loads(out)
 
 
