@@ -101,12 +101,16 @@ class Executor:
         name: What ``--executor`` takes.
         summary: One line for ``equivengine ls executors``.
         Params: What ``--set-executor`` takes: `Params` with a description, and the unit, for each field.
+        fresh_processes: Whether each call of ``map`` starts processes of its own. A run with stop rules, which calls it
+            once for each look, then puts the looks of all models into one call; otherwise it finishes model by model,
+            so that processes that stay load each model once.
         params: The validated parameters. What they are is recorded with every result, but no unit depends on it.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
     Params: ClassVar[type[probe.Params]] = probe.Params
+    fresh_processes: ClassVar[bool] = False
 
     def __init__(self, params: probe.Params | None = None) -> None:
         self.params = self.Params() if params is None else params

@@ -168,7 +168,7 @@ def _carry_out(
     on_plan(plan, path, ledger.done)
     hook = functools.partial(_observe, bench.registry, report)
     hook("equivengine_run_started", run_directory=str(path), unit_count=len(plan.units), published=ledger.done)
-    waves = Waves(plan, path, ledger)
+    waves = Waves(plan, path, ledger, every_model=executor.fresh_processes)
     count = ledger.left
     room = Room(plan, path, ledger.left_in)
     report.outcomes["skipped"] += ledger.done

@@ -43,9 +43,15 @@ class Ledger:
         self.left -= 1
         return True
 
-    def left_in(self, places: range) -> int:
-        """How many units of a range of places are still to be done."""
-        return int(np.count_nonzero(self._open[places.start : places.stop]))
+    def left_in(self, places: range, among: np.ndarray | None = None) -> int:
+        """How many units of a range of places are still to be done.
+
+        Args:
+            places: The range.
+            among: Which units count, bool [units]; None for all.
+        """
+        still_open = self._open[places.start : places.stop]
+        return int(np.count_nonzero(still_open if among is None else still_open & among[places.start : places.stop]))
 
     def is_open(self, unit_id: str) -> bool:
         """Whether a unit of the plan is still to be done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -70,6 +71,53 @@ def test_executors_that_repeat_and_resumed_runs_do_the_same_units(registry, make
         assert run.missing
     resume(plain.directory.parent / "broken", registry=registry)
     assert published(plain.directory.parent / "broken") == published(plain.directory)
+
+
+THREE = ["toy", "toy?seed=1", "toy?seed=2"]
+
+
+@pytest.fixture
+def loads(toy_module, monkeypatch):
+    """Addresses of the models that are loaded, in order."""
+    found = []
+    real = toy_module.Toy.load
+    monkeypatch.setattr(toy_module.Toy, "load", lambda self, uri: found.append(uri.text) or real(self, uri))
+    return found
+
+
+def test_each_model_is_finished_before_the_next_and_loaded_once(registry, make, loads):
+    seen = []
+    config = make("run", models=THREE, probes=[{"name": "measure"}, {"name": "difference"}])
+    execute(
+        config,
+        registry=registry,
+        on_plan=lambda *arguments: loads.clear(),  # to plan, each was loaded for the digest of its weights
+        on_done=lambda unit, outcome: seen.append(unit.model),
+    )
+    assert list(dict.fromkeys(seen)) == THREE
+    assert sum(before != after for before, after in itertools.pairwise(seen)) == 2
+    with open_run(config.out) as run:
+        assert sum(ending.needed > 8 for ending in run.endings) >= 2  # there were later looks to load models for
+    assert sorted(set(loads)) == sorted(loads)
+
+
+def test_processes_of_one_wave_get_the_looks_of_all_models_and_do_the_same_units(
+    registry, make, toy_module, content, monkeypatch
+):
+    by_model = execute(make("models", models=THREE), registry=registry)
+    waves = []
+    real = toy_module.Twice.map
+
+    def noted(self, function, batches, **rest):
+        waves.append({unit.model for batch in batches for unit in batch})
+        real(self, function, batches, **rest)
+
+    monkeypatch.setattr(toy_module.Twice, "map", noted)
+    monkeypatch.setattr(toy_module.Twice, "fresh_processes", True)
+    by_look = execute(make("looks", models=THREE, executor="twice"), registry=registry)
+    assert waves[0] == set(THREE)
+    assert published(by_look.directory) == published(by_model.directory)
+    assert content(by_look.directory) == content(by_model.directory)
 
 
 def test_an_executor_that_leaves_needed_units_undone_is_told_apart_from_a_rule(registry, make):

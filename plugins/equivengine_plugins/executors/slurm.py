@@ -44,6 +44,7 @@ class Slurm(eqv.Executor):
     name = "slurm"
     summary = "a Slurm array; tasks that are preempted or out of time are requeued and go on"
     Params = SlurmParams
+    fresh_processes = True
     params: SlurmParams
 
     def check(self, device: str) -> None:
