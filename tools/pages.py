@@ -20,8 +20,6 @@ NOT_RUN = (
     "installs packages",
     "compiles the extension",
     "measures for an hour",
-    "needs a GPU",
-    "needs a cluster",
 )
 BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>(?:not )?run\b[^\n]*?) -->\n)?(?P<indent> *)(?P<fence>`{3,})(?P<language>[^\n`]*)\n"
