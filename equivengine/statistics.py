@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ from equivengine.errors import UsageError
 RESAMPLES = 2000
 #: Coverage of every interval.
 LEVEL = 0.95
-#: From so many observations on, `median_of` reads the interval off order statistics instead of resampling.
+#: From this many observations on, a range that is not all of them can hold the median with 95% confidence: smallest and
+#: largest of n miss it with probability 2 / 2^n, which is 12.5% for four of them, 6.25% for five, 3.1% for six.
+ENOUGH = 6
+#: From so many observations on, `median_of` reads the interval off order statistics alone, without resampling.
 MANY = 1000
 
 
@@ -37,8 +41,12 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """(low, high), or None where fewer than two observations leave nothing to resample."""
-        return (self.low, self.high) if self.n > 1 else None
+        """(low, high), or None of fewer than `ENOUGH` observations.
+
+        Resampling two observations gives a range that holds the median in half of all samples, of three in three
+        quarters: no interval of 95%.
+        """
+        return (self.low, self.high) if self.n >= ENOUGH else None
 
 
 def bootstrap(
@@ -82,9 +90,11 @@ def bootstrap(
 def median_of(values: np.ndarray, *, seed: int = 0) -> Estimate:
     """The median with its 95% interval, for any number of observations.
 
-    The bootstrap below `MANY` observations. From there on the interval lies between two order statistics (the sign
-    test's; David and Nagaraja, Order Statistics, 2003, sec. 7.1): what the bootstrap of a median converges to, in O(n)
-    and without random numbers.
+    The percentile bootstrap, widened where it lies within the interval between two order statistics (the sign test's;
+    David and Nagaraja, Order Statistics, 2003, sec. 7.1), which holds the median in at least 95% of samples of `ENOUGH`
+    or more from any continuous distribution. The bootstrap alone holds it in 87.5% of samples of seven, whatever the
+    distribution, of eight to nineteen in 91 to 97%. From `MANY` on, where both agree, order statistics alone: no
+    random numbers, in O(n).
 
     Args:
         values: [n], finite.
@@ -92,14 +102,32 @@ def median_of(values: np.ndarray, *, seed: int = 0) -> Estimate:
     """
     values = np.asarray(values, dtype=np.float64).ravel()
     n = len(values)
-    if n < MANY:
+    if n < ENOUGH:
         return bootstrap(values, seed=seed)
-    # The number of values below the median is Binomial(n, 1/2); the normal approximation, rounded outwards.
-    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(n) / 2
-    low, high = math.floor(n / 2 - half) - 1, n - math.floor(n / 2 - half)
+    rank = _rank(n)
+    low, high = rank - 1, n - rank
     middle = [(n - 1) // 2, n // 2]
     ordered = np.partition(values, [low, *middle, high])
-    return Estimate(float(ordered[middle].mean()), float(ordered[low]), float(ordered[high]), n)
+    if n >= MANY:
+        return Estimate(float(ordered[middle].mean()), float(ordered[low]), float(ordered[high]), n)
+    drawn = bootstrap(values, seed=seed)
+    return Estimate(drawn.value, min(drawn.low, float(ordered[low])), max(drawn.high, float(ordered[high])), n)
+
+
+@functools.lru_cache(maxsize=MANY)
+def _rank(n: int) -> int:
+    """The largest r for which the r-th smallest and the r-th largest of n hold the median with 95% confidence.
+
+    The number of values below the median is Binomial(n, 1/2): exactly below `MANY`, by its normal approximation,
+    rounded outwards, from there on.
+    """
+    if n >= MANY:
+        return math.floor(n / 2 - NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(n) / 2)
+    rank, outside = 0, 1
+    while 2 * outside <= (1 - LEVEL) * 2**n:
+        rank += 1
+        outside += math.comb(n, rank)
+    return rank
 
 
 def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from equivengine.report.summary import ENOUGH
+from equivengine.statistics import ENOUGH
 from equivengine.store.run import Run
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from equivengine.report.cautions import cautions
 from equivengine.report.classes import ClassLine, class_lines, labelled
 from equivengine.report.gathering import Group, gather
 from equivengine.report.paired import Difference, Subjects, difference
-from equivengine.report.summary import ENOUGH, Row, Section, middle_of, sections_of
+from equivengine.report.summary import Row, Section, middle_of, sections_of
+from equivengine.statistics import ENOUGH
 from equivengine.store.run import Run
 
 #: Values that span less than this ratio stand on a linear axis.

@@ -17,7 +17,8 @@ from equivengine.report.gathering import Failed, Group, gather
 from equivengine.report.pooled import Pooled
 from equivengine.report.presentation import Presenter
 from equivengine.report.standings import Entry, Leaderboard, Metric, Standing
-from equivengine.report.summary import ENOUGH, noun_of
+from equivengine.report.summary import noun_of
+from equivengine.statistics import ENOUGH
 from equivengine.store.run import Run
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from equivengine.contracts.wording import between, number
-from equivengine.report.summary import ENOUGH, Middle, middle_of
+from equivengine.report.summary import Middle, middle_of
+from equivengine.statistics import ENOUGH
 
 
 class Subjects:

@@ -14,13 +14,10 @@ from equivengine.contracts.result import Check, Scalar
 from equivengine.contracts.unit import Unit, settings
 from equivengine.report.gathering import Failed, Gathering, Group, gather
 from equivengine.report.tallies import CheckTally, Remarks, Texts
-from equivengine.statistics import median_of
+from equivengine.statistics import ENOUGH, median_of
 from equivengine.store.png import find_folder
 from equivengine.store.run import Run
 
-#: From this many observations on, a range that is not all of them can hold the median with 95% confidence:
-#: smallest and largest of n miss it with probability 2 / 2^n, which is 12.5% for four of them.
-ENOUGH = 6
 #: Units that a section names, at most; different remarks of one kind, and values of one fact, that it writes out.
 NAMED, REMARKS, FACTS = 1000, 8, 12
 

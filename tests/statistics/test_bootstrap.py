@@ -42,3 +42,11 @@ def test_single_and_empty_samples_claim_no_interval():
     assert math.isnan(empty.value)
     assert empty.n == 0
     assert empty.interval is None
+
+
+@pytest.mark.parametrize("n", range(2, 6))
+def test_fewer_than_six_observations_claim_no_interval(n):
+    found = bootstrap(np.arange(n))
+    assert found.interval is None
+    assert 1 - 2 * 0.5**n < 0.95  # not even smallest and largest would do
+    assert bootstrap(np.arange(6)).interval is not None
