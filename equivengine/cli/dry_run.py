@@ -17,9 +17,10 @@ from equivengine.cli.text import printable
 from equivengine.contracts.unit import SampleRef, settings
 from equivengine.runtime.config import RunConfig
 from equivengine.runtime.engine import default_name, plan_of
-from equivengine.runtime.estimate import Estimate, Kind, check_room, estimate, free_bytes, kinds_of, size_text
+from equivengine.runtime.estimate import Estimate, Kind, Range, estimate, kinds_of
 from equivengine.runtime.plan import Plan
 from equivengine.runtime.registry import from_environment
+from equivengine.runtime.room import check_room, doubt, free_bytes, size_text
 
 #: Lines of the table that are printed; ``--json`` has all.
 MOST_ROWS = 60
@@ -36,7 +37,8 @@ def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool, each: bo
         estimated: Run a few batches, and say what the whole would take.
 
     Raises:
-        StoreError: If it does not fit on the disk of the run directory; the table is printed first.
+        StoreError: If it does not fit on the disk of the run directory, or, with stop rules, what of it is needed in
+            any case does not; the table is printed first.
         EngineError: If the plan cannot be made.
     """
     with stdout_for_json(as_json):
@@ -46,11 +48,11 @@ def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool, each: bo
             quiet = ctx.obj["quiet"]
             if not quiet:
                 click.echo("estimating: a few units of each kind are measured and thrown away", err=True)
-            words = _words(kinds_of(plan.units))
+            words = _words(kinds_of(plan))
             said = _nothing if quiet else functools.partial(_say, words)
             found = estimate(plan, bench, blocked=ctx.obj["blocked"], on_kind=said)
     out = Path(config.out) if config.out else Path("runs") / default_name(config, plan)
-    kinds = kinds_of(plan.units) if found is None else found.kinds
+    kinds = kinds_of(plan) if found is None else found.kinds
     if as_json:
         units = [{**unit.to_json(), "unit_id": unit.unit_id} for unit in plan.units]
         document = {"digest": plan.digest, "duplicates": plan.duplicates, **plan.to_json(), "units": units}
@@ -58,9 +60,14 @@ def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool, each: bo
     else:
         _print(plan, kinds, found, out, each=each)
         note_duplicates(plan.duplicates)
-    if found is not None and found.bytes is not None and not plan.stop_rules:
+    if found is not None and found.bytes is not None and found.least_bytes is not None:
         hint = "pass --out on a larger disk, or plan less: fewer images, models or parameters"
-        check_room(found.bytes, out, f"shards, pictures and run.h5 of {len(plan.units):,} units", hint)
+        parts = "shards, pictures and run.h5 of"
+        least = sum(kind.least for kind in kinds)
+        surely = ", which are needed in any case" if plan.stop_rules else ""
+        check_room(found.least_bytes, out, f"{parts} {least:,} units{surely}", hint)
+        if plan.stop_rules and (text := doubt(found.bytes, out, f"{parts} all {len(plan.units):,} units")):
+            click.echo(f"warning: {printable(text)}", err=True)
 
 
 def _print(plan: Plan, kinds: list[Kind], found: Estimate | None, out: Path, *, each: bool) -> None:
@@ -79,28 +86,30 @@ def _print(plan: Plan, kinds: list[Kind], found: Estimate | None, out: Path, *, 
     together = f" in {calls:,} calls of their probes" if calls < count else ""
     click.echo(f"{count:,} unit{'s' * (count != 1)}{together}; plan {plan.digest[:12]}; nothing was written")
     if plan.stop_rules:
-        click.echo("at most: stop rules may end image sets before that")
+        least = sum(kind.least for kind in kinds)
+        click.echo(f"at least {least:,} of them, those before the first look of each stop rule; at most all")
     if found is not None:
-        _print_estimate(found, out)
-        if plan.config.stop:
-            click.echo("that is for all units: stop rules may leave some out, and nothing is refused for want of room")
+        _print_estimate(found, out, ranged=bool(plan.stop_rules))
 
 
-def _print_estimate(found: Estimate, out: Path) -> None:
+def _print_estimate(found: Estimate, out: Path, *, ranged: bool) -> None:
     for kind in found.kinds:
         if kind.problem:
             common = kind.common
             click.echo(printable(f"no estimate: {common.probe} · {common.model}: {kind.problem}"))
-    if found.seconds is not None:
-        low, middle, high = map(clock_time, found.seconds)
+    if found.seconds is not None and found.least_seconds is not None:
+        most = _clock(found.seconds)
+        said = f"at least {_clock(found.least_seconds)}; at most {most}" if ranged else most
         click.echo(
-            f"time: about {middle}, {low} to {high}: in one process, one batch after the other, if all cost what the"
+            f"time: {said}: in one process, one batch after the other, if all cost what the"
             " median, the fastest and the slowest batch did (half and twice where one was measured)"
         )
-    if found.bytes is not None:
+    if found.bytes is not None and found.least_bytes is not None:
         free = free_bytes(out)
         there = "" if free is None else f"; {size_text(free)} are free there"
-        click.echo(printable(f"disk: about {size_text(found.bytes)} in {out}, run.h5 included{there}"))
+        most = f"about {size_text(found.bytes)}"
+        said = f"at least about {size_text(found.least_bytes)}, at most {most}" if ranged else most
+        click.echo(printable(f"disk: {said} in {out}, run.h5 included{there}"))
     facts = found.measured_on
     count = sum(kind.batches for kind in found.kinds)
     click.echo(
@@ -109,6 +118,11 @@ def _print_estimate(found: Estimate, out: Path) -> None:
             f"{facts['cores']} cores under a load of {facts['load_average']:.1f}, torch {facts['torch']}"
         )
     )
+
+
+def _clock(seconds: Range) -> str:
+    low, middle, high = map(clock_time, seconds)
+    return f"about {middle}, {low} to {high}"
 
 
 def _words(kinds: list[Kind]) -> dict[tuple[str, str], str]:
@@ -133,25 +147,31 @@ def _rows(kind: Kind, words: dict[tuple[str, str], str]) -> list[list[str]]:
 
 def _kind(kind: Kind) -> dict[str, Any]:
     common = kind.common
-    seconds = None if kind.seconds is None else dict(zip(("low", "middle", "high"), kind.seconds, strict=True))
     return {
         "probe": common.probe,
         "params": common.params,
         "model": common.model,
         "precision": common.precision,
         "units": kind.units,
+        "least_units": kind.least,
         "images": dict(kind.images),
         "batches_measured": kind.batches,
-        "seconds_per_unit": seconds,
+        "seconds_per_unit": _ends(kind.seconds),
         "bytes_per_unit": kind.bytes,
         "problem": kind.problem,
     }
 
 
+def _ends(seconds: Range | None) -> dict[str, float] | None:
+    return None if seconds is None else dict(zip(("low", "middle", "high"), seconds, strict=True))
+
+
 def _estimate(found: Estimate, out: Path) -> dict[str, Any]:
     return {
-        "seconds": found.seconds and dict(zip(("low", "middle", "high"), found.seconds, strict=True)),
+        "seconds": _ends(found.seconds),
+        "least_seconds": _ends(found.least_seconds),
         "bytes": found.bytes,
+        "least_bytes": found.least_bytes,
         "free_bytes": free_bytes(out),
         "directory": str(out),
         "loading_seconds": found.loading,

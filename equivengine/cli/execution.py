@@ -62,7 +62,11 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
         with stdout_for_json(as_json), reporter:
             registry = from_environment(ctx.obj["blocked"])
             report = carry_out(
-                registry=registry, blocked=ctx.obj["blocked"], on_plan=planned, on_done=reporter.unit_done
+                registry=registry,
+                blocked=ctx.obj["blocked"],
+                on_plan=planned,
+                on_done=reporter.unit_done,
+                on_caution=reporter.caution,
             )
     except KeyboardInterrupt as stop:
         with signals.held():  # a second Ctrl-C is not to hide how to go on
@@ -83,7 +87,7 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
         if as_json:
             aside = [{"file": str(one.finding.path), "moved_to": str(one.moved_to)} for one in report.set_aside]
             done = {"outcomes": dict(report.outcomes), "seconds": round(report.seconds, 3), "set_aside": aside}
-            print_json({**run_document(run), **done})
+            print_json({**run_document(run), **done, "cautions": report.cautions})
         else:
             print_run(run, report)
     if not report.outcomes["failed"]:

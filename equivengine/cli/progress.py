@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -29,6 +30,9 @@ class Progress(Protocol):
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """After each unit."""
 
+    def caution(self, text: str) -> None:
+        """What may go wrong, as soon as it is known: also where nothing else is said."""
+
     def __enter__(self) -> Progress:
         """Open it."""
 
@@ -51,6 +55,10 @@ class Silent:
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """Nothing."""
+
+    def caution(self, text: str) -> None:
+        """A line."""
+        _echo(f"warning: {printable(text)}")
 
     def __enter__(self) -> Silent:
         return self
@@ -148,6 +156,10 @@ class JsonLines(Lines):
             seconds_left=_rounded(pace.seconds_left),
         )
 
+    def caution(self, text: str) -> None:
+        """The warning."""
+        self._write(event="caution", message=text)
+
     def _still(self) -> None:
         pace = self._pace
         self._write(
@@ -212,6 +224,10 @@ class Bar(Silent):
         last = printable(unit.samples[0].id)[:40]
         self._progress.update(self._task, advance=1, last=last, failed=failed)
 
+    def caution(self, text: str) -> None:
+        """A line that stays on the screen."""
+        self._progress.console.print(f"warning: {printable(text)}", highlight=False, markup=False)
+
     def __enter__(self) -> Bar:
         self._progress.start()
         return self
@@ -219,6 +235,11 @@ class Bar(Silent):
     def __exit__(self, *exc: object) -> None:
         with signals.held():  # a second Ctrl-C is not to leave the terminal without its cursor
             self._progress.stop()
+
+
+def _echo(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(line, err=True)
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -17,11 +17,11 @@ from equivengine.contracts.unit import Batch, Unit, UnitOutcome, canonical_json
 from equivengine.errors import EngineError, PluginError, UsageError
 from equivengine.runtime import contract, worker
 from equivengine.runtime.config import RunConfig, executor_params
-from equivengine.runtime.estimate import Room
 from equivengine.runtime.ledger import Ledger
 from equivengine.runtime.loading import Workbench, blamed, default_registry
 from equivengine.runtime.plan import Plan, make_plan
 from equivengine.runtime.registry import PluginRecord, Registry
+from equivengine.runtime.room import Room
 from equivengine.runtime.waves import Waves
 from equivengine.runtime.work import work_of
 from equivengine.runtime.worker import WorkerContext, run_batch
@@ -33,6 +33,7 @@ __all__ = ["RunReport", "WorkerContext", "default_name", "execute", "executor_of
 KEEP_ENCODERS = 2
 
 OnDone = Callable[[Unit, UnitOutcome], None]
+OnCaution = Callable[[str], None]
 
 
 @dataclass
@@ -44,6 +45,7 @@ class RunReport:
         outcomes: Counts of "published", "skipped" (already there) and "failed" units.
         failures: The failed units and why, in order.
         problems: What observing plugins did wrong; the run is not affected.
+        cautions: What may go wrong with the run, or with what it says.
         seconds: Wall time, seconds.
         duplicates: Units left out of the plan because another one is the same work on the same content.
         set_aside: Files that were moved out of the way before the run was resumed, since they could not be trusted.
@@ -53,6 +55,7 @@ class RunReport:
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[Unit, UnitOutcome]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
     seconds: float = 0.0
     duplicates: int = 0
     set_aside: list[SetAside] = field(default_factory=list)
@@ -64,6 +67,7 @@ def execute(
     registry: Registry | None = None,
     on_plan: Callable[[Plan, Path, int], None] = lambda plan, path, done: None,
     on_done: OnDone = lambda unit, outcome: None,
+    on_caution: OnCaution = lambda text: None,
     blocked: Sequence[str] = (),
 ) -> RunReport:
     """Plan and run a configuration; finishes a run that its directory already holds.
@@ -73,6 +77,7 @@ def execute(
         registry: Plugins; the installed ones when None.
         on_plan: Called with the plan, the run directory and the number of published units before the first unit.
         on_done: Called after each unit.
+        on_caution: Called with each of `RunReport.cautions`, as soon as it is known.
         blocked: Plugins that workers must leave out too.
 
     Raises:
@@ -84,7 +89,7 @@ def execute(
     where = executor_of(config, registry)
     plan, bench = plan_of(config, registry)
     path = Path(config.out) if config.out else Path("runs") / default_name(config, plan)
-    return _carry_out(plan, RunReport(path), bench, config, where, on_plan, on_done, blocked)
+    return _carry_out(plan, RunReport(path), bench, config, where, on_plan, on_done, on_caution, blocked)
 
 
 def plan_of(config: RunConfig, registry: Registry) -> tuple[Plan, Workbench]:
@@ -116,6 +121,7 @@ def resume(
     registry: Registry | None = None,
     on_plan: Callable[[Plan, Path, int], None] = lambda plan, path, done: None,
     on_done: OnDone = lambda unit, outcome: None,
+    on_caution: OnCaution = lambda text: None,
     blocked: Sequence[str] = (),
 ) -> RunReport:
     """Finish what is missing, failed or damaged in a run directory. Arguments as for `execute`.
@@ -143,7 +149,7 @@ def resume(
     moved = set_aside(inspection)
     current = not (moved or inspection.outdated)
     report = RunReport(Path(path), set_aside=moved)
-    return _carry_out(plan, report, bench, config, where, on_plan, on_done, blocked, current=current)
+    return _carry_out(plan, report, bench, config, where, on_plan, on_done, on_caution, blocked, current=current)
 
 
 def _carry_out(
@@ -154,6 +160,7 @@ def _carry_out(
     where: tuple[Executor, PluginRecord],
     on_plan: Callable[[Plan, Path, int], None],
     on_done: OnDone,
+    on_caution: OnCaution,
     blocked: Sequence[str],
     *,
     current: bool = False,
@@ -170,8 +177,13 @@ def _carry_out(
     hook("equivengine_run_started", run_directory=str(path), unit_count=len(plan.units), published=ledger.done)
     waves = Waves(plan, path, ledger, every_model=executor.fresh_processes)
     count = ledger.left
-    room = Room(plan, path, ledger.left_in)
     report.outcomes["skipped"] += ledger.done
+
+    def caution(text: str) -> None:
+        report.cautions.append(text)
+        on_caution(text)
+
+    room = Room(plan, path, waves.sure, waves.possible, caution)
 
     def finished(batch: Batch, outcomes: tuple[UnitOutcome, ...]) -> None:
         for unit, outcome in zip(batch, outcomes, strict=True):
@@ -180,7 +192,7 @@ def _carry_out(
             report.outcomes[outcome.outcome] += 1
             if outcome.outcome == "failed":
                 report.failures.append((unit, outcome))
-            elif outcome.outcome == "published" and not plan.stop_rules:  # what is to come is not known with rules
+            elif outcome.outcome == "published":
                 room.stored(unit)
             hook("equivengine_unit_finished", unit=unit, outcome=outcome)
             on_done(unit, outcome)
@@ -191,6 +203,7 @@ def _carry_out(
     try:
         with worker.lent(work.context, bench), contextlib.closing(executor):
             for batches in waves:
+                room.look_again()
                 executor.map(work, batches, on_done=finished)
     except EngineError:
         raise

@@ -1,9 +1,12 @@
-"""How long a plan takes and how much disk it needs, from a few of its batches that are run and thrown away."""
+"""How long a plan takes and how much disk it needs, from a few of its batches that are run and thrown away.
+
+With stop rules both are ranges of their own: from the units that are needed whatever comes out of them to all.
+"""
 
 from __future__ import annotations
 
+import operator
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -13,14 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from equivengine.contracts.unit import Unit
 from equivengine.contracts.units import Batches, UnitList
-from equivengine.errors import StoreError
 from equivengine.runtime import provenance, worker
 from equivengine.runtime.loading import Workbench, resolve_device
 from equivengine.runtime.plan import Plan
+from equivengine.runtime.waves import at_least
 from equivengine.runtime.worker import WorkerContext, run_batch
 from equivengine.store import RunDirectory, schema
 
@@ -42,6 +46,7 @@ class Kind:
     Attributes:
         common: What they share; no samples, no references.
         places: Where they stand in the plan.
+        least: How many of them are needed in any case; fewer than `units` where a stop rule may leave some out.
         images: How many of them there are by the image set of their first sample.
         seconds: Wall seconds of a unit, storing included: of the fastest batch that was run, the median and the
             slowest one. Where one was run, half and twice its seconds. None if none succeeded.
@@ -52,6 +57,7 @@ class Kind:
 
     common: Unit
     places: list[range] = field(default_factory=list)
+    least: int = 0
     images: Counter[str] = field(default_factory=Counter)
     seconds: Range | None = None
     bytes: float | None = None
@@ -62,6 +68,10 @@ class Kind:
     def units(self) -> int:
         """How many there are."""
         return sum(map(len, self.places))
+
+
+_ALL: Callable[[Kind], int] = operator.attrgetter("units")
+_LEAST: Callable[[Kind], int] = operator.attrgetter("least")
 
 
 @dataclass
@@ -85,7 +95,25 @@ class Estimate:
     @property
     def seconds(self) -> Range | None:
         """Of the whole plan; None if a kind is unknown."""
-        found = [(kind.units, kind.seconds) for kind in self.kinds]
+        return self._seconds(_ALL)
+
+    @property
+    def least_seconds(self) -> Range | None:
+        """Of what is needed in any case."""
+        return self._seconds(_LEAST)
+
+    @property
+    def bytes(self) -> float | None:
+        """Shards, pictures and ``run.h5`` of the whole plan; None if a kind is unknown."""
+        return self._bytes(_ALL)
+
+    @property
+    def least_bytes(self) -> float | None:
+        """Those of what is needed in any case."""
+        return self._bytes(_LEAST)
+
+    def _seconds(self, count: Callable[[Kind], int]) -> Range | None:
+        found = [(count(kind), kind.seconds) for kind in self.kinds]
         if any(seconds is None for _, seconds in found):
             return None
         more = sum(self.loading.values()) + self.consolidation * sum(units for units, _ in found)
@@ -94,26 +122,31 @@ class Estimate:
         )
         return low, middle, high
 
-    @property
-    def bytes(self) -> float | None:
-        """Shards, pictures and ``run.h5`` of the whole plan; None if a kind is unknown."""
+    def _bytes(self, count: Callable[[Kind], int]) -> float | None:
         if any(kind.bytes is None for kind in self.kinds):
             return None
-        return (1 + self.run_file) * sum(kind.units * kind.bytes for kind in self.kinds if kind.bytes is not None)
+        return (1 + self.run_file) * sum(count(kind) * kind.bytes for kind in self.kinds if kind.bytes is not None)
 
 
-def kinds_of(units: UnitList) -> list[Kind]:
-    """The units by what they share but for samples and references, in the order of the plan; makes no unit."""
+def kinds_of(plan: Plan) -> list[Kind]:
+    """The units of a plan by what they share but for samples and references, in its order; makes no unit."""
+    units, needed = plan.units, at_least(plan)
     found: dict[Key, Kind] = {}
     counted: dict[int, Counter[str]] = {}  # models share rows
     for group, places in units.places():
         common = group.common
-        kind = found.setdefault(_key(common), Kind(common))
+        kind = found.setdefault(key_of(common), Kind(common))
         kind.places.append(places)
+        kind.least += int(np.count_nonzero(needed[places.start : places.stop]))
         if id(group.rows) not in counted:
             counted[id(group.rows)] = Counter(units.samples[row].images for row in group.rows[:, 0].tolist())
         kind.images += counted[id(group.rows)]
     return list(found.values())
+
+
+def key_of(common: Unit) -> Key:
+    """What units of one kind share."""
+    return common.model, common.probe, common.params, common.precision
 
 
 def estimate(
@@ -138,7 +171,7 @@ def estimate(
         StoreError: If nothing can be written there.
         EngineError: If a model cannot be loaded.
     """
-    kinds = kinds_of(plan.units)
+    kinds = kinds_of(plan)
     batches = plan.batches()
     chosen = [_chosen(kind, batches) for kind in kinds]
     units = [unit for numbers in chosen for number in numbers for unit in batches[number]]
@@ -209,103 +242,3 @@ def _size(folder: Path) -> int:
 
 def _blocks(path: Path) -> int:
     return 512 * path.lstat().st_blocks
-
-
-def free_bytes(out: Path) -> int | None:
-    """What may still be written where a run directory is or will be; None where its file system does not say."""
-    place = out.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    try:
-        return shutil.disk_usage(place).free
-    except OSError:
-        return None
-
-
-def check_room(needed: float, out: Path, what: str, hint: str) -> None:
-    """Refuse what cannot fit.
-
-    Args:
-        needed: Bytes.
-        out: The run directory.
-        what: What needs them.
-        hint: What to do.
-
-    Raises:
-        StoreError: If there is less room.
-    """
-    free = free_bytes(out)
-    if free is not None and needed > free:
-        raise StoreError(
-            f"the plan does not fit on the disk of {str(out)!r}",
-            expected=f"{size_text(needed)} for {what}",
-            got=f"{size_text(free)} free",
-            hint=hint,
-        )
-
-
-def size_text(size: float) -> str:
-    """Bytes with a unit.
-
-    >>> size_text(1234), size_text(5.1e9), size_text(12)
-    ('1.2 KB', '5.1 GB', '12 bytes')
-    """
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB")):
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
-    return f"{size:.0f} bytes"
-
-
-class Room:
-    """Watches, while a run stores its first units of each kind, whether the rest can fit on the disk.
-
-    What is held against the free space is what is sure to come: shards as large as those that are there, and `RUN_FILE`
-    of that for ``run.h5``. Kinds of which nothing is stored count for nothing, and so do units that a stop rule may
-    leave out.
-
-    Args:
-        plan: The plan.
-        directory: Where it is carried out.
-        left: How many units of a range of places are still to be done.
-    """
-
-    #: ``run.h5`` holds every value once more: 0.4 of the shards' blocks where a unit is one number (bench/scale.py),
-    #: more where it has arrays.
-    RUN_FILE = 0.35
-    #: Units of each kind that are looked at; it is asked after the first, second, fourth and eighth whether all fits.
-    LOOKS = (1, 2, 4, 8)
-
-    def __init__(self, plan: Plan, directory: Path, left: Callable[[range], int]) -> None:
-        self._directory = directory
-        stopping = {rule.probe for rule in plan.config.stop}
-        kinds = [kind for kind in kinds_of(plan.units) if kind.common.probe not in stopping]
-        self._left = {_key(kind.common): sum(map(left, kind.places)) for kind in kinds}
-        self._sizes: dict[Key, list[int]] = {key: [] for key in self._left}
-
-    def stored(self, unit: Unit) -> None:
-        """A unit has been stored.
-
-        Raises:
-            StoreError: If what is left of the plan cannot fit.
-        """
-        key = _key(unit)
-        if key not in self._left:
-            return
-        self._left[key] -= 1
-        sizes = self._sizes[key]
-        if len(sizes) >= self.LOOKS[-1]:
-            return
-        try:
-            sizes.append(_blocks(self._directory / schema.shard_path(unit.unit_id)))
-        except OSError:  # elsewhere by now, or on a host whose files are seen here with a delay
-            return
-        if len(sizes) in self.LOOKS and any(self._left.values()):
-            means = {key: statistics.mean(sizes) for key, sizes in self._sizes.items() if sizes}
-            needed = (1 + self.RUN_FILE) * sum(self._left[key] * mean for key, mean in means.items())
-            left = sum(self._left[key] for key in means)
-            hint = f"make room, then: equivengine resume {self._directory} (what was published stays)"
-            check_room(needed, self._directory, f"the {left:,} units left that are like those stored so far", hint)
-
-
-def _key(common: Unit) -> Key:
-    return common.model, common.probe, common.params, common.precision

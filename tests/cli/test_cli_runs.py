@@ -282,9 +282,31 @@ def test_a_plan_that_does_not_fit_on_the_disk_is_refused_before_anything_is_writ
     assert "24 units" in said.out
     assert "the plan does not fit on the disk of 'there'" in said.err
     assert "got: 1.0 KB free" in said.err
-    rule = 'stop = { scalar = "measure/norm", tolerance = 0.5 }\n'
-    (tmp_path / "stop.toml").write_text(rule + TOML)
-    assert "stop rules may leave some out" in cli("run", "stop.toml", "--dry-run", "--out", "there").out
+    assert not (tmp_path / "there").exists()
+
+
+def test_with_stop_rules_what_is_needed_in_any_case_must_fit_and_the_rest_is_warned_of(cli, tmp_path, monkeypatch):
+    (tmp_path / "stop.toml").write_text(
+        'models = "toy"\nimages = "noise:80?size=8&mode=L"\nstop = { scalar = "measure/norm", tolerance = 0.5 }\n'
+        '[[probes]]\nname = "measure"\n'
+    )
+    command = ("run", "stop.toml", "--dry-run", "--out", "there")
+    found = cli(*command, "--json").document
+    assert [(kind["units"], kind["least_units"]) for kind in found["kinds"]] == [(80, 8)]
+    sizes = found["estimate"]["least_bytes"], found["estimate"]["bytes"]
+    assert sizes[1] == pytest.approx(10 * sizes[0])
+    assert found["estimate"]["least_seconds"]["middle"] < found["estimate"]["seconds"]["middle"]
+    between = sum(sizes) / 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=between))
+    said = cli(*command)
+    assert "at least 8 of them, those before the first look of each stop rule; at most all" in said.out
+    assert re.search(r"^time: at least about .*; at most about", said.out, re.MULTILINE)
+    assert re.search(r"^disk: at least about [\d.]+ [KM]B, at most about [\d.]+ [KM]B in there", said.out, re.MULTILINE)
+    assert "warning: the plan may not fit on the disk of 'there'" in said.err
+    between = sizes[0] / 2
+    refused = cli(*command, code=1).err
+    assert "the plan does not fit on the disk of 'there'" in refused
+    assert "8 units, which are needed in any case" in refused
     assert not (tmp_path / "there").exists()
 
 

@@ -27,7 +27,7 @@ def fill(place, leave):
 
 
 def test_a_full_disk_stops_a_run_and_resuming_finishes_it(out, undisturbed, recovered, monkeypatch):
-    monkeypatch.setattr("equivengine.runtime.estimate.check_room", lambda *arguments: None)  # others fill it up later
+    monkeypatch.setattr("equivengine.runtime.room.check_room", lambda *arguments: None)  # others fill it up later
     filler = fill(out.parent, 90_000)  # room for some shards
     with pytest.raises(StoreError, match="no room") as caught:
         carry_out(config(out))

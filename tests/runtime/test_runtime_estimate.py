@@ -10,8 +10,9 @@ import pytest
 from equivengine.errors import StoreError
 from equivengine.runtime import estimate as estimates
 from equivengine.runtime.engine import execute, plan_of, resume
-from equivengine.runtime.estimate import Estimate, Room, check_room, estimate, kinds_of, size_text
+from equivengine.runtime.estimate import Estimate, estimate, kinds_of
 from equivengine.runtime.ledger import Ledger
+from equivengine.runtime.room import Room, check_room, size_text
 from equivengine.store import RunDirectory, open_run
 
 TWELVE = "noise:12?size=8&mode=L"
@@ -36,7 +37,7 @@ def planned(registry, make_config):
 def test_kinds_are_counted_without_making_a_unit(planned, monkeypatch):
     plan, _ = planned(models=["toy", "toy?seed=1"], images=[TWELVE, "noise:3?size=8&mode=L&seed=1"])
     monkeypatch.setattr(type(plan.units), "_unit", None)
-    kinds = kinds_of(plan.units)
+    kinds = kinds_of(plan)
     assert [(kind.common.model, kind.units, dict(kind.images)) for kind in kinds] == [
         (model, 15, {TWELVE: 12, "noise:3?size=8&mode=L&seed=1": 3}) for model in ("toy", "toy?seed=1")
     ]
@@ -86,7 +87,7 @@ def test_a_kind_that_fails_has_no_estimate_and_says_why(planned):
 
 def test_totals_are_sums_over_units_and_what_comes_once(planned):
     plan, _ = planned(images=[TWELVE], models=["toy", "toy?seed=1"])
-    first, second = kinds_of(plan.units)
+    first, second = kinds_of(plan)
     first.seconds, first.bytes = (1.0, 2.0, 3.0), 100.0
     second.seconds, second.bytes = (10.0, 10.0, 10.0), 1000.0
     found = Estimate([first, second], {"toy": 5.0}, 0.5, 0.25, {})
@@ -145,11 +146,71 @@ def test_a_disk_that_does_not_say_what_is_free_stops_nothing(registry, make_conf
     assert execute(make_config(images=[TWELVE]), registry=registry).outcomes["published"] == 12
 
 
-def test_units_that_a_stop_rule_may_leave_out_need_no_room(registry, make_config, disk_with):
-    stop = {"scalar": "measure/norm", "tolerance": 0.5}
+NORM = {"scalar": "measure/norm", "tolerance": 0.5}
+
+
+def shard_bytes(directory):
+    """What a shard takes on the disk."""
+    return 512 * next((directory / "shards").rglob("*.h5")).lstat().st_blocks
+
+
+def test_units_that_a_stop_rule_may_leave_out_need_no_room_and_are_warned_of(
+    registry, make_config, disk_with, tmp_path
+):
+    config = make_config(images=[TWELVE], stop=NORM)
+    size = shard_bytes(execute(make_config(images=[TWELVE], out=str(tmp_path / "plain")), registry=registry).directory)
+    disk_with(1.35 * 8 * size)  # for the eight before the first look, not for all twelve
+    said = []
+    report = execute(config, registry=registry, on_caution=said.append)
+    assert report.outcomes["published"] == 8
+    (text,) = said
+    assert text.startswith("the plan may not fit on the disk of")
+    assert "up to 11 units left" in text
+    assert report.cautions == said
+
+
+def test_units_before_the_first_look_of_a_stop_rule_must_fit(registry, make_config, disk_with):
+    config = make_config(images=[TWELVE], stop=NORM)
     disk_with(20_000)
-    report = execute(make_config(images=[TWELVE], stop=stop), registry=registry)
-    assert report.outcomes["published"] > 1
+    with pytest.raises(StoreError, match="does not fit") as caught:
+        execute(config, registry=registry)
+    assert "the 7 units left" in caught.value.expected
+    disk_with(10**9)
+    assert resume(config.out, registry=registry).outcomes == {"published": 7, "skipped": 1}
+
+
+def test_what_a_look_makes_necessary_is_held_against_the_disk_before_it_begins(
+    registry, make_config, disk_with, monkeypatch
+):
+    config = make_config(images=[TWELVE], stop={**NORM, "tolerance": 0.001})  # takes all twelve
+    done = []
+
+    def fill_up(unit, outcome):
+        done.append(unit)
+        if len(done) == 8:
+            disk_with(1000)
+
+    with pytest.raises(StoreError, match="does not fit") as caught:
+        execute(config, registry=registry, on_done=fill_up)
+    assert "the 4 units left" in caught.value.expected
+    assert len(done) == 8
+
+
+def test_what_is_needed_in_any_case_is_estimated_beside_the_whole(planned):
+    several = [TWELVE, "noise:3?size=8&mode=L&seed=1"]
+    probes = [{"name": "measure"}, {"name": "difference"}]
+    plan, _ = planned(images=several, models=["toy", "toy?seed=1"], stop=NORM, probes=probes)
+    kinds = kinds_of(plan)
+    assert [(kind.common.probe, kind.units, kind.least) for kind in kinds] == 2 * [
+        ("measure", 15, 8 + 3),
+        ("difference", 15, 15),
+    ]
+    for kind in kinds:
+        kind.seconds, kind.bytes = (1.0, 2.0, 4.0), 100.0
+    found = Estimate(kinds, {"toy": 5.0}, 0.5, 0.25, {})
+    assert found.least_seconds == tuple(52 * a + 5 + 26 for a in (1, 2, 4))
+    assert found.seconds == tuple(60 * a + 5 + 30 for a in (1, 2, 4))
+    assert (found.least_bytes, found.bytes) == (1.25 * 5200, 1.25 * 6000)
 
 
 def test_sizes_have_units():
