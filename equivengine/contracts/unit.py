@@ -17,7 +17,10 @@ def canonical_json(value: object) -> str:
         ValueError: If the value holds NaN or infinity.
         TypeError: If it holds anything that JSON lacks.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _CANONICAL.encode(value)
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,16 @@ def write_text(
     return label(nodes.make_text(parent, name, raw), encoding, version)
 
 
-def write_values(parent: h5py.Group, name: str, data: np.ndarray, encoding: str = "array") -> h5py.Dataset:
-    """Write an array without its dimensions: bool as int8 (netCDF has none), str as fixed-width UTF-8, little endian.
+def write_record(unit: h5py.Group, raw: bytes) -> h5py.Dataset:
+    """Write the record of a unit: JSON, filled with zero bytes if it is to have room."""
+    return label(nodes.make_text(unit, schema.RECORD, raw), "json")
 
-    Bytes are UTF-8 already.
+
+def stored_values(name: str, data: np.ndarray) -> tuple[np.ndarray, np.dtype]:
+    """An array's values as they are stored, and their type for HDF5. See `write_values`.
 
     Raises:
-        PluginError: If it is too large, or of a dtype that not every reader has.
+        PluginError: As `write_values`.
     """
     kind = data.dtype.kind
     if kind == "U":
@@ -86,8 +89,26 @@ def write_values(parent: h5py.Group, name: str, data: np.ndarray, encoding: str 
         raise PluginError(f"array {name!r} has a dtype that cannot be stored", expected="float64", got=dtype)
     if data.nbytes > schema.MAX_DATASET_BYTES:
         raise PluginError(f"array {name!r} is too large", expected=f"{schema.MAX_DATASET_BYTES} bytes", got=data.nbytes)
+    return data, dtype
+
+
+def is_chunked(data: np.ndarray) -> bool:
+    """Whether an array, as it is stored, goes in chunks and is compressed."""
+    return data.ndim > 0 and data.nbytes >= schema.CHUNKED_FROM_BYTES and data.itemsize <= schema.CHUNK_BYTES
+
+
+def write_values(parent: h5py.Group, name: str, data: np.ndarray, encoding: str = "array") -> h5py.Dataset:
+    """Write an array without its dimensions: bool as int8 (netCDF has none), str as fixed-width UTF-8, little endian.
+
+    Bytes are UTF-8 already.
+
+    Raises:
+        PluginError: If it is too large, or of a dtype that not every reader has.
+    """
+    is_bool = data.dtype.kind == "b"
+    data, dtype = stored_values(name, data)
     storage: dict[str, Any] = {}
-    if data.ndim and data.nbytes >= schema.CHUNKED_FROM_BYTES and data.itemsize <= schema.CHUNK_BYTES:
+    if is_chunked(data):
         chunks = schema.chunk_shape(data.shape, data.itemsize)
         storage = {"chunks": chunks, "compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
     if not storage:
@@ -100,7 +121,7 @@ def write_values(parent: h5py.Group, name: str, data: np.ndarray, encoding: str 
             del parent[name]
             node = parent.create_dataset(name, data=data, dtype=dtype, chunks=storage["chunks"], fletcher32=True)
     label(node, encoding)
-    if kind == "b":
+    if is_bool:
         set_text(node, "dtype", "bool")  # xarray's own convention
     return node
 

@@ -91,6 +91,7 @@ def new_file(path: Path, file_format: str) -> Iterator[h5py.File]:
     try:
         try:
             with h5py.File(sink, "w", libver=schema.LIBVER, track_order=True, userblock_size=schema.USER_BLOCK) as file:
+                guard.keeps_little(file.id)
                 _begin(file, file_format)
                 yield file
         except Exception as error:
@@ -107,8 +108,36 @@ def new_file(path: Path, file_format: str) -> Iterator[h5py.File]:
         sink.file.close()
 
 
+class MemoryFile:
+    """A small file of ours made in memory, where HDF5 writes its many small pieces without a call for each.
+
+    Args:
+        file_format: One of `schema`'s.
+
+    Attributes:
+        root: Its root group, to be filled.
+    """
+
+    def __init__(self, file_format: str) -> None:
+        self._format = file_format
+        # nothing is on disk: the name tells the files of this process apart
+        self._file = h5f.create(b"equivengine-%d" % next(_numbers), h5f.ACC_TRUNC, _CREATION, _IN_MEMORY)
+        self.root = h5py.Group(h5g.open(self._file, b"/"))
+        _begin(self.root, file_format)
+
+    def content(self) -> bytes:
+        """The bytes of the file, as it is; it may be changed, and asked again."""
+        h5f.flush(self._file)
+        data = self._file.get_file_image()  # it begins behind the user block
+        return guard.user_block(self._format, hashlib.sha256(data).hexdigest()) + data
+
+    def close(self) -> None:
+        """Let go of it, and of all that was opened in it."""
+        self._file.close()
+
+
 def make_image(file_format: str, fill: Callable[[h5py.Group], None]) -> bytes:
-    """Make a small file of ours in memory, where HDF5 writes its many small pieces without a call for each.
+    """Make a small file of ours in memory.
 
     Args:
         file_format: One of `schema`'s.
@@ -120,19 +149,29 @@ def make_image(file_format: str, fill: Callable[[h5py.Group], None]) -> bytes:
     Raises:
         StoreError: If HDF5 refuses something.
     """
-    # nothing is on disk: the name tells the files of this process apart
-    file = h5f.create(b"equivengine-%d" % next(_numbers), h5f.ACC_TRUNC, _CREATION, _IN_MEMORY)
+    with refusals("a file in memory"):
+        file = MemoryFile(file_format)
+        try:
+            fill(file.root)
+            return file.content()
+        finally:
+            file.close()
+
+
+@contextlib.contextmanager
+def refusals(place: object) -> Iterator[None]:
+    """Turn what HDF5 says where no disk is in play into a StoreError.
+
+    Args:
+        place: What is being made.
+
+    Raises:
+        StoreError: In place of an OSError of HDF5's own.
+    """
     try:
-        root = h5py.Group(h5g.open(file, b"/"))
-        _begin(root, file_format)
-        fill(root)
-        h5f.flush(file)
-        data = file.get_file_image()  # it begins behind the user block
+        yield
     except OSError as error:
-        raise _refusal("a file in memory", error) from error
-    finally:
-        file.close()
-    return guard.user_block(file_format, hashlib.sha256(data).hexdigest()) + data
+        raise _refusal(place, error) from error
 
 
 def write_image(path: Path, content: bytes) -> None:

@@ -13,13 +13,13 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5p, h5s, h5t, h5z
+from h5py import h5, h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5p, h5s, h5t, h5z
 
 from equivengine.errors import StoreError
 from equivengine.store import schema
@@ -27,14 +27,36 @@ from equivengine.store import schema
 _FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
 _LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
 _PLAIN = "integers, floats or fixed-width strings"
+#: Bytes of an open file's structure that HDF5 keeps at most. Without it, what was read of units that were passed stays
+#: in memory, up to eight times as much.
+_STRUCTURE_BYTES = 4 << 20
 _HASH_STEP = 4 << 20
 _READING = h5p.create(h5p.FILE_ACCESS)
 _READING.set_file_locking(True, True)  # as far as the disk can, HDF5's default: others here may have it open
+_IN_MEMORY = h5p.create(h5p.FILE_ACCESS)
+_IN_MEMORY.set_fapl_core(64 << 10, False)
+_IN_MEMORY.set_fclose_degree(h5f.CLOSE_STRONG)
+#: A file that was read into memory is called by its path with this, since HDF5 wants no file to have that name.
+_MEMORY_MARK = b" in memory"
 #: Datasets that hold no more than this fit in any file that has passed so far.
 _SMALL = 512
+#: Groups of so few entries are listed.
+_LISTED = 64
 
+#: Files up to this size are made, and read to be copied, in memory.
+IN_MEMORY_BYTES = 4 << 20
 #: Files up to this size are held against their own digest when opened; larger ones by `verify_run` only.
 CHECKED_ON_OPEN_BYTES = 256 << 20
+
+
+def keeps_little(access: h5p.PropFAID | h5f.FileID) -> None:
+    """Let HDF5 keep little of the structure of files that are opened so, or of an open one: some hold many units."""
+    config = access.get_mdc_config()
+    config.max_size = _STRUCTURE_BYTES
+    access.set_mdc_config(config)
+
+
+keeps_little(_READING)
 
 
 class Refused(Exception):
@@ -121,6 +143,38 @@ def open_untrusted(
             yield file
 
 
+@contextlib.contextmanager
+def open_once(path: Path, file_format: str) -> Iterator[tuple[h5py.Group, str, int]]:
+    """Open a file of ours for reading, held against its own digest; what is read is what was digested.
+
+    Files up to `IN_MEMORY_BYTES` are read once, and opened where they are in memory.
+
+    Yields:
+        Its root, the sha256 (hex) of the whole file, and its bytes.
+
+    Raises:
+        StoreError: As `open_untrusted`.
+    """
+    with damage(path), contextlib.ExitStack() as stack:
+        size = regular_size(path)
+        if size > IN_MEMORY_BYTES:
+            digest, size = checked_digest(path)
+            yield stack.enter_context(open_untrusted(path, file_format, check=False)), digest, size
+            return
+        with open(path, "rb") as stream:
+            content = stream.read(IN_MEMORY_BYTES + 1)
+        lines = _lines_of(content[: schema.USER_BLOCK])
+        if lines is not None:
+            _hold_against(path, lines, hashlib.sha256(memoryview(content)[schema.USER_BLOCK :]).hexdigest())
+        access = _IN_MEMORY.copy()
+        access.set_file_image(content)
+        file = h5f.open(os.fsencode(path) + _MEMORY_MARK, h5f.ACC_RDONLY, access)
+        stack.callback(file.close)
+        root = h5py.Group(h5g.open(file, b"/"))
+        schema.check_format(str(path), text(root, "format"), text(root, "format-version"), file_format)
+        yield root, hashlib.sha256(content).hexdigest(), len(content)
+
+
 def sha256_of(path: Path, start: int = 0) -> str:
     """Sha256 (hex) of a file from byte ``start`` on."""
     digest = hashlib.sha256()
@@ -183,10 +237,15 @@ def _read_block(path: Path) -> tuple[bytes, dict[str, str]]:
     """The user block, and the lines in it; none where another tool rewrote the file (h5repack drops the block)."""
     with open(path, "rb") as file:
         block = file.read(schema.USER_BLOCK)
+    return block, _lines_of(block) or {}
+
+
+def _lines_of(block: bytes) -> dict[str, str] | None:
+    """The lines of a user block; None where it is none of ours."""
     if not block.startswith(schema.MAGIC):
-        return block, {}
+        return None
     lines = block.rstrip(b"\0").decode("ascii").splitlines()
-    return block, dict(line.split(" ", 1) for line in lines[1:] if " " in line)
+    return dict(line.split(" ", 1) for line in lines[1:] if " " in line)
 
 
 def _check_block(path: Path, format_line: str, *, known: bool) -> None:
@@ -240,6 +299,35 @@ def names(group: h5py.Group, limit: int = schema.MAX_ENTRIES) -> list[str]:
     if longest > schema.MAX_NAME_BYTES:
         raise Refused(f"a name of {longest} characters in {group.name}", f"at most {schema.MAX_NAME_BYTES} bytes")
     return found
+
+
+def each_name(group: h5py.Group, take: Callable[[str], object], limit: int = schema.MAX_ENTRIES) -> None:
+    """Hand over the names in a group one after the other, as `names` has them; no list of them is made.
+
+    Args:
+        group: The group.
+        take: Called with each.
+        limit: As for `names`.
+
+    Raises:
+        Refused: As `names`.
+    """
+    if len(group) <= _LISTED:
+        for name in names(group, limit):
+            take(name)
+        return
+    if len(group) > limit:
+        raise Refused(f"{len(group)} entries in {group.name}", f"at most {limit}")
+    # In order of creation, an index keeps them, and HDF5 goes along it as it is; otherwise it lists and sorts.
+    tracked = group.id.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_INDEXED
+    index, order = (h5.INDEX_CRT_ORDER, h5.ITER_NATIVE) if tracked else (h5.INDEX_NAME, h5.ITER_INC)
+
+    def visit(raw: bytes) -> None:
+        if len(raw) > schema.MAX_NAME_BYTES:
+            raise Refused(f"a name of {len(raw)} bytes in {group.name}", f"at most {schema.MAX_NAME_BYTES} bytes")
+        take(raw.decode("utf-8", "surrogateescape"))
+
+    group.id.links.iterate(visit, idx_type=index, order=order)
 
 
 def has(group: h5py.Group, name: str) -> bool:
@@ -380,7 +468,9 @@ class Where:
 
     def __str__(self) -> str:
         path = f"{self._node.name}/{self._name}" if self._name else str(self._node.name)
-        return f"{self._node.file.filename}:{path}" if self._file else path
+        if not self._file:
+            return path
+        return f"{self._node.file.filename.removesuffix(_MEMORY_MARK.decode())}:{path}"
 
 
 def _is_plain(dtype: np.dtype) -> bool:

@@ -103,6 +103,23 @@ def open_dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
     return h5py.Dataset(h5d.open(parent.id, name.encode()))
 
 
+def rename(group: h5py.Group, name: str, other: str) -> None:
+    """Give an entry of a group of a file of ours that is being made another name."""
+    group.id.links.move(name.encode(), group.id, other.encode(), lcpl=_LINK)
+
+
+def replace_text(node: h5py.Dataset, raw: bytes) -> None:
+    """Give a dataset of `make_text` another text, of as many bytes."""
+    size = len(raw)
+    node.id.write(_SCALAR, _SCALAR, np.array(raw, dtype=f"S{size}"), _text_type(size))
+
+
+def replace_values(node: h5py.Dataset, data: np.ndarray) -> None:
+    """Give a dataset of `make_values` other numbers, of the same type and shape."""
+    if data.size:
+        node.id.write(h5s.ALL, h5s.ALL, np.require(data, requirements="C"), _number_type(data.dtype))
+
+
 def read_text(node: h5py.Dataset) -> bytes:
     """The bytes of a scalar dataset that was found to be one fixed-width text, without those that fill it up."""
     kind = node.id.get_type()
@@ -134,6 +151,13 @@ def detach_scales(node: h5py.Dataset) -> None:
     for name in _NOT_COPIED:
         if h5a.exists(node.id, name):
             h5a.delete(node.id, name)
+
+
+def detach_own(node: h5py.Dataset, *, scale: bool) -> None:
+    """`detach_scales` of what this process wrote: scales have references of one kind, other datasets of the other."""
+    name = b"REFERENCE_LIST" if scale else b"DIMENSION_LIST"
+    if h5a.exists(node.id, name):
+        h5a.delete(node.id, name)
 
 
 def attach_scale(node: h5py.Dataset, axis: int, scale: h5py.Dataset) -> None:

@@ -172,7 +172,7 @@ def to_json(value: object, what: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if value is None or type(value) in (str, int, bool):  # most of what there is
+    if type(value) in _LEAVES:  # most of what there is
         return value
     if isinstance(value, np.generic):
         value = value.item()
@@ -181,10 +181,13 @@ def _plain(value: object) -> object:
     if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101  the second one is slow
         if not all(issubclass(kind, str) for kind in set(map(type, value))):
             raise TypeError("a key that is not a string")
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: item if type(item) in _LEAVES else _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [item if type(item) in _LEAVES else _plain(item) for item in value]
     return value
+
+
+_LEAVES = frozenset((str, int, bool, type(None)))
 
 
 def parse_json(text: str | bytes, what: object) -> dict[str, Any]:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
+import numpy as np
 
 from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
 from equivengine.errors import EngineError, PluginError, StoreError
 from equivengine.store import elements, files, guard, pictures, schema, units
 from equivengine.store.record import Record
+from equivengine.store.template import Structure, Templates, fits, structure_of
 
-#: Results up to this size are made in memory, and written at once.
-IN_MEMORY_BYTES = 4 << 20
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
-_Structure = tuple[tuple[Any, ...], tuple[Any, ...]]
-#: Structures of files of this process that were opened again and looked at, the last of them. HDF5 does the same for
-#: the next result of one of them, so that of its file the bytes are read back, and no more.
-_read_back: dict[_Structure, None] = {}
+#: What files of this process were opened again and looked at, the last of them: structures, and whether the file was
+#: made from another one. HDF5 does the same for the next such result, so that of its file the bytes are read back, and
+#: no more.
+_read_back: dict[tuple[Structure, bool], None] = {}
 _STRUCTURES = 256
+
+_templates = Templates()
+
+#: Structures of what this process wrote, by the sha256 of the whole file; the last of them.
+_written: dict[bytes, Structure] = {}
+_WRITTEN = 20_000
 
 
 def check_storable(unit: Unit, result: ProbeResult) -> None:
@@ -67,8 +77,12 @@ def write_unit(parent: h5py.Group, unit: Unit, result: ProbeResult, provenance: 
     """
     check_storable(unit, result)
     text = Record.of(unit, result, provenance).to_text()
+    _fill_unit(parent, unit, result, text.encode("ascii"))
+
+
+def _fill_unit(parent: h5py.Group, unit: Unit, result: ProbeResult, record: bytes) -> None:
     group = elements.new_group(parent, unit.unit_id, "unit")
-    elements.write_text(group, schema.RECORD, text, "json")
+    elements.write_record(group, record)
     if result.arrays:
         elements.write_arrays(elements.new_group(group, schema.ARRAYS, "arrays"), result.arrays)
     pictures.write_pictures(group, result.pictures)
@@ -82,46 +96,64 @@ def write_shard(path: Path, unit: Unit, result: ProbeResult, provenance: Mapping
         PluginError: If the result holds what cannot be stored.
         StoreError: If what was written is not what was given.
     """
+    check_storable(unit, result)
+    text = Record.of(unit, result, provenance).to_text()
 
-    def fill(root: h5py.Group) -> None:
-        write_unit(elements.new_group(root, "units", "units"), unit, result, provenance)
+    def fill(root: h5py.Group, record: bytes) -> None:
+        _fill_unit(elements.new_group(root, "units", "units"), unit, result, record)
 
-    large = _size(result) > IN_MEMORY_BYTES
-    if large:
+    if _size(result) > guard.IN_MEMORY_BYTES:
         with files.new_file(path, schema.SHARD_FORMAT) as file:
-            fill(file)
-    else:
-        image = files.make_image(schema.SHARD_FORMAT, fill)
-        files.write_image(path, image)
-    try:
-        if large:
+            fill(file, text.encode("ascii"))
+        with _read_back_errors(unit):
             guard.checked_digest(path)
-        else:
-            files.compare_image(path, image)
-        structure = _structure(result)
-        if large or structure not in _read_back:
-            with guard.open_untrusted(path, schema.SHARD_FORMAT, check=False) as file:
-                _compare(guard.group(guard.group(file, "units"), unit.unit_id), unit, result)
-            _read_back[structure] = None
-            while len(_read_back) > _STRUCTURES:
-                _read_back.pop(next(iter(_read_back)), None)
+            _compare(path, unit, result, text, values=False)  # they are in the digest, and many
+        return
+    content, from_other = _content(unit, result, text, fill)
+    files.write_image(path, content)
+    with _read_back_errors(unit):
+        files.compare_image(path, content)
+        structure = structure_of(result)
+        if (structure, from_other) not in _read_back:
+            _compare(path, unit, result, text, values=True)
+            _keep(_read_back, (structure, from_other), None, _STRUCTURES)
+    _keep(_written, hashlib.sha256(content).digest(), structure, _WRITTEN)
+
+
+def structure_written(sha256: str) -> Structure | None:
+    """The structure of a shard that this process wrote, so that nothing in it needs to be looked at; else None.
+
+    Args:
+        sha256: Digest (hex) of the bytes of the whole file, as they were read.
+    """
+    return _written.get(bytes.fromhex(sha256))
+
+
+def _content(
+    unit: Unit, result: ProbeResult, text: str, fill: Callable[[h5py.Group, bytes], None]
+) -> tuple[bytes, bool]:
+    """The bytes of a shard, and whether they were made from another one."""
+    if fits(result):
+        return _templates.content(unit, result, text, fill)
+    return files.make_image(schema.SHARD_FORMAT, lambda root: fill(root, text.encode("ascii"))), False
+
+
+def _keep(last: dict[_Key, _Value], key: _Key, value: _Value, limit: int) -> None:
+    last[key] = value
+    while len(last) > limit:
+        last.pop(next(iter(last)), None)
+
+
+@contextlib.contextmanager
+def _read_back_errors(unit: Unit) -> Iterator[None]:
+    try:
+        yield
     except EngineError as error:
         raise StoreError(
             f"what was written for unit {unit.unit_id} cannot be read back",
             got=error.got or error.what,
             hint="check the disk, then resume the run",
         ) from error
-
-
-def _structure(result: ProbeResult) -> _Structure:
-    """What HDF5 makes of a result, whatever its values are."""
-    return (
-        tuple(
-            (name, one.dims, one.data.shape, one.data.dtype.str, one.unit, one.description)
-            for name, one in result.arrays.items()
-        ),
-        tuple((name, one.levels.shape, one.description) for name, one in result.pictures.items()),
-    )
 
 
 def _size(result: ProbeResult) -> int:
@@ -131,27 +163,43 @@ def _size(result: ProbeResult) -> int:
     )
 
 
-def _compare(group: h5py.Group, unit: Unit, result: ProbeResult) -> None:
-    found = units.read_record(group)
-    if found.unit != unit:
-        raise guard.Refused("another unit", unit.unit_id)
-    if list(found.summary) != list(result.summary):
-        raise guard.Refused("another summary", ", ".join(result.summary))
+def _compare(path: Path, unit: Unit, result: ProbeResult, text: str, *, values: bool) -> None:
+    """Open a shard, and hold what is in it against what was to be written; ``values`` too."""
+    with guard.open_untrusted(path, schema.SHARD_FORMAT, check=False) as file:
+        group = guard.group(guard.group(file, "units"), unit.unit_id)
+        found = units.read_record(group)
+        if found.unit != unit:
+            raise guard.Refused("another unit", unit.unit_id)
+        if elements.read_text(group, schema.RECORD, "json") != text:
+            raise guard.Refused("another record", "the one that was given")
+        _compare_arrays(group, result, values)
+        _compare_pictures(group, result, values)
+
+
+def _compare_arrays(group: h5py.Group, result: ProbeResult, values: bool) -> None:
     dims = {dim for array in result.arrays.values() for dim in array.dims}
     stored = {name: elements.stored_name(name, array.dims, dims) for name, array in result.arrays.items()}
     arrays = units.arrays_of(group)
     if ([] if arrays is None else guard.names(arrays)[: len(stored)]) != list(stored.values()):
         raise guard.Refused("other arrays", ", ".join(result.arrays))
     for name, array in result.arrays.items():
-        _compare_shape(guard.dataset(arrays, stored[name]), name, array.data.shape)
+        _compare_values(arrays, stored[name], array.data, values)
+
+
+def _compare_pictures(group: h5py.Group, result: ProbeResult, values: bool) -> None:
     if pictures.picture_names(group) != list(result.pictures):
         raise guard.Refused("other pictures", ", ".join(result.pictures))
     for name, picture in result.pictures.items():
-        _compare_shape(guard.dataset(guard.group(group, schema.PICTURES), name), name, picture.levels.shape)
-    if list(found.checks) != list(result.checks):
-        raise guard.Refused("other checks", ", ".join(result.checks))
+        _compare_values(guard.group(group, schema.PICTURES), name, picture.levels, values)
 
 
-def _compare_shape(found: h5py.Dataset, name: str, shape: tuple[int, ...]) -> None:
-    if found.shape != shape:
-        raise guard.Refused(f"shape {found.shape} of {name!r}", str(shape))
+def _compare_values(parent: h5py.Group, name: str, data: np.ndarray, values: bool) -> None:
+    node = guard.dataset(parent, name)
+    if node.shape != data.shape:
+        raise guard.Refused(f"shape {node.shape} of {name!r}", str(data.shape))
+    if not values:
+        return
+    found = elements.decode_values(node, np.asarray(node[()]))
+    given = elements.decode_values(node, elements.stored_values(name, data)[0])
+    if found.dtype != given.dtype or found.tobytes() != given.tobytes():
+        raise guard.Refused(f"other values of {name!r}", "those that were given")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import h5py
 
 from equivengine.contracts.unit import Unit
 from equivengine.contracts.units import UnitIds
 from equivengine.store import elements, guard, nodes, pictures, record, schema, version_1
 from equivengine.store.record import Record
+from equivengine.store.template import Structure
 
 
 def ids_in(units: h5py.Group) -> UnitIds:
@@ -16,8 +19,14 @@ def ids_in(units: h5py.Group) -> UnitIds:
     Raises:
         Refused: If there are more than `schema.MAX_UNITS`.
     """
-    names = guard.names(units, schema.MAX_UNITS)
-    return UnitIds(bytes.fromhex("".join(name for name in names if schema.is_unit_id(name))))
+    raw = bytearray()
+
+    def take(name: str) -> None:
+        if schema.is_unit_id(name):
+            raw.extend(bytes.fromhex(name))
+
+    guard.each_name(units, take, schema.MAX_UNITS)
+    return UnitIds(bytes(raw))
 
 
 def read_record(group: h5py.Group) -> Record:
@@ -102,6 +111,48 @@ def copy_unit(source: h5py.Group, parent: h5py.Group, unit_id: str) -> Record:
         _copy_arrays(arrays, group)
     pictures.copy_pictures(source, group)
     return found
+
+
+def copy_own_unit(source: h5py.Group, parent: h5py.Group, unit_id: str, structure: Structure) -> Record:
+    """`copy_unit` for a file that this process wrote: what is in it is known, and nothing of it is looked at again.
+
+    Args:
+        source: The root of a shard.
+        parent: The group ``units`` of the file being made.
+        unit_id: The unit's id.
+        structure: Of its result.
+
+    Returns:
+        Its record.
+
+    Raises:
+        StoreError: If the record is none.
+    """
+    unit = nodes.open_group(source, f"units/{unit_id}")
+    group = elements.new_group(parent, unit_id, "unit")
+    node = nodes.open_dataset(unit, schema.RECORD)
+    text = nodes.read_text(node)
+    elements.write_record(group, text)
+    arrays, pictures = structure
+    if arrays:
+        nodes.copy(nodes.open_group(unit, schema.ARRAYS), group, schema.ARRAYS)
+        _attach_own(nodes.open_group(group, schema.ARRAYS), {one[0]: one[1] for one in arrays})
+    if pictures:
+        nodes.copy(nodes.open_group(unit, schema.PICTURES), group, schema.PICTURES)
+    return record.parse(text, guard.Where(node, file=True))
+
+
+def _attach_own(group: h5py.Group, axes: Mapping[str, tuple[str, ...]]) -> None:
+    """Attach the scales of copied arrays, by the names of their axes."""
+    dims = {dim for names in axes.values() for dim in names}
+    stored = {elements.stored_name(name, names, dims): names for name, names in axes.items()}
+    copies = {name: nodes.open_dataset(group, name) for name in (*stored, *sorted(dims - set(stored)))}
+    for name, copy in copies.items():
+        nodes.detach_own(copy, scale=name in dims)
+    for name, names in stored.items():
+        for axis, dim in enumerate(names):
+            if name != dim:
+                nodes.attach_scale(copies[name], axis, copies[dim])
 
 
 def _parse(group: h5py.Group, text: str) -> Record:

@@ -18,7 +18,9 @@ from store_cases import make_plan, make_result, make_unit
 
 from equivengine.contracts.result import Array, ProbeResult
 from equivengine.errors import EngineError
-from equivengine.store import RunDirectory, elements, files, guard, open_run, schema, shard, units
+from equivengine.store import RunDirectory, elements, files, guard, nodes, open_run, schema, shard, units
+from equivengine.store.record import Record
+from equivengine.store.template import Templates
 
 ARCHIVES = Path(__file__).parents[1] / "archives"
 UNIT = f"units/{make_unit().unit_id}"
@@ -290,6 +292,7 @@ def test_a_shard_whose_arrays_do_not_fit_is_not_consolidated(run):
 def test_a_run_file_that_is_read_back_otherwise_than_it_was_written(run, monkeypatch):
     """As if the disk had changed something on the way."""
     (run / "run.h5").unlink()
+    monkeypatch.setattr(shard, "structure_written", lambda sha256: None)  # as in another process
     monkeypatch.setattr(units, "copy_unit", lambda source, parent, unit_id: units.read_record(source))
     with pytest.raises(EngineError, match="not safe to read"):
         RunDirectory.open(run).consolidate()
@@ -414,23 +417,36 @@ OTHERS = {
 @pytest.mark.parametrize("part", OTHERS)
 def test_a_shard_that_is_read_back_otherwise_than_it_was_written(tmp_path, monkeypatch, part):
     """As if the disk had changed something on the way."""
-    written = shard.write_unit
+    written = shard._fill_unit
     unit, result = OTHERS[part]
     if part == "arrays":
         result = ProbeResult(
             {"other": Array(np.zeros(2), ("k",), "1", "Others.")}, make_result().summary, pictures=result.pictures
         )
 
-    def write(units, _unit, _result, provenance):
-        made = written(units, unit, result, provenance)
+    def write(units, _unit, _result, record):
+        if part in ("unit", "summary", "checks"):
+            record = Record.of(unit, result, {}).to_text().encode()
+        written(units, unit, result, record)
         if part == "unit":
             units.move(unit.unit_id, make_unit().unit_id)
-        return made
 
-    monkeypatch.setattr(shard, "write_unit", write)
+    monkeypatch.setattr(shard, "_fill_unit", write)
+    monkeypatch.setattr(shard, "fits", lambda result: False)  # made from no other one
     monkeypatch.setattr(shard, "_read_back", {})  # the first result of its structure in this process
     with pytest.raises(EngineError, match="cannot be read back"):
         shard.write_shard(tmp_path / "shard.h5", make_unit(), make_result(), {})
+
+
+@pytest.mark.parametrize("what", ["replace_text", "replace_values", "rename"])
+def test_a_shard_that_becomes_another_one_than_it_should(tmp_path, monkeypatch, what):
+    """The first one that is made from another one is looked at too, with its values."""
+    monkeypatch.setattr(shard, "_templates", Templates())
+    monkeypatch.setattr(shard, "_read_back", {})
+    shard.write_shard(tmp_path / "first.h5", make_unit(0), make_result(0), {})
+    monkeypatch.setattr(nodes, what, lambda *arguments: None)
+    with pytest.raises(EngineError, match="cannot be read back"):
+        shard.write_shard(tmp_path / "second.h5", make_unit(1), make_result(1), {})
 
 
 def test_results_of_a_probe_that_did_not_run(run):

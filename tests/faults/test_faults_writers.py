@@ -87,14 +87,14 @@ def test_a_shard_that_is_moved_while_it_is_gathered_is_no_error(out, monkeypatch
 
     carry_out(config(out, count=2))
     shard = sorted((out / "shards").rglob("*.h5"))[0]
-    opened = guard.open_untrusted
+    opened = guard.open_once
 
     def moved(path, *arguments, **options):
         if path == shard:
             shard.rename(out / "moved")
         return opened(path, *arguments, **options)
 
-    monkeypatch.setattr(guard, "open_untrusted", moved)
+    monkeypatch.setattr(guard, "open_once", moved)
     RunDirectory.open(out).consolidate()
     with open_run(out / "run.h5") as run:
         assert len(run.published) == 1

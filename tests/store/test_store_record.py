@@ -16,7 +16,17 @@ from test_store_round_trip import assert_equal_results
 
 from equivengine.contracts.result import Check, ProbeResult, Scalar
 from equivengine.errors import PluginError, StoreError
-from equivengine.store import RunDirectory, content_digest, inspect_run, open_run, record, schema, shard, verify_run
+from equivengine.store import (
+    RunDirectory,
+    content_digest,
+    files,
+    guard,
+    inspect_run,
+    open_run,
+    record,
+    schema,
+    verify_run,
+)
 from equivengine.store.record import Record
 
 ARCHIVES = Path(__file__).resolve().parents[1] / "archives"
@@ -184,7 +194,7 @@ def test_more_than_a_reader_would_take_is_refused_before_it_is_written(directory
 def test_a_large_result_is_made_on_disk_with_the_content_of_one_made_in_memory(tmp_path, monkeypatch):
     digests = []
     for name, limit in (("memory", 1 << 30), ("disk", 0)):
-        monkeypatch.setattr(shard, "IN_MEMORY_BYTES", limit)
+        monkeypatch.setattr(guard, "IN_MEMORY_BYTES", limit)
         run = RunDirectory.create_or_open(tmp_path / name, make_plan(1), "digest")
         assert run.publish(make_unit(), make_result(size=3000), {})
         assert not inspect_run(run.path).findings
@@ -196,9 +206,7 @@ def test_a_large_result_is_made_on_disk_with_the_content_of_one_made_in_memory(t
 @pytest.mark.parametrize("limit", [0, 1 << 30])
 def test_what_a_disk_gives_back_otherwise_is_not_published(directory, monkeypatch, limit):
     """The second unit of one structure too, of which HDF5 is not asked again."""
-    from equivengine.store import files, guard
-
-    monkeypatch.setattr(shard, "IN_MEMORY_BYTES", limit)
+    monkeypatch.setattr(guard, "IN_MEMORY_BYTES", limit)
     directory.publish(make_unit(0), make_result(0), {})
 
     def spoil(path):
