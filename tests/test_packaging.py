@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -140,15 +141,16 @@ def test_every_requirement_is_pinned_for_development():
     assert all(re.fullmatch(r"[a-z0-9-]+==[A-Za-z0-9.]+", row) for row in text.splitlines() if row[:1] not in ("#", ""))
 
 
+def copy_tree(copy: Path) -> Path:
+    """Copy what belongs to the project, without what was built."""
+    ignore = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "*.so", "__pycache__", "results")
+    return shutil.copytree(ROOT, copy, ignore=ignore)
+
+
 @pytest.fixture
 def tree(tmp_path) -> Path:
-    """A copy of what belongs to the project, without what was built."""
-    import shutil
-
-    copy = tmp_path / "tree"
-    ignore = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "*.so", "__pycache__", "results")
-    shutil.copytree(ROOT, copy, ignore=ignore)
-    return copy
+    """A copy of the source tree."""
+    return copy_tree(tmp_path / "tree")
 
 
 def build(tree: Path, call: str) -> Path:

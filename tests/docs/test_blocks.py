@@ -31,18 +31,19 @@ ELSEWHERE = {
     "docs/export.md": ("tests/report/test_export_docs.py", {"console": 2, "python": 5}),
     "docs/format.md": ("tests/store/test_store_docs.py", {"python": 3}),
     "docs/hooks.md": ("tests/test_hooks.py", {"python": 7}),
+    "docs/install.md": ("tests/docs/test_install_page.py", {"sh": 4}),
     "docs/svd.md": ("tests/linalg/test_svd_docs.py", {"python": 1}),
     "docs/sweeps.md": ("tests/runtime/test_sweeps_page.py", {"console": 4, "toml": 8}),
     "docs/plugins.md": ("tests/testing/test_plugins_page.py", {"console": 9, "python": 5}),
 }
 #: A recipe of the paper, each of which tests/recipes/test_recipes.py carries out and looks for in docs/reproduce.md.
 RECIPE = re.compile(r"equivengine run recipes/(\w+)\.toml\n")
+#: An extra, which tests/docs/test_install_page.py installs wherever a page names it.
+EXTRA = re.compile(r'pip install "equivengine\[\w+\]"\n')
+#: What is run before each merge, in an environment of its own.
+CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 LANGUAGES = {"console", "json", "python", "sh", "toml"}
-#: Why blocks are not run that bear no mark.
-UNMARKED = {
-    ("CONTRIBUTING.md", "sh"): "installs packages",
-}
-NOT_RUN = 7
+NOT_RUN = 1
 
 
 def two_runs(reader: Reader) -> None:
@@ -68,15 +69,11 @@ def texts_and_a_model(reader: Reader) -> None:
 BEFORE: dict[str, Callable[[Reader], None]] = {"docs/report.md": two_runs, "docs/models.md": texts_and_a_model}
 
 
-def not_run(block: pages.Block) -> str | None:
-    """Why nobody runs a block."""
-    return block.not_run or UNMARKED.get((block.page, block.language))
-
-
 def here(block: pages.Block) -> bool:
     """Whether this file executes a block."""
-    elsewhere = block.language in ELSEWHERE.get(block.page, ("", {}))[1] or RECIPE.fullmatch(block.body)
-    return block.language in LANGUAGES and not elsewhere and not_run(block) is None
+    elsewhere = block.language in ELSEWHERE.get(block.page, ("", {}))[1] or block.page == "CONTRIBUTING.md"
+    known = RECIPE.fullmatch(block.body) or EXTRA.fullmatch(block.body)
+    return block.language in LANGUAGES and not (elsewhere or known) and block.not_run is None
 
 
 RUN_HERE = sorted({block.page for block in BLOCKS if here(block)})
@@ -138,7 +135,7 @@ def test_no_block_is_left_out():
         if block.language == "text" or block.language.startswith("{"):  # a directive of the site
             continue
         assert block.language in LANGUAGES, f"{block}: nothing executes {block.language!r}"
-        assert re.fullmatch(r"(run(: slow| \S+\.toml)?)?", block.mark) or not_run(block) in pages.NOT_RUN, (
+        assert re.fullmatch(r"(run(: slow| \S+\.toml)?)?", block.mark) or block.not_run in pages.NOT_RUN, (
             f"{block}: {block.mark!r}"
         )
         if block.language in ("console", "sh"):
@@ -146,13 +143,13 @@ def test_no_block_is_left_out():
 
 
 def test_few_blocks_are_not_run():
-    assert len([block for block in BLOCKS if not_run(block)]) == NOT_RUN
+    assert len([block for block in BLOCKS if block.not_run]) == NOT_RUN
 
 
 @pytest.mark.parametrize("page", ELSEWHERE)
 def test_a_page_with_a_test_of_its_own_has_as_many_blocks_as_that_test_knows(page):
     test, counts = ELSEWHERE[page]
-    executed = [block.language for block in BLOCKS if block.page == page and not not_run(block)]
+    executed = [block.language for block in BLOCKS if block.page == page and not block.not_run]
     assert {language: executed.count(language) for language in counts} == counts
     text = (ROOT / test).read_text(encoding="utf-8")
     assert Path(page).name in text
@@ -162,6 +159,14 @@ def test_a_page_with_a_test_of_its_own_has_as_many_blocks_as_that_test_knows(pag
 def test_every_recipe_that_a_page_runs_is_one_of_those_that_are_tested():
     named = {match[1] for block in BLOCKS if (match := RECIPE.fullmatch(block.body))}
     assert named == {path.stem for path in (ROOT / "recipes").glob("*.toml")}
+
+
+def test_what_contributors_enter_is_what_is_run_before_each_merge():
+    (block,) = [block for block in BLOCKS if block.page == "CONTRIBUTING.md"]
+    commands = [command for command, _ in block.commands]
+    assert commands[1] in PAGES["docs/install.md"]  # the shell's own part, which tests/docs/test_install_page.py enters
+    targets = [target for command in (commands[0], *commands[2:]) for target in command.removeprefix("make ").split()]
+    assert targets == [target for target in re.findall(r"^make (.*)$", CI, re.MULTILINE) if target != "cuda-part"]
 
 
 def test_no_command_hides_in_an_indented_block():
