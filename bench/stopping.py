@@ -9,6 +9,9 @@ narrow enough. Counted are, for each distribution and tolerance:
 - ratio: pairs of samples, each stopped by itself, for which the 95% bootstrap interval of the ratio of their medians
   holds, as of `random_over_null` of the ldlc probe.
 
+Of ratios of medians (`RatioRule`, `ratio_tolerance` of ldlc) the same is counted, over pairs of samples of which the
+one that is known less well grows; beside it the bootstrap interval of what was drawn where they stopped.
+
 The same is counted of naive looks, at each of which an interval is taken that would cover 95% were it the only one.
 Beside two textbook distributions there are the constants that the ldlc probe measures on digits, as a population.
 """
@@ -16,12 +19,13 @@ Beside two textbook distributions there are the constants that the ldlc probe me
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import machine
 import numpy as np
@@ -30,11 +34,13 @@ import torch
 import equivengine as eqv
 from equivengine.contracts.probe import ProbeTask
 from equivengine.statistics import bootstrap, ratio_of_medians
-from equivengine.stopping import looks, ranks
+from equivengine.stopping import RatioRule, looks, ranks
 from equivengine_plugins.probes.ldlc.parameters import LdlcParams
 from equivengine_plugins.probes.ldlc.sampling import Place, sample
 
 HERE = Path(__file__).parent
+RANDOM: Literal["random"] = "random"
+NULL: Literal["null"] = "null"
 CAP = 4096
 #: Coverage that is promised; what is counted may fall short of it by chance, by 3 standard errors.
 PROMISED = 0.95
@@ -65,9 +71,16 @@ def populations(images: int, size: int) -> list[Population]:
     for number in range(images):
         image = digits[number]
         x = encoder.preprocess(image.load())
-        task = ProbeTask(encoder, [x, x], LdlcParams(directions=size), 0, sample_digests=[image.digest] * 2)
-        values = sample([Place(task, task.jacobian(x), None)], "random")[0].along.tangent
-        found.append(_finite(f"ldlc random, digit {number}", values))
+        params = LdlcParams(directions=size, null_directions=size)
+        task = ProbeTask(encoder, [x, x], params, 0, sample_digests=[image.digest] * 2)
+        exact = task.jacobian(x, precision="fp64")
+        rows = eqv.linalg.svd(exact.dense(), vectors=True).Vh
+        assert rows is not None
+        for kind, place in (
+            (RANDOM, Place(task, task.jacobian(x), None)),
+            (NULL, Place(task, exact, eqv.linalg.Subspace(rows))),
+        ):
+            found.append(_finite(f"ldlc {kind}, digit {number}", sample([place], kind)[0].along.tangent))
     return found
 
 
@@ -142,6 +155,73 @@ def _ratio_holds(first: np.ndarray, second: np.ndarray, seed: int, resamples: in
     return found.low <= 1.0 <= found.high
 
 
+def measure_ratio(
+    above: Population, below: Population, tolerances: Sequence[float], samples: int, pairs: int, resamples: int
+) -> Iterator[dict[str, Any]]:
+    """For each tolerance a row: the ratio of two medians by `RatioRule`, beside the bootstrap of what was drawn."""
+    parts = (above, below)
+    values = [one.draw(np.random.Generator(np.random.Philox(key)), (samples, CAP)) for key, one in enumerate(parts, 11)]
+    truth = above.median / below.median
+    every = np.ones(samples, dtype=bool)
+    for (low, high), (least, most) in itertools.product(*map(_ends, values)):
+        every &= (low / most <= truth) & (truth <= high / least)
+    for tolerance in tolerances:
+        rule = RatioRule(tolerance, (CAP, CAP))
+        stops = [_grown(rule, *rows) for rows in zip(*values, strict=True)]
+        drawn = [
+            [rows[k, :count] for rows, count in zip(values, stops[k][1], strict=True)]
+            for k in range(min(pairs, samples))
+        ]
+        plain = [
+            bootstrap(*two, statistic=ratio_of_medians, seed=k, resamples=resamples) for k, two in enumerate(drawn)
+        ]
+        yield {
+            "population": f"{above.name} / {below.name}",
+            "tolerance": tolerance,
+            "looks": "ratio",
+            "samples": samples,
+            "covered": float(np.mean([low <= truth <= high for (low, high), _ in stops])),
+            "any_look": float(every.mean()),
+            "used": float(np.mean([sum(counts) for _, counts in stops])),
+            "at_cap": float(np.mean([sum(counts) == 2 * CAP for _, counts in stops])),
+            "ratio": float(np.mean([one.low <= truth <= one.high for one in plain])),
+            "ratio_samples": len(plain),
+        }
+
+
+def _ends(values: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The ends of the interval of one of two medians at each look, [R] each."""
+    ordered = [np.sort(values[:, :count], axis=1) for count in looks(CAP)]
+    return [(o[:, r - 1], o[:, -r]) for o, r in zip(ordered, ranks(looks(CAP), math.sqrt(PROMISED)), strict=True)]
+
+
+def _grown(rule: RatioRule, above: np.ndarray, below: np.ndarray) -> tuple[tuple[float, float], list[int]]:
+    """The interval of the ratio where it is known or all are drawn, and how many were drawn of each sample."""
+    at = [0, 0]
+    while True:
+        counts = [looks(CAP)[place] for place in at]
+        grows = rule.grows(above[: counts[0]], below[: counts[1]])
+        if grows is None:
+            found = rule.judge(above[: counts[0]], below[: counts[1]]).estimate
+            return (found.low, found.high), counts
+        at[grows] += 1
+
+
+def ratio_table(results: Sequence[dict[str, Any]]) -> str:
+    """The table of ratios of docs/ldlc.md."""
+    lines = [
+        "| ratio | tolerance | covered | at every pair of looks | used | bootstrap: covered |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['population']} | {row['tolerance']:g} | {row['covered']:.3f} | {row['any_look']:.3f} "
+        f"| {row['used']:,.0f} | {row['ratio']:.2f} |"
+        for row in results
+        if row["looks"] == "ratio"
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The table of docs/ldlc.md: a line for each distribution and tolerance, the rule beside naive looks."""
     lines = [
@@ -163,7 +243,7 @@ def short(row: dict[str, Any]) -> list[str]:
     return [
         f"{row['population']}, tolerance {row['tolerance']:g}: {name} {row[name]:.3f}"
         for name in ("covered", "any_look")
-        if row["looks"] == "rule" and row[name] < PROMISED - slack
+        if row["looks"] in ("rule", "ratio") and row[name] < PROMISED - slack
     ]
 
 
@@ -179,18 +259,24 @@ def main() -> None:
     options = parser.parse_args()
 
     document = machine.document("stopping", torch.device("cpu"), cap=CAP, promised=PROMISED)
-    print(f"{'':24}{'tol':>6} {'looks':6}{'covered':>9}{'any look':>9}{'ratio':>7}{'used':>8}{'at cap':>8}")
+    print(f"{'':44}{'tol':>6} {'looks':6}{'covered':>9}{'any look':>9}{'ratio':>7}{'used':>8}{'at cap':>8}")
     broken = []
-    for population in populations(options.images, options.size):
-        for row in measure(population, options.tolerance, options.samples, options.pairs, options.resamples):
-            document["results"].append(row)
-            broken += short(row)
-            print(
-                f"{row['population']:24}{row['tolerance']:6.2f} {row['looks']:6}{row['covered']:9.3f}"
-                f"{row['any_look']:9.3f}{row['ratio']:7.3f}{row['used']:8.0f}{row['at_cap']:8.3f}",
-                flush=True,
-            )
+    found = populations(options.images, options.size)
+    textbook, constants = found[:2], found[2:]
+    pairs = [tuple(textbook), *zip(constants[::2], constants[1::2], strict=True)]
+    numbers = (options.tolerance, options.samples, options.pairs, options.resamples)
+    for row in itertools.chain(
+        *(measure(one, *numbers) for one in found), *(measure_ratio(above, below, *numbers) for above, below in pairs)
+    ):
+        document["results"].append(row)
+        broken += short(row)
+        print(
+            f"{row['population']:44}{row['tolerance']:6.2f} {row['looks']:6}{row['covered']:9.3f}"
+            f"{row['any_look']:9.3f}{row['ratio']:7.3f}{row['used']:8.0f}{row['at_cap']:8.3f}",
+            flush=True,
+        )
     print("\n" + table(document["results"]))
+    print(ratio_table(document["results"]))
     print(machine.write(options.out, machine.file_name("stopping", document["name"]), document))
     if broken:
         sys.exit("not as promised: " + "; ".join(broken))

@@ -25,7 +25,7 @@ import numpy as np
 from equivengine.errors import UsageError
 from equivengine.statistics import LEVEL, Estimate
 
-__all__ = ["FEWEST", "FIRST", "Effort", "MedianRule", "blocks", "looks", "ranks"]
+__all__ = ["FEWEST", "FIRST", "Effort", "MedianRule", "RatioRule", "blocks", "looks", "ranks"]
 
 #: Observations at the first look.
 FIRST = 32
@@ -37,13 +37,13 @@ _NEGLIGIBLE = 1e-18
 
 @dataclass(frozen=True)
 class Effort:
-    """A median as it stood at a look, and whether that was enough.
+    """A median, or a ratio of two, as it stood at a look, and whether that was enough.
 
     Attributes:
         estimate: The median of all observations, with an interval that holds at every look; -inf .. inf where so few
-            observations say nothing.
+            observations say nothing. Of a ratio, ``n`` counts the observations of both samples.
         tolerance: Relative half-width that was asked for.
-        cap: Most observations that may be drawn.
+        cap: Most observations that may be drawn; of a ratio, those of both samples.
     """
 
     estimate: Estimate
@@ -73,12 +73,13 @@ class Effort:
         """``"tolerance"``, ``"cap"``, or empty where more are to be drawn."""
         return "tolerance" if self.reached else "cap" if self.finished else ""
 
-    def shortage(self, name: str, parameter: str) -> str:
+    def shortage(self, name: str, parameter: str, tolerance: str = "tolerance") -> str:
         """What to do where the cap came first, as part of a message; empty where the tolerance was reached.
 
         Args:
             name: Of the scalar.
             parameter: Which holds the cap.
+            tolerance: Which holds the tolerance.
         """
         if self.reached:
             return ""
@@ -86,7 +87,7 @@ class Effort:
         if not math.isfinite(self.half_width):
             return f"{name} has no interval after {self.estimate.n:,}: raise {parameter}"
         wanted = self.estimate.n * (self.half_width / self.tolerance) ** 2  # widths go like 1 / sqrt(n)
-        return f"{said}: raise {parameter} to about {_rounded_up(wanted):,}, or tolerance"
+        return f"{said}: raise {parameter} to about {_rounded_up(wanted):,}, or {tolerance}"
 
     def to_json(self) -> dict[str, Any]:
         """For provenance; JSON types only."""
@@ -157,6 +158,74 @@ class MedianRule:
         low, high = (values[rank - 1], values[-rank]) if rank else (-math.inf, math.inf)
         estimate = Estimate(float(np.median(values)), float(low), float(high), len(values))
         return Effort(estimate, self.tolerance, self.cap)
+
+
+@dataclass(frozen=True)
+class RatioRule:
+    """Looks at the ratio of the medians of two growing samples that are independent of each other.
+
+    Each sample has looks of its own, and intervals of its median that hold at all of them with probability
+    sqrt(``level``). Both medians then lie in theirs, at whatever looks, with probability ``level``, and the ratio lies
+    between the least and the greatest quotient of numbers of the two intervals (of positive ones: low / high and
+    high / low). This needs no normal approximation, and holds however it is decided, look after look, which sample
+    grows. The price is an interval wider than the bootstrap's: relative half-widths add up, and do not in quadrature.
+    Where the denominator's interval holds 0 the ratio has no bound (E. C. Fieller, J. R. Stat. Soc. B 16, 1954).
+
+    Attributes:
+        tolerance: Largest half-width of the interval, relative to the ratio.
+        caps: Most observations of the numerator and of the denominator.
+        first: Observations at the first look of each, at least `FEWEST`.
+        level: Probability that the intervals at all looks hold the ratio.
+    """
+
+    tolerance: float
+    caps: tuple[int, int]
+    first: int = FIRST
+    level: float = LEVEL
+
+    def __post_init__(self) -> None:
+        self._rules()
+
+    def judge(self, numerator: np.ndarray, denominator: np.ndarray) -> Effort:
+        """The ratio of the medians of all observations so far.
+
+        Args:
+            numerator: [n] in any order; n is a look of its sample (`looks` of the cap and `first`).
+            denominator: [k], likewise.
+
+        Raises:
+            UsageError: If there is no look after so many.
+        """
+        above, below = (found.estimate for found in self._parts(numerator, denominator))
+        ends = (above.low, above.high, below.low, below.high)
+        value = above.value / below.value if below.value else math.nan
+        low, high = -math.inf, math.inf
+        if all(map(math.isfinite, ends)) and not below.low <= 0 <= below.high:
+            quotients = [a / b for a in ends[:2] for b in ends[2:]]
+            low, high = min(quotients), max(quotients)
+        return Effort(Estimate(value, low, high, above.n + below.n), self.tolerance, sum(self.caps))
+
+    def grows(self, numerator: np.ndarray, denominator: np.ndarray) -> int | None:
+        """Which sample is to be drawn from next, 0 or 1: the one whose median is known less well; None if it is enough.
+
+        Args:
+            numerator: As for `judge`.
+            denominator: As for `judge`.
+
+        Raises:
+            UsageError: If there is no look after so many.
+        """
+        if self.judge(numerator, denominator).finished:
+            return None
+        parts = self._parts(numerator, denominator)
+        left = [place for place in (0, 1) if parts[place].estimate.n < self.caps[place]]
+        return max(left, key=lambda place: parts[place].half_width)
+
+    def _parts(self, *samples: np.ndarray) -> list[Effort]:
+        return [rule.judge(values) for rule, values in zip(self._rules(), samples, strict=True)]
+
+    def _rules(self) -> list[MedianRule]:
+        return [MedianRule(self.tolerance, cap, self.first, math.sqrt(self.level)) for cap in self.caps]
 
 
 def looks(cap: int, first: int = FIRST) -> tuple[int, ...]:

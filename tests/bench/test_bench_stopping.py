@@ -37,5 +37,19 @@ def test_it_counts_intervals_that_miss():
     assert row["used"] > naive["used"]
 
 
+def test_it_counts_intervals_of_ratios_that_miss():
+    one, other = (
+        stopping.Population(name, lambda g, shape: g.lognormal(0, 0.25, shape), median)
+        for name, median in (("true", 1.0), ("biased", 1.5))
+    )
+    (good,) = stopping.measure_ratio(one, one, [0.2], samples=20, pairs=2, resamples=20)
+    (row,) = stopping.measure_ratio(other, one, [0.2], samples=20, pairs=2, resamples=20)
+    assert good["covered"] > 0.8 > 0.5 > row["covered"]
+    assert row["population"] == "biased / true"
+    assert stopping.short(row)
+    assert 64 < row["used"] < 512  # both samples
+    assert "| biased / true | 0.2 |" in stopping.ratio_table([row])
+
+
 def test_samples_stop_at_the_first_narrow_look():
     assert stopping.stopped(np.array([[0.3, 0.1, 0.2], [0.3, 0.3, 0.3]]), 0.2).tolist() == [1, 2]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from equivengine.stopping import MedianRule
+from equivengine.errors import UsageError
+from equivengine.runtime.config import probe_params
+from equivengine.stopping import MedianRule, RatioRule
 from equivengine_plugins.probes.ldlc import Ldlc, LdlcParams
 from equivengine_plugins.probes.ldlc.sampling import Place, sample
 
@@ -128,3 +130,55 @@ def test_findings_say_how_many_were_drawn_and_what_that_leaves(loose):
     assert f"known within 40.0%: {int(used):,} random directions leave {width:.1%}" in said
     plain = {name: value for name, value in loose[0].summary.items() if not name.startswith("directions_")}
     assert "known within" not in " ".join(Ldlc().findings(plain, LdlcParams()))
+
+
+# -- the ratio --------------------------------------------------------------------------------------------------------
+
+OF_RATIO = LdlcParams(ratio_tolerance=0.5, directions=512, null_directions=256, **BARE)
+
+
+def test_the_ratio_is_a_target_and_the_kind_that_is_known_less_well_grows(loose, tasks):
+    found = Ldlc().run(tasks(OF_RATIO, 1)[0])
+    values = [found.arrays[f"{kind}_tangent"].data for kind in ("random", "null")]
+    effort = RatioRule(0.5, (512, 256)).judge(*values)
+    ratio = found.summary["random_over_null"]
+    assert effort.reached
+    assert (ratio.value, ratio.interval) == (effort.estimate.value, effort.estimate.interval)
+    assert ratio.n == min(map(len, values))
+    assert found.summary["width_random_over_null"].value == effort.half_width <= 0.5
+    assert found.summary["directions_random_over_null"].value == sum(map(len, values))
+    assert found.provenance["effort"] == {"random_over_null": effort.to_json()}
+    assert found.status == "ok"
+    for kind, drawn in zip(("random", "null"), values, strict=True):  # the first ones of any other run
+        other = loose[0].arrays[f"{kind}_tangent"].data
+        count = min(len(drawn), len(other))
+        assert np.array_equal(drawn[:count], other[:count])
+    before = values[0][: len(values[0]) // 2], values[1][: len(values[1]) // 2]
+    assert not any(
+        RatioRule(0.5, (512, 256)).judge(*earlier).reached
+        for earlier in ((before[0], values[1]), (values[0], before[1]))
+        if all(len(part) >= 32 for part in earlier)
+    )  # neither kind was drawn beyond need
+    said = " ".join(Ldlc().findings(found.summary, OF_RATIO))
+    assert f"The ratio of random to null was to be known within 50.0%: {sum(map(len, values))} directions" in said
+
+
+def test_a_ratio_beside_medians_goes_on_until_all_are_known_or_says_what_would_do(tasks):
+    params = LOOSE.model_copy(update={"ratio_tolerance": 0.01, "directions": 64, "null_directions": 33})
+    found = Ldlc().run(tasks(params, 2)[0])
+    assert set(found.provenance["effort"]) == {"random", "null", "random_over_null"}
+    assert (found.summary["random"].n, found.summary["null"].n) == (64, 33)  # the caps: 1% takes thousands
+    assert found.status == "not_converged"
+    assert "random_over_null is known within" in found.message
+    assert "or ratio_tolerance" in found.message
+
+
+def test_a_ratio_takes_both_kinds_and_unset_it_leaves_no_trace_in_what_a_unit_is():
+    assert LdlcParams(ratio_tolerance=0.1).null_directions == 4096
+    assert "ratio_tolerance" not in LdlcParams().model_dump(mode="json")
+    stored = OF_RATIO.model_dump(mode="json")
+    assert stored["ratio_tolerance"] == 0.5
+    assert LdlcParams.model_validate(stored) == OF_RATIO
+    with pytest.raises(UsageError, match="'ratio_tolerance' is not usable") as caught:
+        probe_params(Ldlc, {"ratio_tolerance": 0.1, "null_directions": 0})
+    assert "a ratio takes both kinds of directions" in caught.value.expected

@@ -10,7 +10,7 @@ import pytest
 
 from equivengine.errors import UsageError
 from equivengine.statistics import bootstrap
-from equivengine.stopping import MedianRule, blocks, looks, ranks
+from equivengine.stopping import MedianRule, RatioRule, blocks, looks, ranks
 
 #: Distributions whose median is known: skewed, heavy in the tails, and one of three values.
 KNOWN = {
@@ -152,3 +152,97 @@ def test_impossible_rules_are_refused(bad):
 def test_only_looks_are_looked_at():
     with pytest.raises(UsageError, match="no look"):
         MedianRule(0.1, cap=64).judge(np.ones(40))
+
+
+# -- ratios -----------------------------------------------------------------------------------------------------------
+
+
+def _grown(rule, numerator, denominator):
+    """How far two samples grow until the ratio of their medians is known: the effort, and how many of each."""
+    samples = (numerator, denominator)
+    steps = [iter(blocks(cap, rule.first)) for cap in rule.caps]
+    used = [next(step)[1] for step in steps]
+    while True:
+        values = [sample[:count] for sample, count in zip(samples, used, strict=True)]
+        grows = rule.grows(*values)
+        if grows is None:
+            return rule.judge(*values), used
+        used[grows] = next(steps[grows])[1]
+
+
+@pytest.mark.parametrize(("above", "below"), [("exponential", "exponential"), ("cauchy, far from 0", "three values")])
+def test_intervals_of_a_ratio_hold_at_every_pair_of_looks_with_95_percent(above, below):
+    counts = (looks(256), looks(512))
+    truth = KNOWN[above][1] / KNOWN[below][1]
+    ordered = []
+    for place, name in enumerate((above, below)):
+        values = KNOWN[name][0](np.random.default_rng(place), (3000, counts[place][-1]))
+        ordered.append([np.sort(values[:, :count], axis=1) for count in counts[place]])
+
+    def held(*cuts):
+        ends = [
+            [(o[:, rank - 1], o[:, -rank]) for o, rank in zip(of_one, ranked, strict=True)]
+            for of_one, ranked in zip(ordered, cuts, strict=True)
+        ]
+        found = np.ones(3000, dtype=bool)
+        for (a_low, a_high), (b_low, b_high) in itertools.product(*ends):
+            found &= (a_low / b_high <= truth) & (truth <= a_high / b_low)
+        return found.mean()
+
+    # Binomial(3000, 0.95) lies below in one of a thousand cases.
+    assert held(*(ranks(of_one, math.sqrt(0.95)) for of_one in counts)) >= 0.938
+    narrow = [tuple(count // 2 - round(0.4 * math.sqrt(count)) for count in of_one) for of_one in counts]
+    assert held(*narrow) < 0.9  # and intervals less than half as wide do not
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 0.25])
+def test_intervals_of_a_ratio_cover_it_where_sampling_stops(tolerance):
+    generator = np.random.default_rng(5)
+    rule = RatioRule(tolerance, (1024, 1024))
+    covered, used, trials = 0, [], 300
+    for _ in range(trials):
+        found, counts = _grown(rule, generator.lognormal(1, 0.25, 1024), generator.exponential(size=1024))
+        assert found.reached or counts == [1024, 1024]
+        covered += found.estimate.low <= math.e / math.log(2) <= found.estimate.high
+        used.append(counts)
+    assert covered / trials >= 0.91  # Binomial(300, 0.95) lies below in one of a thousand cases
+    narrow, wide = np.mean(used, axis=0)
+    assert narrow < wide / 3  # the sample that is known less well is the one that grows
+
+
+def test_a_ratio_is_the_quotient_of_the_medians_between_the_extreme_quotients_of_their_intervals():
+    generator = np.random.default_rng(6)
+    a, b = generator.normal(10, 1, 64), generator.normal(-2, 0.1, 128)
+    parts = [MedianRule(0.5, cap, level=math.sqrt(0.95)).judge(x).estimate for cap, x in ((64, a), (256, b))]
+    found = RatioRule(0.5, (64, 256)).judge(a, b)
+    assert found.estimate.value == parts[0].value / parts[1].value
+    assert found.estimate.low == parts[0].high / parts[1].high
+    assert found.estimate.high == parts[0].low / parts[1].low
+    assert (found.estimate.n, found.cap, found.reached) == (192, 320, True)
+    assert RatioRule(0.5, (64, 256)).grows(a, b) is None
+
+
+def test_a_ratio_to_what_may_be_zero_has_no_bound_and_takes_all():
+    generator = np.random.default_rng(7)
+    rule = RatioRule(0.9, (64, 64))
+    found, used = _grown(rule, generator.normal(10, 1, 64), generator.normal(0, 1, 64))
+    assert used == [64, 64]
+    assert (found.estimate.low, found.estimate.high) == (-math.inf, math.inf)
+    assert found.stopped_for == "cap"
+    assert "no interval after 128: raise a + b" in found.shortage("a / b", "a + b")
+    assert not rule.judge(np.ones(64), np.zeros(64)).reached
+
+
+def test_a_sample_at_its_cap_leaves_growing_to_the_other():
+    generator = np.random.default_rng(8)
+    rule = RatioRule(0.01, (32, 256))
+    found, used = _grown(rule, generator.exponential(size=32), generator.exponential(size=256))
+    assert used == [32, 256]
+    assert "or ratio_tolerance" in found.shortage("a / b", "a + b", "ratio_tolerance")
+
+
+def test_impossible_rules_of_ratios_are_refused():
+    with pytest.raises(UsageError, match="tolerance of a stopping rule"):
+        RatioRule(0.0, (64, 64))
+    with pytest.raises(UsageError, match="no look"):
+        RatioRule(0.1, (64, 64)).judge(np.ones(64), np.ones(40))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import equivengine as eqv
-from equivengine_plugins.probes.ldlc.parameters import LdlcParams
+from equivengine_plugins.probes.ldlc.parameters import RATIO, LdlcParams
 
 #: Null values below this multiple of their noise floor say nothing.
 OVER_NOISE = 3
@@ -43,4 +43,10 @@ def findings(summary: Mapping[str, eqv.Scalar], params: LdlcParams) -> list[str]
     ]
     if drawn and params.tolerance is not None:
         said.append(f"Medians were to be known within {params.tolerance:.1%}: {' and '.join(drawn)}.")
+    if f"width_{RATIO}" in summary and params.ratio_tolerance is not None:
+        count, width = summary[f"directions_{RATIO}"], summary[f"width_{RATIO}"].value
+        said.append(
+            f"The ratio of random to null was to be known within {params.ratio_tolerance:.1%}: {count} directions of "
+            f"both kinds leave {width:.1%}."
+        )
     return said

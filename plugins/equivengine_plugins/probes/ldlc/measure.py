@@ -12,8 +12,9 @@ import equivengine as eqv
 from equivengine_plugins.probes.ldlc.along import Along, measure_along
 from equivengine_plugins.probes.ldlc.descent import Descent, descend
 from equivengine_plugins.probes.ldlc.noise import noise_floors
+from equivengine_plugins.probes.ldlc.parameters import RATIO
 from equivengine_plugins.probes.ldlc.result import make_result
-from equivengine_plugins.probes.ldlc.sampling import Place, sample
+from equivengine_plugins.probes.ldlc.sampling import Place, sample_both
 
 if TYPE_CHECKING:
     from equivengine_plugins.probes.ldlc.parameters import LdlcParams
@@ -48,20 +49,22 @@ def measure(tasks: Sequence[eqv.ProbeTask[LdlcParams]]) -> list[eqv.ProbeResult]
     task = tasks[0]
     exact = "fp64" if task.params.null_precision == "fp64" else str(task.precision)
     originals = [_original(each, exact) for each in tasks]
-    random = sample([Place(each.task, each.operators[task.precision], None) for each in originals], "random")
-    null = sample([Place(each.task, each.operators[exact], each.space) for each in originals], "null")
+    drawn = sample_both(
+        [Place(each.task, each.operators[task.precision], None) for each in originals],
+        [Place(each.task, each.operators[exact], each.space) for each in originals],
+    )
     results = []
-    for original, of_random, of_null in zip(originals, random, null, strict=True):
+    for original, both in zip(originals, drawn, strict=True):
         operator, vectors, descent = original.operators[task.precision], original.svd.Vh, original.descent
         assert vectors is not None
         assert original.svd.frobenius is not None
         measured = {
-            "random": of_random.along,
-            "null": of_null.along,
+            "random": both.random.along,
+            "null": both.null.along,
             "singular": _given(original.task, operator, vectors[: task.params.singular_directions], None),
             "gradient": _given(original.task, operator, descent.directions, descent.points),
         }
-        efforts = {"random": of_random.effort, "null": of_null.effort}
+        efforts = {"random": both.random.effort, "null": both.null.effort, RATIO: both.ratio}
         results.append(
             make_result(
                 original.task,

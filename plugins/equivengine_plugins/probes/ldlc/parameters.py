@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 import equivengine as eqv
+from equivengine.stopping import FEWEST
 
 #: Directions of each kind that a tolerance may take where their number is not given.
 CAP = 4096
+#: The ratio that may have a tolerance of its own.
+RATIO = "random_over_null"
+#: Parameters that end the drawing of directions.
+TOLERANCES = ("tolerance", "ratio_tolerance")
 
 
 class LdlcParams(eqv.Params):
@@ -30,6 +42,13 @@ class LdlcParams(eqv.Params):
         lt=1,
         description="Draw random and null-space directions until the 95% interval of the median of each is so narrow: "
         "half-width over the median. Unset: draw all.",
+    )
+    ratio_tolerance: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Draw random and null-space directions until the 95% interval of random_over_null is so narrow: "
+        "half-width over the ratio. Unset: draw all, or as tolerance says.",
     )
     singular_directions: int = Field(
         100, ge=0, le=100_000, description="Right singular vectors, from the top; count (at most n exist)."
@@ -58,9 +77,25 @@ class LdlcParams(eqv.Params):
     @classmethod
     def _room_for_a_tolerance(cls, given: Any) -> Any:
         """With a tolerance, counts are caps; the default ones would end nearly every search."""
-        if isinstance(given, dict) and given.get("tolerance") is not None:
+        if isinstance(given, dict) and any(given.get(name) is not None for name in TOLERANCES):
             return {"directions": CAP, "null_directions": CAP, **given}
         return given
+
+    @field_validator("ratio_tolerance")
+    @classmethod
+    def _of_two_samples(cls, value: float | None, info: ValidationInfo) -> float | None:
+        for name in ("directions", "null_directions"):
+            if value is not None and info.data.get(name, FEWEST) < FEWEST:
+                raise ValueError(f"unset where {name} is less than {FEWEST}: a ratio takes both kinds of directions")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _as_before_it_was_there(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without ``ratio_tolerance`` where it is unset: units are known by their parameters."""
+        data: dict[str, Any] = serialize(self)
+        if data.get("ratio_tolerance") is None:
+            data.pop("ratio_tolerance", None)
+        return data
 
     @field_validator("grid")
     @classmethod

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import equivengine as eqv
 from equivengine.statistics import bootstrap, ratio_of_medians, ratio_to_rms
 from equivengine_plugins.probes.effort import effort_scalars
+from equivengine_plugins.probes.ldlc.parameters import RATIO
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,8 +24,12 @@ UNIT = "embedding / pixel"
 #: Beyond this, a secant follows the rounding of pixels rather than its direction.
 MAX_DISTORTION = 0.5
 KINDS = ("random", "null", "singular", "gradient")
-#: Which parameter holds the cap of a random kind.
-CAPS = {"random": "directions", "null": "null_directions"}
+#: What a tolerance is of: in words, which parameter holds the cap, and which the tolerance.
+SOUGHT = {
+    "random": ("the median of random", "directions", "tolerance"),
+    "null": ("the median of null", "null_directions", "tolerance"),
+    RATIO: (RATIO, "directions + null_directions", "ratio_tolerance"),
+}
 
 
 def make_result(
@@ -42,7 +48,7 @@ def make_result(
     Args:
         task: The task.
         measured: What was measured along each kind of direction.
-        efforts: How well the medians of random kinds are known, where there is a tolerance.
+        efforts: How well the medians of random kinds and their ratio are known, where there is a tolerance.
         descent: The course of gradient descent.
         singular_values: [n], descending.
         frobenius: |J|_F.
@@ -67,6 +73,13 @@ def make_result(
         if effort is not None and math.isfinite(effort.half_width):
             return scalar(effort.estimate, description, group)
         return scalar(bootstrap(values, seed=seed), description, group)
+
+    def ratio_of_both() -> Estimate:
+        """Likewise; its n is that of the smaller sample."""
+        effort = efforts.get(RATIO)
+        if effort is not None and math.isfinite(effort.half_width):
+            return replace(effort.estimate, n=min(len(random.tangent), len(null.tangent)))
+        return bootstrap(random.tangent, null.tangent, statistic=ratio_of_medians, seed=seed)
 
     spectrum, constants, ratios, parts, floor = (
         "Jacobian at x",
@@ -109,9 +122,7 @@ def make_result(
             ratios,
             "1",
         ),
-        "random_over_null": scalar(
-            bootstrap(random.tangent, null.tangent, statistic=ratio_of_medians, seed=seed), "random / null", ratios, "1"
-        ),
+        RATIO: scalar(ratio_of_both(), "random / null", ratios, "1"),
         "random_over_null_secant": scalar(
             bootstrap(random.secant, null.secant, statistic=ratio_of_medians, seed=seed),
             "random / null, by secants",
@@ -217,7 +228,7 @@ def make_result(
             "null_precision": exact,
             "tangent_precision": task.precision,
             "estimators": "tangent: forward derivative; secant: neighbouring grid points, realised steps",
-            **({"effort": {kind: effort.to_json() for kind, effort in efforts.items()}} if efforts else {}),
+            **({"effort": {name: effort.to_json() for name, effort in efforts.items()}} if efforts else {}),
         },
     )
 
@@ -232,7 +243,7 @@ def _status(
             f"rounding bends the grid along {', '.join(bent)} directions by more than {MAX_DISTORTION:.0%}, so their "
             "secants mean nothing (tangents stand): raise eps, lower grid, or use --precision fp64"
         )
-    short = (effort.shortage(f"the median of {kind}", CAPS[kind]) for kind, effort in efforts.items())
+    short = (effort.shortage(*SOUGHT[name]) for name, effort in efforts.items())
     faults += [said for said in short if said]
     made, asked = len(descent.loss), task.params.gradient_steps
     if made < asked:
