@@ -79,10 +79,10 @@ class _Column:
 
     def made(self) -> ScalarColumn:
         return ScalarColumn(
-            values=np.array(self._values, dtype=np.float64),
-            low=np.array(self._low, dtype=np.float64),
-            high=np.array(self._high, dtype=np.float64),
-            n=np.array(self._n, dtype=np.int64),
+            values=np.frombuffer(self._values, dtype=np.float64),
+            low=np.frombuffer(self._low, dtype=np.float64),
+            high=np.frombuffer(self._high, dtype=np.float64),
+            n=np.frombuffer(self._n, dtype=np.int64),
             unit=self._like.unit,
             description=self._like.description,
             group=self._like.group,

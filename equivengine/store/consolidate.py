@@ -6,16 +6,17 @@ from pathlib import Path
 
 import h5py
 
-from equivengine.store import elements, files, guard, layout, schema, units
-from equivengine.store.shards import in_order
+from equivengine.store import elements, files, guard, layout, schema, shard, units
+from equivengine.store.growing import Overflow
+from equivengine.store.shards import in_order, path_of
 from equivengine.store.tables import Manifest, Tables
 
 
 def write_run_file(path: Path, root: Path) -> Manifest:
     """Write ``run.h5`` of the run directory ``root`` to ``path``, and read it back.
 
-    Every shard is held against its digest: what is damaged does not get a new one. One unit is in memory at a time;
-    what grows with their number are the columns of the tables.
+    Every shard is held against its digest: what is damaged does not get a new one. One unit is in memory at a time; of
+    the others, their ids and the digests of their shards are.
 
     Returns:
         Which shards it was made from.
@@ -30,15 +31,17 @@ def write_run_file(path: Path, root: Path) -> Manifest:
     failures = layout.read_failures(root, shards)
     order = in_order(planned, shards)
     failed = in_order(planned, failures)
-    tables, manifest = Tables(order), Manifest(order)
-    with files.new_file(path, schema.RUN_FORMAT) as file:
+    packed = shards.packed
+    del shards  # their ids are those of `order`
+    with Overflow(path.parent) as overflow, files.new_file(path, schema.RUN_FORMAT) as file:
+        tables, manifest = Tables(order, overflow), Manifest(order, overflow)
         plan = elements.write_text(file, "plan", schema.to_json(stored.plan, "the plan"), "json")
         elements.set_text(plan, "digest", stored.digest)
         del stored, planned  # what it says of each unit takes more than all that is kept of it below
         summary = elements.new_group(file, "summary", "summaries")
         group = elements.new_group(file, "units", "units")
         for unit_id in order:
-            _copy(root, shards[unit_id], unit_id, group, tables, manifest)
+            _copy(root, path_of(unit_id, packed), unit_id, group, tables, manifest)
         tables.write(summary)
         kept = elements.new_group(file, "failures", "failures")
         for unit_id in failed:
@@ -51,10 +54,12 @@ def write_run_file(path: Path, root: Path) -> Manifest:
     return manifest
 
 
-def _copy(root: Path, shard: str, unit_id: str, group: h5py.Group, tables: Tables, manifest: Manifest) -> None:
-    path = root / shard
-    digest, size = guard.checked_digest(path)
-    with guard.open_untrusted(path, schema.SHARD_FORMAT, check=False) as source:
-        record = units.copy_unit(guard.group(guard.group(source, "units"), unit_id), group, unit_id)
+def _copy(root: Path, path: str, unit_id: str, group: h5py.Group, tables: Tables, manifest: Manifest) -> None:
+    with guard.open_once(root / path, schema.SHARD_FORMAT) as (source, digest, size):
+        structure = shard.structure_written(digest)
+        if structure is None:
+            record = units.copy_unit(guard.group(guard.group(source, "units"), unit_id), group, unit_id)
+        else:
+            record = units.copy_own_unit(source, group, unit_id, structure)
     tables.append(record)
-    manifest.append(shard, digest, size)
+    manifest.append(path, digest, size)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
+import numpy as np
+
 from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
-from equivengine.contracts.units import UnitIds
+from equivengine.contracts.units import ID_BYTES, UnitIds
 from equivengine.errors import EngineError, StoreError
 from equivengine.store import guard, layout, schema, units
 from equivengine.store.columns import ScalarColumn, scalar_columns
@@ -22,7 +26,7 @@ from equivengine.store.layout import Failure
 from equivengine.store.lazy import LazyArrays, LazyPictures, Opening, Source, StoredArray
 from equivengine.store.published import UnitRecord, read_unit, read_value
 from equivengine.store.record import Record
-from equivengine.store.shards import in_order
+from equivengine.store.shards import in_order, path_of
 
 if TYPE_CHECKING:
     import xarray
@@ -73,9 +77,9 @@ class Run:
         self._stack = contextlib.ExitStack()
 
     @property
-    def published(self) -> list[str]:
-        """Ids of the published units, in the order of the plan."""
-        return list(self._unit_ids)
+    def published(self) -> Sequence[str]:
+        """Ids of the published units, in the order of the plan; 32 bytes each, each made when it is asked for."""
+        return self._unit_ids
 
     @property
     def missing(self) -> list[str]:
@@ -84,6 +88,8 @@ class Run:
         Raises:
             StoreError: If a result that decides what is needed cannot be read.
         """
+        if self._unit_ids is self._stored.unit_ids:
+            return []
         known = (self._unit_ids, self.failures, set(self.unneeded))
         return [unit_id for unit_id in self._stored.unit_ids if not any(unit_id in some for some in known)]
 
@@ -251,31 +257,29 @@ class Run:
     @cached_property
     def _by_probe(self) -> dict[str, UnitIds]:
         """Ids of the units of each probe. The plan says it of those that it lists in groups; others are read."""
-        found: dict[str, bytearray] = {}
-        planned = self._planned_probes()
-        for unit_id in self._unit_ids:
-            probe = planned(unit_id) if planned is not None else None
-            if probe is None:
-                probe = self._record(unit_id).unit.probe
-            found.setdefault(probe, bytearray()).extend(bytes.fromhex(unit_id))
-        return {probe: UnitIds(bytes(raw)) for probe, raw in found.items()}
+        numbers: dict[str, int] = {}
+        of_units = array("I")
+        for unit_id, planned in zip(self._unit_ids, self._planned_probes(), strict=True):
+            probe = self._record(unit_id).unit.probe if planned is None else planned
+            of_units.append(numbers.setdefault(probe, len(numbers)))
+        if len(numbers) == 1:
+            return dict.fromkeys(numbers, self._unit_ids)
+        raw = np.frombuffer(self._unit_ids.raw, dtype=np.uint8).reshape(-1, ID_BYTES)
+        each = np.array(of_units)
+        return {probe: UnitIds(raw[each == number].tobytes()) for probe, number in numbers.items()}
 
-    def _planned_probes(self) -> Callable[[str], str | None] | None:
-        """What gives the probe of a unit of the plan (None for others); None where the units have to be read for it."""
+    def _planned_probes(self) -> Iterator[str | None]:
+        """The probe of each published unit; None where the unit has to be read for it."""
         if len(self._unit_ids) <= KEPT_UNITS:  # they are kept anyway
-            by_id = {record.unit_id: record.unit.probe for record in self._records}
-            return by_id.get
+            return (record.unit.probe for record in self._records)
         planned = self._stored.units
         if planned is None:
-            return None
+            return itertools.repeat(None, len(self._unit_ids))
         probes = [(places.stop, group.common.probe) for group, places in planned.places()]
         stops = [stop for stop, _ in probes]
-
-        def probe_of(unit_id: str) -> str | None:
-            place = planned.ids.find(unit_id)
-            return None if place is None else probes[bisect.bisect_right(stops, place)][1]
-
-        return probe_of
+        complete = self._unit_ids is planned.ids
+        places = range(len(planned)) if complete else map(planned.ids.find, self._unit_ids)
+        return (None if place is None else probes[bisect.bisect_right(stops, place)][1] for place in places)
 
     def _record(self, unit_id: str) -> Record:
         with self._source_of(unit_id).unit(unit_id) as group:
@@ -297,9 +301,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if not (root / schema.PLAN_FILE).exists():
         raise StoreError(f"{root} holds no run", expected=schema.PLAN_FILE, hint="pass a run directory, or its run.h5")
     found, opening = layout.find_units(root), Opening()
+    packed = found.packed  # the run has the other ids
 
     def source_of(unit_id: str) -> Source:
-        return Source(root / found[unit_id], schema.SHARD_FORMAT, opening)
+        return Source(root / path_of(unit_id, packed), schema.SHARD_FORMAT, opening)
 
     return Run(root, layout.read_plan(root), found, source_of, layout.read_failures(root, found), opening)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from equivengine.contracts.units import UnitIds
+from equivengine.contracts.units import ID_BYTES, UnitIds
 from equivengine.errors import StoreError
 from equivengine.store import elements, guard, layout, pictures, schema, units
+from equivengine.store.growing import ROWS
 from equivengine.store.shards import same_units
 
 #: Datasets in one piece up to this size are read; of larger ones the digest of the file has seen every byte.
@@ -62,25 +63,47 @@ def scan_run_file(path: Path) -> RunFile:
         found = _scan_units(file)
         plan = layout.stored_plan(file, str(path))
         manifest = read_manifest(file)
-        tables = guard.group(file, "summary")
-        listed = UnitIds(b"".join(_scan_table(guard.group(tables, probe)).raw for probe in guard.names(tables)))
-        for name, others in (("manifest", manifest.unit_ids), ("summary", listed)):
-            if not same_units(others, found):
-                raise guard.Refused(f"{len(others)} units in /{name}, {len(found)} in /units", "the same units")
+        _hold_against("manifest", manifest.unit_ids, found)
+        tables, listed = guard.group(file, "summary"), bytearray()
+        for probe in guard.names(tables):
+            listed += _scan_table(guard.group(tables, probe)).raw
+        _hold_against("summary", UnitIds(bytes(listed)), found)
         return RunFile(plan, manifest, layout.stored_failures(file, str(path)))
 
 
-class StoredManifest(Mapping[str, ManifestEntry]):
-    """The manifest of a ``run.h5`` by unit id, kept as its columns."""
+def _hold_against(name: str, listed: UnitIds, found: UnitIds) -> None:
+    if not same_units(listed, found):
+        raise guard.Refused(f"{len(listed)} units in /{name}, {len(found)} in /units", "the same units")
 
-    def __init__(self, unit_ids: UnitIds, shards: np.ndarray, sha256: np.ndarray, sizes: np.ndarray) -> None:
-        self.unit_ids, self._columns = unit_ids, (shards, sha256, sizes)
+
+class StoredManifest(Mapping[str, ManifestEntry]):
+    """The manifest of a ``run.h5`` by unit id: of a unit, its id, the digest of its shard, and bytes are kept.
+
+    Args:
+        unit_ids: Ids, each once.
+        sha256: Digests, one after the other; what stands in place of a digest is in ``other_digests``.
+        sizes: Bytes of the shards, int64 [units].
+        other_shards: Paths by place, of the shards that are called otherwise than their units.
+        other_digests: Texts by place that are no digests.
+    """
+
+    def __init__(
+        self,
+        unit_ids: UnitIds,
+        sha256: bytearray,
+        sizes: np.ndarray,
+        other_shards: Mapping[int, str],
+        other_digests: Mapping[int, str],
+    ) -> None:
+        self.unit_ids = unit_ids
+        self._sha256, self._sizes = sha256, sizes
+        self._other_shards, self._other_digests = other_shards, other_digests
 
     def __getitem__(self, unit_id: str) -> ManifestEntry:
         place = self.unit_ids.find(unit_id)
         if place is None:
             raise KeyError(unit_id)
-        return self._entry(place)
+        return self._entry(place, unit_id)
 
     def __contains__(self, unit_id: object) -> bool:
         return unit_id in self.unit_ids
@@ -93,11 +116,14 @@ class StoredManifest(Mapping[str, ManifestEntry]):
 
     def entries(self) -> Iterator[tuple[str, ManifestEntry]]:
         """All of it, in order; each place is looked up once."""
-        return ((unit_id, self._entry(place)) for place, unit_id in enumerate(self.unit_ids))
+        return ((unit_id, self._entry(place, unit_id)) for place, unit_id in enumerate(self.unit_ids))
 
-    def _entry(self, place: int) -> ManifestEntry:
-        shard, sha256, size = (column[place] for column in self._columns)
-        return ManifestEntry(shard.decode("utf-8"), sha256.decode("utf-8"), int(size))
+    def _entry(self, place: int, unit_id: str) -> ManifestEntry:
+        sha256 = self._other_digests.get(place)
+        if sha256 is None:
+            sha256 = self._sha256[ID_BYTES * place : ID_BYTES * (place + 1)].hex()
+        shard = self._other_shards.get(place, schema.shard_path(unit_id))
+        return ManifestEntry(shard, sha256, int(self._sizes[place]))
 
 
 def read_manifest(file: h5py.File) -> StoredManifest:
@@ -107,32 +133,68 @@ def read_manifest(file: h5py.File) -> StoredManifest:
         Refused, StoreError: If it is something else.
     """
     group = guard.group(file, "manifest")
-    columns = [_read_column(group, name) for name in ("unit_id", "shard", "sha256", "size")]
+    columns = [_column(group, name) for name in ("unit_id", "shard", "sha256", "size")]
     if {column.shape for column in columns} != {columns[0].shape} or columns[0].ndim != 1:
         raise guard.Refused("columns of different lengths in /manifest", "one row for each unit")
     if [column.dtype.kind for column in columns] != ["S", "S", "S", "i"]:
         raise guard.Refused("columns of other types in /manifest", "texts, and sizes")
-    unit_ids = _unit_ids(columns[0])
-    if not unit_ids.firsts().all():
+    ids, shards, digests, sizes = columns
+    unit_ids = _unit_ids(ids)
+    if not _each_once(unit_ids):
         raise guard.Refused("a unit twice in /manifest", "each unit once")
-    return StoredManifest(unit_ids, *columns[1:])
+    other_shards = {
+        place: shard
+        for place, (shard, unit_id) in enumerate(zip(_texts(shards), unit_ids, strict=True))
+        if shard != schema.shard_path(unit_id)
+    }
+    sha256, other_digests = bytearray(ID_BYTES * len(unit_ids)), dict[int, str]()
+    for place, digest in enumerate(_texts(digests)):
+        if schema.is_unit_id(digest):  # that is a sha256, too
+            sha256[ID_BYTES * place : ID_BYTES * (place + 1)] = bytes.fromhex(digest)
+        else:
+            other_digests[place] = digest
+    kept = np.concatenate([np.empty(0, np.int64), *_blocks(sizes)])
+    return StoredManifest(unit_ids, sha256, kept, other_shards, other_digests)
 
 
-def _read_column(group: h5py.Group, name: str) -> np.ndarray:
-    """A column as it is stored: texts are bytes."""
+def _column(group: h5py.Group, name: str) -> h5py.Dataset:
+    """A column, of which no value is read."""
     node = guard.dataset(group, name)
     elements.expect(node, "column")
-    return np.asarray(node[()])
+    return node
 
 
-def _unit_ids(column: np.ndarray) -> UnitIds:
-    if column.size == 0:
-        return UnitIds(b"")
-    text = column.tobytes().decode("ascii") if column.dtype == np.dtype("S64") else ""
-    found = UnitIds(bytes.fromhex(text))
-    if len(found) != column.size or found.raw.hex() != text:
-        raise guard.Refused(f"{column.dtype} in place of unit ids", "64 lower-case hex digits each")
-    return found
+def _blocks(column: h5py.Dataset) -> Iterator[np.ndarray]:
+    """The values of a column [rows], a chunk at a time; texts are bytes."""
+    step = column.chunks[0] if column.chunks else ROWS
+    return (np.asarray(column[start : start + step]) for start in range(0, len(column), step))
+
+
+def _texts(column: h5py.Dataset) -> Iterator[str]:
+    return (raw.decode("utf-8") for block in _blocks(column) for raw in block.tolist())
+
+
+def _unit_ids(column: h5py.Dataset) -> UnitIds:
+    if column.ndim != 1 or (len(column) and column.dtype != np.dtype("S64")):
+        raise _no_ids(column)
+    raw = bytearray()
+    for block in _blocks(column):
+        text = block.tobytes().decode("ascii")
+        found = bytes.fromhex(text)
+        if found.hex() != text:
+            raise _no_ids(column)
+        raw += found
+    return UnitIds(bytes(raw))
+
+
+def _no_ids(column: h5py.Dataset) -> guard.Refused:
+    return guard.Refused(f"{column.dtype} in place of unit ids", "64 lower-case hex digits each")
+
+
+def _each_once(unit_ids: UnitIds) -> bool:
+    """Whether no id comes twice: few share their first eight bytes, and only where some do, all are looked at."""
+    heads = np.sort(np.frombuffer(unit_ids.raw, dtype=np.uint64)[:: ID_BYTES // 8])
+    return not (heads[1:] == heads[:-1]).any() or bool(unit_ids.firsts().all())
 
 
 def _scan_table(table: h5py.Group) -> UnitIds:
@@ -140,7 +202,7 @@ def _scan_table(table: h5py.Group) -> UnitIds:
     for name in guard.names(table):
         if guard.encoding(table, name) == "column":
             _scan_values(guard.dataset(table, name))
-    return _unit_ids(_read_column(table, "unit_id"))
+    return _unit_ids(_column(table, "unit_id"))
 
 
 def _scan_units(file: h5py.File) -> UnitIds:

@@ -25,6 +25,11 @@ class Shards(Mapping[str, str]):
         self._own = own
         self._packed = {unit_id: path for unit_id, path in sorted(packed.items()) if unit_id not in own}
 
+    @property
+    def packed(self) -> Mapping[str, str]:
+        """Those that lie with others: all that is needed to find each, by `path_of`."""
+        return self._packed
+
     def __getitem__(self, unit_id: str) -> str:
         return schema.shard_path(unit_id) if unit_id in self._own else self._packed[unit_id]
 
@@ -38,24 +43,32 @@ class Shards(Mapping[str, str]):
         return len(self._own) + len(self._packed)
 
 
+def path_of(unit_id: str, packed: Mapping[str, str]) -> str:
+    """Path of the shard of a unit that has one, relative to the run directory; ``packed`` as `Shards.packed`."""
+    return packed.get(unit_id) or schema.shard_path(unit_id)
+
+
 def in_order(planned: UnitIds, present: Collection[str]) -> UnitIds:
     """Unit ids as the plan orders them; those that it does not list follow, sorted.
 
     Args:
-        planned: Those of the plan.
+        planned: Those of the plan, each once; the same object is returned where these are all.
         present: Those that are wanted.
     """
-    raw = bytearray()
-    for unit_id in planned:
-        if unit_id in present:
-            raw += bytes.fromhex(unit_id)
-    for unit_id in sorted(unit_id for unit_id in present if unit_id not in planned):
-        raw += bytes.fromhex(unit_id)
-    return UnitIds(bytes(raw))
+    wanted = np.fromiter((unit_id in present for unit_id in planned), dtype=bool, count=len(planned))
+    known = int(wanted.sum())
+    if known == len(present) == len(planned):
+        return planned
+    raw = np.frombuffer(planned.raw, dtype=np.uint8).reshape(-1, ID_BYTES)[wanted].tobytes()
+    if known < len(present):
+        raw += b"".join(bytes.fromhex(one) for one in sorted(one for one in present if one not in planned))
+    return UnitIds(raw)
 
 
 def same_units(one: UnitIds, other: UnitIds) -> bool:
     """Whether two lists hold the same ids, in whatever order."""
+    if one.raw == other.raw:
+        return True
     if len(one) != len(other):
         return False
     a, b = (np.sort(np.frombuffer(ids.raw, dtype=f"S{ID_BYTES}")) for ids in (one, other))

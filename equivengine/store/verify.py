@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from equivengine.contracts.units import UnitIds
-from equivengine.errors import EngineError, StoreError
+from equivengine.errors import StoreError
 from equivengine.store import guard, layout, scan, schema
 from equivengine.store.layout import StoredPlan
 from equivengine.store.lazy import Source
@@ -140,11 +140,12 @@ class _Inspector:
         for path in layout.shard_files(root):
             self._read_shard(path)
         self.units = Shards(UnitIds(bytes(self._own)), self._packed)
+        self._own.clear()
         failures = self._read_failures()
         if run_file is None:
             found.outdated = True
         else:
-            self._compare(run_file, failures)
+            self._compare(*run_file, failures)
         rerun = set(found.rerun)
         out = [unit_id for unit_id in self.planned if unit_id not in self.units and unit_id not in rerun]
         found.failed = [unit_id for unit_id in out if unit_id in failures]
@@ -178,13 +179,26 @@ class _Inspector:
             check_plan(plan, path)
         self.plan = plan
 
-    def _read_run_file(self) -> scan.RunFile | None:
+    def _read_run_file(self) -> tuple[scan.StoredManifest, dict[str, layout.Failure]] | None:
+        """Manifest and failures of ``run.h5``; its plan is held against that of the directory, and let go of."""
         path = self.root / schema.RUN_FILE
-        if path.exists():
-            with _findings(self.inspection, path):
-                self.inspection.bytes += guard.regular_size(path)
-                return scan.scan_run_file(path)
-        return None
+        if not path.exists():
+            return None
+        read: scan.RunFile | None = None
+        with _findings(self.inspection, path):
+            self.inspection.bytes += guard.regular_size(path)
+            read = scan.scan_run_file(path)
+        if read is None:
+            return None
+        if self.plan is not None and read.plan != self.plan:
+            error = StoreError(
+                f"{path} holds another plan than {schema.PLAN_FILE}",
+                expected=f"plan {self.plan.digest[:80]}",
+                got=f"plan {read.plan.digest[:80]}",
+                hint=f"`equivengine resume` makes {schema.RUN_FILE} again",
+            )
+            self.inspection.findings.append(Finding(path, "replaced", error, (), identity_of(path)))
+        return read.manifest, read.failures
 
     def _read_shard(self, path: Path) -> None:
         packed = path.name.startswith(schema.PACK_PREFIX)
@@ -217,31 +231,29 @@ class _Inspector:
                 failures[path.stem] = failure
         return failures
 
-    def _compare(self, run_file: scan.RunFile, failures: dict[str, layout.Failure]) -> None:
+    def _compare(
+        self,
+        manifest: scan.StoredManifest,
+        consolidated: dict[str, layout.Failure],
+        failures: dict[str, layout.Failure],
+    ) -> None:
         """What ``run.h5`` was made from, against what is there."""
-        found, path = self.inspection, self.root / schema.RUN_FILE
+        found, common = self.inspection, 0
         spoilt = {finding.path for finding in found.findings if finding.kind != "foreign"}
-        if self.plan is not None and run_file.plan != self.plan:
-            error = StoreError(
-                f"{path} holds another plan than {schema.PLAN_FILE}",
-                expected=f"plan {self.plan.digest[:80]}",
-                got=f"plan {run_file.plan.digest[:80]}",
-                hint=f"`equivengine resume` makes {schema.RUN_FILE} again",
-            )
-            found.findings.append(Finding(path, "replaced", error, (), identity_of(path)))
-        for unit_id, entry in run_file.manifest.entries():
+        for unit_id, entry in manifest.entries():
             if unit_id not in self.units:
                 if self.root / entry.shard not in spoilt and not self._is_there(unit_id):
                     self._lost(unit_id, entry)
                 continue
+            common += 1
             shard = self.root / self.units[unit_id]  # what the manifest calls a path is opened only if it is ours
             if shard not in spoilt:
                 self._hold_against(shard, entry)
                 if unit_id in self._packed:
                     spoilt.add(shard)  # looked at once
         kept = {unit_id: failure for unit_id, failure in failures.items() if unit_id not in self.units}
-        other = len(run_file.manifest) != len(self.units) or any(one not in self.units for one in run_file.manifest)
-        found.outdated = bool(found.findings) or other or run_file.failures != kept
+        other = not len(manifest) == len(self.units) == common
+        found.outdated = bool(found.findings) or other or consolidated != kept
 
     def _is_there(self, unit_id: str) -> bool:
         """Whether a shard has that name, be it damaged, or published since they were listed."""
@@ -313,11 +325,10 @@ def _findings(inspection: Inspection, path: Path, unit_ids: tuple[str, ...] = ()
                     hint=guard.next_step(path),
                 )
                 inspection.findings.append(Finding(path, "misplaced", error, unit_ids, identity))
-    except EngineError as error:
+    except StoreError as error:
         if identity_of(path) == identity or path.exists():
-            stored = error if isinstance(error, StoreError) else StoreError(error.what, got=error.got, hint=error.hint)
             kind: Kind = "misplaced" if isinstance(error, scan.Mismatch) else "damaged"
-            inspection.findings.append(Finding(path, kind, stored, unit_ids, identity))
+            inspection.findings.append(Finding(path, kind, error, unit_ids, identity))
 
 
 def identity_of(path: Path) -> tuple[int, int, int, int] | None:
