@@ -59,11 +59,13 @@ class Deeds:
             time.sleep(60)
         elif name == "exit":
             os._exit(int(argument))
-        elif name == "once":  # kills the first process that runs it
+        elif name in ("once", "linger"):  # kills the first process that runs it, or keeps it for so many seconds
             first = Path(self.directory) / f"first-{ids[0]}"
             if not first.exists():
                 first.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(float(argument or 0))
+                if name == "once":
+                    os.kill(os.getpid(), signal.SIGKILL)
         elif name == "full":
             raise eqv.StoreError("there is no room to write", hint="free some space")
         elif name == "interrupt":

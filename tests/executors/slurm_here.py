@@ -121,10 +121,11 @@ def sacct(folder: Path, *words: str) -> int:
 
 
 def scancel(folder: Path, *words: str) -> int:
+    states = ("PENDING",) if "--state=PENDING" in words else ("PENDING", "RUNNING")
     for file in folder.glob("*.state"):
         task = file.stem
         before = state(folder, task)
-        if not {task, task.partition("_")[0]} & set(words) or before not in ("PENDING", "RUNNING"):
+        if not {task, task.partition("_")[0]} & set(words) or before not in states:
             continue
         note(folder, task, "CANCELLED by 0")
         if before == "RUNNING":

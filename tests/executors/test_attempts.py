@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equivengine_plugins.executors.attempts import Attempts
@@ -12,6 +12,7 @@ from equivengine_plugins.executors.unit_process import Death
 KILLED = Death("was killed by SIGKILL", "Signal")
 
 
+@settings(deadline=None)
 @given(
     deadly=st.lists(st.integers(0, 5), max_size=8),
     slots=st.integers(1, 4),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import deeds
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import equivengine as eqv
@@ -33,6 +33,7 @@ def outcomes(found):
 # -- slices -----------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(models=st.lists(st.integers(1, 30), min_size=1, max_size=5), count=st.integers(1, 12))
 def test_slices_hold_every_batch_once_in_order_and_are_equal_in_size(models, count):
     plan = [(deeds.unit("fine", place, f"model-{m}"),) for m, size in enumerate(models) for place in range(size)]
@@ -84,35 +85,90 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
-def preempt(mark, results, count):
-    """As Slurm does before it takes a node away: SIGUSR2 to the task, once ``count`` batches have begun."""
-    wait_for(lambda: len(deeds.log(results)) >= count)
-    tasks = [pid for pid in mark() if b"submitit.core._submit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    for pid in tasks:
-        os.kill(pid, signal.SIGUSR2)
+def tasks_of(mark):
+    return [pid for pid in mark() if b"submitit.core._submit" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_a_task_that_is_preempted_is_requeued_and_skips_what_is_published(carry_out, executor, tmp_path, mark):
-    threading.Thread(target=preempt, args=(mark, tmp_path / "results", 2), daemon=True).start()
-    found, noted = carry_out(executor(), "fine", "wait 1.5", "fine")
+def processes_of(mark):
+    """Tasks and their processes of units."""
+    return [pid for pid in mark() if b"submitit.local" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def signaled(mark, results, count, among, *numbers):
+    """Signal some processes, once ``count`` batches have begun."""
+
+    def wait_and_signal():
+        wait_for(lambda: len(deeds.log(results)) >= count)
+        found = among(mark)
+        for number in numbers:
+            for pid in found:
+                os.kill(pid, number)
+            time.sleep(0.2)
+
+    threading.Thread(target=wait_and_signal, daemon=True).start()
+
+
+@pytest.fixture
+def results_at_once(monkeypatch):
+    """Submitit waits a while for the result of a task that has gone: disks of clusters are slow."""
+    from submitit.core.core import Job
+
+    monkeypatch.setattr(Job, "_results_timeout_s", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("among", "numbers"),
+    [
+        (tasks_of, [signal.SIGUSR2]),
+        # Where Slurm preempts with a time of grace, SIGTERM comes first; some clusters signal all processes of a task.
+        (processes_of, [signal.SIGTERM, signal.SIGUSR2]),
+    ],
+)
+def test_a_task_that_is_preempted_is_requeued_and_skips_what_is_published(
+    carry_out, executor, tmp_path, mark, among, numbers
+):
+    signaled(mark, tmp_path / "results", 2, among, *numbers)
+    found, noted = carry_out(executor(), "fine", "linger 60", "fine")
     assert outcomes(found) == {("published", ""): 2, ("skipped", ""): 1} or outcomes(found) == {("published", ""): 3}
-    assert [entry["deed"] for entry in noted] == ["fine", "wait 1.5", "fine", "wait 1.5", "fine"]
-    assert len({entry["pid"] for entry in noted}) == 2
+    assert [entry["deed"] for entry in noted] == ["fine", "linger 60", "fine", "linger 60", "fine"]
+    assert len({entry["pid"] for entry in noted}) == 2, "no process of units has died of a signal to all"
     assert mark() == []
 
 
-@pytest.mark.slow  # submitit waits a while for the result of a task that has gone
-def test_a_task_that_dies_with_its_process_is_submitted_again_without_blame_for_others(
-    carry_out, executor, tmp_path, mark
+def test_a_task_that_is_killed_outright_is_submitted_again_and_the_array_finishes(
+    carry_out, executor, tmp_path, mark, results_at_once
 ):
+    signaled(mark, tmp_path / "results", 2, tasks_of, signal.SIGKILL)
+    found, noted = carry_out(executor(), "fine", "linger 60", "fine", "fine")
+    assert outcomes(found) == {("published", ""): 4}
+    begun = Counter(entry["deed"] for entry in noted)
+    assert begun == {"fine": 3, "linger 60": 2}, "the batch that was under way, and no other, began again"
+    assert not (tmp_path / "results" / slurm_array.FOLDER).exists()
+    assert mark() == []
+
+
+def test_a_task_that_is_killed_before_it_has_begun_anything_is_an_error_that_says_how_to_go_on(
+    carry_out, executor, tmp_path, mark, results_at_once
+):
+    given = executor(setup=["kill -KILL $$"], look=0.2)
+    with pytest.raises(eqv.PluginError, match="ended before it had begun anything") as refused:
+        carry_out(given, "fine")
+    assert refused.value.hint.endswith(
+        f"and then equivengine resume {tmp_path / 'results'} --executor slurm "
+        "--set-executor 'setup=[\"kill -KILL $$\"]' --set-executor cluster=local --set-executor look=0.2"
+    )
+    assert mark() == []
+
+
+@pytest.mark.slow  # three tasks, one after the other
+def test_a_batch_in_which_three_tasks_have_died_fails_alone(carry_out, executor, tmp_path, mark, results_at_once):
     """All that Slurm's memory limit leaves is a state of the task: the batch in which it ended is the suspect."""
 
     def kill():
-        for count in range(2, 5):
-            wait_for(lambda count=count: begun("wait 100") >= count - 1)
-            for pid in mark():
-                if b"submitit.core._submit" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+        for count in range(1, 4):
+            wait_for(lambda count=count: begun("wait 100") >= count)
+            for pid in tasks_of(mark):
+                os.kill(pid, signal.SIGKILL)
 
     def begun(deed):
         return sum(entry.get("deed") == deed for entry in deeds.log(tmp_path / "results"))
@@ -176,10 +232,18 @@ class Ended:
 @pytest.mark.parametrize(
     ("job", "says"),
     [
-        (Ended("CANCELLED by 1000"), ["the task 7_0 was canceled", "resume the run"]),
+        (
+            Ended("CANCELLED by 1000"),
+            ["the task 7_0 was canceled", "results --executor slurm --set-executor cluster=local"],
+        ),
         (
             Ended("FAILED", RuntimeError("Job not requeued because: timed-out too many times.")),
-            ["the task 7_0 ran into its time limit more than 20 times", "within 60 minutes each", "time=MINUTES"],
+            [
+                "the task 7_0 ran into its time limit more than 20 times",
+                "within 60 minutes each",
+                "time=MINUTES",
+                "resume",
+            ],
         ),
         (
             Ended("FAILED", RuntimeError("exit code 1")),
@@ -194,6 +258,78 @@ def test_a_task_that_ended_for_good_is_an_error_that_says_why(work, tmp_path, jo
         array._check(job, Journal(tmp_path / "none"), batches)
     for text in says:
         assert text in str(refused.value)
+
+
+@pytest.fixture
+def array(work, tmp_path, monkeypatch):
+    """The array of two batches; instead of submitting, it keeps what it would submit."""
+    batches = deeds.batches("fine", "fine")
+    made = slurm_array.Array(SlurmParams(cluster="local"), work(batches))
+    made.batches, made.submitted = batches, []
+    made._waiting = {(batch[0].unit_id,): batch for batch in batches}
+    monkeypatch.setattr(made, "_submit", lambda parts: made.submitted.extend(parts))
+    return made
+
+
+def died_between_batches(tmp_path, finished):
+    """The journal of a task that carried out so many batches, and began no other."""
+    journal = Journal(tmp_path / "between")
+    journal.path.write_text('{"process": 7}\n' + '{"begun": "a"}\n{"outcomes": []}\n' * finished)
+    assert len(list(journal.news())) == finished
+    return journal
+
+
+def test_a_task_that_died_between_two_batches_goes_on_and_none_is_blamed(array, tmp_path):
+    for _ in range(5):
+        journal = died_between_batches(tmp_path, 1)
+        array._check(Ended("FAILED", RuntimeError("gone")), journal, array.batches)
+        array._again(Ended("FAILED"), journal, array.batches, print)
+    assert array.submitted == [array.batches] * 5
+    assert array._deaths == {}
+
+
+def test_tasks_that_die_again_and_again_without_carrying_out_anything_are_given_up(array, tmp_path):
+    for _ in range(2):
+        array._check(Ended("FAILED", RuntimeError("gone")), died_between_batches(tmp_path, 0), array.batches)
+    with pytest.raises(eqv.PluginError, match="ended before it had begun anything"):
+        array._check(Ended("FAILED", RuntimeError("gone")), died_between_batches(tmp_path, 0), array.batches)
+
+
+class Preempted(Ended):
+    """A task that lost its node; submitit holds that it will be back."""
+
+    asked = 0
+
+    def __init__(self, later="PREEMPTED"):
+        super().__init__("PREEMPTED")
+        self.later = later
+
+    def done(self):
+        return False
+
+    def get_info(self, mode):
+        self.asked += 1
+        self.state = self.later
+
+
+def test_a_task_that_was_preempted_and_does_not_come_back_is_submitted_again(array, tmp_path, monkeypatch):
+    job = Preempted()
+    array._jobs = [(job, Journal(tmp_path / "none"), array.batches)]
+    array._look(print)
+    assert (array.submitted, job.asked) == ([], 0), "it has time to come back"
+    monkeypatch.setattr(slurm_array, "_REQUEUING", 0.0)
+    array._look(print)
+    assert (array.submitted, array._jobs, job.asked) == ([array.batches], [], 1)
+
+
+def test_a_task_that_was_preempted_and_came_back_is_waited_for(array, tmp_path, monkeypatch):
+    job = Preempted(later="RUNNING")
+    array._jobs = [(job, Journal(tmp_path / "none"), array.batches)]
+    array._look(print)
+    monkeypatch.setattr(slurm_array, "_REQUEUING", 0.0)
+    array._look(print)
+    array._look(print)
+    assert (array.submitted, len(array._jobs), job.asked) == ([], 1, 1)
 
 
 def test_a_task_that_is_done_or_died_in_a_batch_is_no_error(work, tmp_path):
@@ -238,8 +374,8 @@ def test_parameters_reach_sbatch(work, monkeypatch, tmp_path):
         executor.map(work(batches), batches, on_done=print)
     assert "invalid partition" in str(refused.value)
     given = (tmp_path / "given").read_text()
-    for line in ("array=0-2%2", "time=90", "cpus-per-task=6", "gpus-per-node=1", "mem=24GB", "partition=gpu",
-                 "account=me", "qos=low", "constraint=h100"):  # fmt: skip
+    for line in ("array=0-2%2", "time=90", "signal=USR2@90", "requeue", "cpus-per-task=6", "gpus-per-node=1",
+                 "mem=24GB", "partition=gpu", "account=me", "qos=low", "constraint=h100"):  # fmt: skip
         assert f"#SBATCH --{line}\n" in given
     assert "\nmodule load cuda\n" in given
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import json
 import os
 import pickle
 import secrets
+import shlex
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -28,6 +31,12 @@ FOLDER = "slurm"
 
 #: How long tasks may take to end once they were told to, seconds.
 _ENDING = 30.0
+
+#: How long before its time limit a task is told of it, at most, seconds.
+_WARNING = 90
+
+#: Slurm puts a task that was preempted back into its queue within this time, or it never does, seconds.
+_REQUEUING = 300.0
 
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -81,6 +90,9 @@ class Array:
         self._waiting: dict[Ids, Batch] = {}
         self._first: dict[str, Ids] = {}
         self._deaths: dict[Ids, list[Death]] = {}
+        self._idle_ends = 0
+        self._preempted: dict[str, float] = {}
+        self._arrays: set[str] = set()
         self._jobs: list[tuple[Any, Journal, list[Batch]]] = []
 
     def carry_out(self, batches: Sequence[Batch], on_done: OnDone) -> None:
@@ -127,6 +139,8 @@ class Array:
                 gpus_per_node=options.gpus,
                 tasks_per_node=1,
                 nodes=1,
+                slurm_signal_delay_s=min(_WARNING, 60 * options.time // 4),
+                slurm_additional_parameters={"requeue": True},  # also where the cluster's default is not to
                 **({"mem_gb": options.memory} if options.memory else {}),
                 **{f"slurm_{name}": value for name, value in named.items() if value is not None},
                 **({f"{options.cluster}_setup": options.setup} if options.setup else {}),
@@ -145,6 +159,7 @@ class Array:
                 got=" ".join(str(error).split()),
                 hint="look at the parameters of --set-executor; `sinfo` and `sacctmgr` list partitions and accounts",
             ) from error
+        self._arrays.update(job.job_id.partition("_")[0] for job in jobs)
         for job, task, part in zip(jobs, tasks, parts, strict=True):
             self._jobs.append((job, Journal(task.journal), list(part)))
 
@@ -160,13 +175,28 @@ class Array:
         for entry in list(self._jobs):
             job, journal, part = entry
             ended = job.done()  # asked first: what it wrote before its end is read after it
+            preempted = not ended and self._preempted_for_good(job)
             self._hear(journal, on_done)
-            if not ended:
+            if not (ended or preempted):
                 continue
             self._jobs.remove(entry)
             left = [batch for batch in part if ids_of(batch) in self._waiting]
+            if preempted:
+                self._submit([left] if left else [])
+                continue
             self._check(job, journal, left)
-            self._again(job, journal, left, on_done)
+            if left:
+                self._again(job, journal, left, on_done)
+
+    def _preempted_for_good(self, job: Any) -> bool:
+        """Whether a task lost its node and is not in the queue again; submitit waits for it for ever."""
+        since = self._preempted.setdefault(job.job_id, time.monotonic())
+        if job.state == "PREEMPTED" and time.monotonic() - since > _REQUEUING:
+            job.get_info(mode="force")  # what submitit knows may be minutes old
+        if job.state != "PREEMPTED":
+            del self._preempted[job.job_id]
+            return False
+        return time.monotonic() - since > _REQUEUING
 
     def _hear(self, journal: Journal, on_done: OnDone) -> None:
         for outcomes in journal.news():
@@ -183,27 +213,31 @@ class Array:
             raise result
         if state.startswith("CANCELLED"):
             raise eqv.EngineError(
-                f"the task {job.job_id} was canceled", hint="what was published stays: resume the run when it suits"
+                f"the task {job.job_id} was canceled", hint=f"what was published stays: {self._resume}"
             )
         if problem is not None and "timed-out too many times" in str(problem):
             raise eqv.EngineError(
                 f"the task {job.job_id} ran into its time limit more than {self._params.timeouts} times",
                 expected=f"{len(left)} batches within {self._params.time} minutes each",
-                hint="resume the run with more --set-executor time=MINUTES, or more tasks",
+                hint=f"with more --set-executor time=MINUTES, or more tasks: {self._resume}",
             )
-        if left and journal.begun is None:
+        if not left or journal.begun is not None:
+            return
+        # It ended between two batches, or before the first: none is to blame.
+        self._idle_ends = 0 if journal.finished else self._idle_ends + 1
+        if journal.process is None or self._idle_ends >= LIMIT:
             raise eqv.PluginError(
                 f"the task {job.job_id} ended before it had begun anything",
                 expected="a task that loads equivengine and its plugins",
                 got=f"state {state}: {_last_line(job)}",
-                hint=f"its output is in {self._folder}",
+                hint=f"look at its output in {self._folder} and then {self._resume}",
             )
 
     def _again(self, job: Any, journal: Journal, left: Sequence[Batch], on_done: OnDone) -> None:
         """Submit what a task that died has left undone; the batch that it died in at last, and alone."""
-        if not left:
+        if journal.begun is None:
+            self._submit([left])
             return
-        assert journal.begun is not None
         ids = self._first[journal.begun]
         suspect = self._waiting[ids]
         deaths = self._deaths.setdefault(ids, [])
@@ -216,6 +250,14 @@ class Array:
         else:
             self._submit([others, [suspect]] if others else [[suspect]])
 
+    @property
+    def _resume(self) -> str:
+        """The command that goes on with the run, on this executor as it was set."""
+        words = ["equivengine", "resume", self._work.directory, "--executor", "slurm"]
+        for name, value in self._params.model_dump(exclude_unset=True).items():
+            words += ["--set-executor", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+        return shlex.join(words)
+
     def _cancel(self) -> None:
         """End all tasks, and wait until they have ended."""
         if self._params.cluster == "local":  # submitit would end what watches over them, not without a traceback
@@ -226,9 +268,13 @@ class Array:
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(journal.process, number)
                 self._wait(_ENDING / 6)
-        for job, _, _ in self._jobs:
-            if not job.done():
-                job.cancel(check=False)
+            for job, _, _ in self._jobs:
+                if not job.done():
+                    job.cancel(check=False)
+        elif self._arrays:
+            # If all are done, Slurm may still have put one into its queue again while it finished.
+            which = [] if self._jobs else ["--state=PENDING"]
+            subprocess.run(["scancel", "--quiet", *which, *sorted(self._arrays)], capture_output=True, check=False)
         self._wait(_ENDING)
 
     def _wait(self, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 import equivengine as eqv
 from equivengine_plugins.executors.attempts import Attempts, Ids
 from equivengine_plugins.executors.unit_process import Death, Died, UnitProcess, threads_environment
+
+#: Before it takes a node away, Slurm may signal all processes of a task. It is the task that goes back to the queue.
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Slice:
         Returns:
             What keeps it from going on, if anything does.
         """
-        process = UnitProcess(self.work, threads_environment(self.threads))
+        process = UnitProcess(self.work, threads_environment(self.threads), _SIGNALS)
         attempts: Attempts[Ids] = Attempts(self.batches)
         try:
             with open(self.journal, "a", encoding="utf-8") as journal:
@@ -84,12 +88,14 @@ class Journal:
 
     Attributes:
         begun: First unit of the batch that was begun last, if nothing has become of it.
+        finished: How many batches have finished.
         process: Id of the task's process, on its node.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.begun: str | None = None
+        self.finished = 0
         self.process: int | None = None
         self._offset = 0
 
@@ -114,6 +120,7 @@ class Journal:
                 self.begun = entry["begun"]
             else:
                 self.begun = None
+                self.finished += 1
                 yield tuple(eqv.UnitOutcome(**one) for one in entry["outcomes"])
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from pathlib import Path
@@ -68,14 +68,23 @@ class UnitProcess:
     Args:
         work: What it does, pickled: reading it needs torch, which only the process itself is to load.
         environment: Environment variables that differ from those of this process.
+        ignored: Signals that others may send to all processes alike; this one decides what comes of them.
     """
 
-    def __init__(self, work: bytes, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, work: bytes, environment: Mapping[str, str] | None = None, ignored: Sequence[signal.Signals] = ()
+    ) -> None:
         self._work = work
+        self._ignored = [str(int(number)) for number in ignored]
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         self._lock = threading.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """Id of the process that was started last; None before the first batch."""
+        return None if self._process is None else self._process.pid
 
     def run(self, ids: tuple[str, ...]) -> tuple[eqv.UnitOutcome, ...]:
         """Carry out a batch.
@@ -128,6 +137,7 @@ class UnitProcess:
     def _start(self) -> None:
         ours, theirs = Pipe()
         arguments = [sys.executable, "-P", "-c", _START, json.dumps(sys.path), str(theirs.fileno())]
+        arguments += self._ignored
         with self._lock:
             if self._closed:
                 raise Died(Death("was ended with the run", "WorkerLost"))

@@ -21,11 +21,15 @@ READY, REFUSED, BEGUN, DONE, STOPPED = "ready", "refused", "begun", "done", "sto
 
 
 def main() -> None:
-    """Serve the connection whose descriptor is the second argument; `UnitProcess` holds the other end."""
-    descriptor = int(sys.argv[2])
+    """Serve the connection whose descriptor is the second argument; `UnitProcess` holds the other end.
+
+    The numbers of signals that are left to it follow.
+    """
+    descriptor, *ignored = map(int, sys.argv[2:])
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    for number in (signal.SIGINT, *ignored):  # Ctrl-C reaches the parent, which ends us
+        signal.signal(number, signal.SIG_IGN)
     os.dup2(2, 1)  # what probes print is not to stand in the parent's document
     messages: queue.Queue[bytes] = queue.Queue()
     threading.Thread(target=_listen, args=(connection, messages), daemon=True).start()
