@@ -100,6 +100,7 @@ def _print(comparison: Comparison) -> None:
 
     from equivengine.cli.output import console, literal
     from equivengine.report.summary import by_group
+    from equivengine.statistics import ENOUGH
 
     out = console()
     out.print(literal(comparison.probe, "bold"))
@@ -115,7 +116,7 @@ def _print(comparison: Comparison) -> None:
             table.add_row(name, *cells, literal("" if line.unit == "1" else line.unit))
     out.print(table)
     if comparison.classes:
-        table = _table("for each class of images", comparison)
+        table = _table(f"for each class of images; of n < {ENOUGH} min .. max", comparison, classes=True)
         for title in dict.fromkeys(line.title for line in comparison.classes):
             table.add_row(literal(title, "bold"))
             of_title = [line for line in comparison.classes if line.title == title]
@@ -134,7 +135,7 @@ def _print(comparison: Comparison) -> None:
     out.print()
 
 
-def _table(title: str, comparison: Comparison) -> Table:
+def _table(title: str, comparison: Comparison, *, classes: bool = False) -> Table:
     from rich.table import Table
 
     from equivengine.cli.output import literal
@@ -143,7 +144,8 @@ def _table(title: str, comparison: Comparison) -> Table:
     table.add_column(title, overflow="fold")
     for column in comparison.columns:
         units = f"{column.section.units:,} {column.section.noun}{'s' * (column.section.units != 1)}"
-        table.add_column(literal(f"{column.label}\n{units}\n{column.interval}"), justify="right", overflow="fold")
+        interval = "95% interval" if classes else column.interval
+        table.add_column(literal(f"{column.label}\n{units}\n{interval}"), justify="right", overflow="fold")
     table.add_column("unit", no_wrap=True)
     return table
 

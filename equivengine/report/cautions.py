@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from equivengine.statistics import ENOUGH
 from equivengine.store.run import Run
 
 if TYPE_CHECKING:
     from equivengine.report.comparison import Column
+    from equivengine.report.gathering import Group
     from equivengine.report.pooled import Pooled
     from equivengine.report.standings import Standing
 
@@ -37,6 +40,7 @@ def cautions(columns: Sequence[Column], units: Collection[str], runs: Sequence[R
     ):
         if len(set(words)) > 1:
             found.append(f"{what} differ: {', '.join(dict.fromkeys(words))}")
+    found += _inputs([column.group for column in columns])
     if len({section.model for section in sections}) > 1 and any("embedding" in unit for unit in units):
         found.append(
             "numbers in units of the embedding have its scale, which is each model's own: compare ratios, ranks and "
@@ -57,6 +61,13 @@ def _images(columns: Sequence[Column]) -> list[str]:
         found.append(f"not on the same images: {len(shared):,} of {len(every):,} are common to all columns")
         if not shared:
             found.append("no image is common to all columns: only medians over different images stand side by side")
+    for column in columns[1:]:
+        common = len(np.intersect1d(column.subjects.images, columns[0].subjects.images, assume_unique=True))
+        if 1 < common < ENOUGH <= min(column.images, columns[0].images):
+            found.append(
+                f"{column.label} against {columns[0].label}: {common} images of both: beside ratios and differences "
+                "stand smallest and largest, in place of 95% intervals"
+            )
     first = _targets(columns[0])
     for column in columns[1:]:
         mine = _targets(column)
@@ -67,6 +78,14 @@ def _images(columns: Sequence[Column]) -> list[str]:
                 "paired by their originals"
             )
     return found
+
+
+def _inputs(groups: Sequence[Group]) -> list[str]:
+    """Whether one number of an input is not the same thing for all."""
+    kinds = dict.fromkeys(name for group in groups for name in group.input_units)
+    if len(kinds) < 2:
+        return []
+    return [f"inputs are of several kinds ({', '.join(kinds)}): lengths of changes, and what is per unit, differ"]
 
 
 def _targets(column: Column) -> dict[str, frozenset[str]]:
@@ -141,7 +160,16 @@ def compared(words: str, pools: Mapping[tuple[str, str], Pooled], numbering: dic
             if common:
                 for pool in filled.values():
                     pool.keep(shared)
-    small = [model[0] for model, numbers in sets.items() if len(numbers) < ENOUGH and filled[model].noun != "set"]
+    for said in _inputs([group for pool in filled.values() for group in pool.groups]):
+        found.append(f"{words}: {said}")
+    images = {model: len(numbers) for model, numbers in sets.items() if filled[model].noun != "set"}
+    single = [model[0] for model, count in images.items() if count == 1]
+    if single:
+        found.append(
+            f"{words}: one image of {', '.join(dict.fromkeys(single))}: its intervals are of the measurement, and say "
+            "nothing of other images"
+        )
+    small = [model[0] for model, count in images.items() if 1 < count < ENOUGH]
     if small:
         found.append(
             f"{words}: fewer than {ENOUGH} images of {', '.join(dict.fromkeys(small))}: smallest and largest stand in "

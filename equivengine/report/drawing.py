@@ -33,16 +33,23 @@ class Drawn:
         png: The file.
         width: Pixels.
         height: Pixels.
+        caption: What is drawn, in a sentence or two; empty where the figure does not say.
     """
 
     title: str
     png: bytes
     width: int
     height: int
+    caption: str = ""
 
 
 def drawn(title: str, figure: Figure) -> Drawn:
-    """Draw a figure on white. It need not be closed: figures of reports know no pyplot."""
+    """Draw a figure on white. It need not be closed: figures of reports know no pyplot.
+
+    Args:
+        title: What it is called.
+        figure: Its label (`Figure.set_label`) is its caption.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -54,7 +61,7 @@ def drawn(title: str, figure: Figure) -> Drawn:
             raise
         png = _png(figure)
     width, height = canvas.get_width_height()
-    return Drawn(title, png, width, height)
+    return Drawn(title, png, width, height, str(figure.get_label()))
 
 
 def _png(figure: Figure) -> bytes:
@@ -86,6 +93,7 @@ def relabelled(figure: Figure, unit: str) -> Figure:
 
         for text in figure.findobj(Text):
             text.set_text(in_unit(text.get_text(), unit))
+        figure.set_label(in_unit(str(figure.get_label()), unit))
     return figure
 
 

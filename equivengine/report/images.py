@@ -18,6 +18,7 @@ class Image:
     Attributes:
         title: What is written beside it.
         description: What it shows, for those who cannot see it.
+        caption: What is written below the title; empty where the title says it.
         uri: The PNG file.
         width: Pixels.
         height: Pixels.
@@ -28,17 +29,21 @@ class Image:
     uri: str
     width: int
     height: int
+    caption: str = ""
 
 
 def of_figure(drawn: Drawn, probe: str) -> Image:
     """A figure that a probe drew."""
-    return Image(drawn.title, f"{probe}: {drawn.title}", _uri(drawn.png), drawn.width, drawn.height)
+    said = ". ".join(filter(None, (f"{probe}: {drawn.title}", drawn.caption)))
+    return Image(drawn.title, said, _uri(drawn.png), drawn.width, drawn.height, drawn.caption)
 
 
 def of_picture(name: str, picture: Picture) -> Image:
-    """A stored picture."""
+    """A stored picture. Its description is its caption where it says more than its name."""
     height, width = picture.levels.shape[:2]
-    return Image(name.replace("_", " "), picture.description, _uri(picture.png()), width, height)
+    title = name.replace("_", " ")
+    more = picture.description.removeprefix("the ") != title
+    return Image(title, picture.description, _uri(picture.png()), width, height, picture.description if more else "")
 
 
 def _uri(png: bytes) -> str:

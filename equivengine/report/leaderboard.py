@@ -180,8 +180,8 @@ def _row(
 def _entry(pools: dict[Unit, Pooled], kind: Unit, metric: Metric, numbering: dict[str, int]) -> Entry:
     pool = pools.get(kind)
     if pool is None:
-        others = any(other.probe == kind.probe for other in pools)
-        return Entry(why=f"{kind.probe} ran with other parameters" if others else f"{kind.probe} did not run")
+        others = [other for other in pools if other.probe == kind.probe]
+        return Entry(why=f"{kind.probe} {_otherwise(kind, others)}")
     entry = Entry(units=pool.units, not_converged=pool.not_converged, failed=pool.failed, noun=pool.noun)
     if not pool.units:
         first = next(iter(pool.reasons), "")
@@ -203,6 +203,17 @@ def _entry(pools: dict[Unit, Pooled], kind: Unit, metric: Metric, numbering: dic
         )
     kind_of = "" if middle.ends is None else "min .. max" if observed < ENOUGH else "95%"
     return replace(entry, value=middle.value, interval=middle.ends, kind=kind_of, n=middle.n, noun=noun)
+
+
+def _otherwise(kind: Unit, others: Sequence[Unit]) -> str:
+    """How a probe ran that did not run like this."""
+    if not others:
+        return "did not run"
+    for name, what in (("params", "parameters"), ("precision", "precision"), ("probe_version", "version")):
+        if all(getattr(other, name) != getattr(kind, name) for other in others):
+            found = ", ".join(dict.fromkeys(getattr(other, name) for other in others))
+            return f"ran with other {what}" if name == "params" else f"ran in another {what}: {found}"
+    return "ran with other settings"
 
 
 def _words(columns: Sequence[tuple[Unit, Metric]], kind: Unit) -> str:

@@ -81,7 +81,7 @@ class Presenter:
             return []
         given = [each for group in groups for each in group.drawn.kept]
         units = {name for group in groups for name in group.input_units}
-        unit = units.pop() if len(units) == 1 else "pixel"
+        unit = units.pop() if len(units) == 1 else "coordinate"
         return self._drawn(lambda: probe.overview(given).items(), probe.name, "could not draw its overview", unit)
 
     def figures(self, probe: Probe[Any] | None, record: UnitRecord) -> list[Drawn]:

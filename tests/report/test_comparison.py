@@ -6,7 +6,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from run_cases import published, unit, write_run
+from run_cases import PROVENANCE, published, unit, write_run
 
 from equivengine.errors import UsageError
 from equivengine.report.comparison import compare
@@ -112,3 +112,22 @@ def test_an_image_of_two_labels_belongs_to_no_class(compared):
 def test_without_labels_there_are_no_classes(compared):
     with pytest.raises(UsageError, match="no class of any image is known"):
         compared(units([1.0]) + units([1.0], model="second"), per_class=True)
+
+
+def test_few_images_of_both_have_no_interval_and_that_is_said(compared):
+    (found,) = compared(units(range(1, 9)) + units(range(1, 9), start=5, model="second"))
+    against = found.lines[0].cells[1].difference
+    assert (against.n, against.interval, against.clear) == (3, (-5, -5), False)
+    assert found.columns[1].interval == "95% interval"
+    assert (
+        "second against first: 3 images of both: beside ratios and differences stand smallest and largest, in place of "
+        "95% intervals"
+    ) in found.cautions
+
+
+def test_inputs_of_several_kinds_are_named(compared):
+    text = {**PROVENANCE, "model": {**PROVENANCE["model"], "input_unit": "coordinate"}}
+    second = [(*entry, text) for entry in units([5.0] * 6, model="second")]
+    (found,) = compared(units([1.0] * 6) + second)
+    said = "inputs are of several kinds (pixel, coordinate): lengths of changes, and what is per unit, differ"
+    assert said in found.cautions

@@ -6,7 +6,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from run_cases import published, scalar, unit, write_run
+from run_cases import PROVENANCE, published, scalar, unit, write_run
 
 from equivengine.contracts.result import ProbeResult
 from equivengine.errors import UsageError
@@ -187,3 +187,26 @@ def test_the_table_has_a_row_for_each_model_and_says_why_a_cell_is_empty(board):
     assert columns["slopes.slope.interval"] == ["min .. max", None]
     assert columns["slopes.slope.failed"] == [0, 1]
     assert columns["slopes.slope.why"] == [None, "all 1 units failed: no luck"]
+
+
+def test_a_probe_that_ran_in_another_precision_or_version_says_so(board):
+    others = units([1.0], model="second", precision="bf16") + units([1.0], model="third", probe_version="2")
+    why = {row.model: row.entries[0].why for row in board(units([1.0]) + others).rows}
+    assert why["second"] == "slopes ran in another precision: bf16"
+    assert why["third"] == "slopes ran in another version: 2"
+
+
+def test_one_image_is_not_called_a_range_of_few(board):
+    entries = [(unit(0), published(2.0, interval=(1.0, 3.0), n=40))]
+    found = board(entries)
+    (entry,) = found.rows[0].entries
+    assert (entry.kind, entry.interval, entry.n) == ("measurement", (1.0, 3.0), 40)
+    assert found.cautions == [
+        "slopes: one image of first: its intervals are of the measurement, and say nothing of other images"
+    ]
+
+
+def test_models_of_several_kinds_of_input_are_named(board):
+    text = {**PROVENANCE, "model": {**PROVENANCE["model"], "input_unit": "coordinate"}}
+    found = board(units([1.0] * 6) + [(*entry, text) for entry in units([5.0] * 6, model="second")])
+    assert any(said.startswith("slopes: inputs are of several kinds (pixel, coordinate)") for said in found.cautions)

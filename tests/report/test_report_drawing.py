@@ -9,8 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from equivengine.contracts.result import Array
-from equivengine.report.drawing import DPI, MOST_PLOTS, drawn, plain
+from equivengine.contracts.result import Array, Picture
+from equivengine.report.drawing import DPI, MOST_PLOTS, drawn, plain, relabelled
+from equivengine.report.images import of_figure, of_picture
 
 
 def figure_of(name):
@@ -26,6 +27,20 @@ def test_a_figure_has_its_size_in_pixels():
     assert (found.width, found.height) == (3 * DPI, 2 * DPI)
     with Image.open(io.BytesIO(found.png)) as image:
         assert image.size == (found.width, found.height)
+
+
+def test_the_label_of_a_figure_is_its_caption():
+    figure = figure_of("a")
+    assert drawn("a", figure).caption == ""
+    figure.set_label("Each point is a pixel.")
+    assert of_figure(drawn("a", figure), "probe").description == "probe: a. Each point is a pixel."
+    assert drawn("a", relabelled(figure, "coordinate")).caption == "Each point is a coordinate."
+
+
+def test_a_picture_is_captioned_where_its_name_does_not_say_it_all():
+    levels = np.zeros((2, 2, 3), np.uint8)
+    assert of_picture("original", Picture(levels, "the original")).caption == ""
+    assert of_picture("difference", Picture(levels, "|matched - original| x 50")).caption == "|matched - original| x 50"
 
 
 @pytest.mark.parametrize("name", ["$x_{$", "$$", "cost: 5$ to $6", r"\$", r"$\nonsense$", "{", "%"])
