@@ -452,3 +452,8 @@ def test_a_shard_that_becomes_another_one_than_it_should(tmp_path, monkeypatch, 
 def test_results_of_a_probe_that_did_not_run(run):
     with open_run(run) as opened, pytest.raises(EngineError, match="no results of probe 'lcld'"):
         opened.results("lcld")
+
+
+def test_a_plan_with_an_id_that_has_no_text():
+    with pytest.raises(EngineError, match="the plan is damaged"):
+        schema.plan_units({"units": [{"unit_id": 10**5000}]})
