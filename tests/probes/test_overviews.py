@@ -161,6 +161,7 @@ def test_all_units_on_common_axes(cls, settings, titles, of_two):
     assert list(figures) == titles
     for figure in figures.values():
         assert "n = 3" in words(figure)
+        assert figure.get_label().startswith(("Thin: each", "A mark for each pair", "Left:", "Differences are"))
         assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
     assert cls().overview(results[:1]) == {}  # what `figures` shows
     assert cls().overview([]) == {}

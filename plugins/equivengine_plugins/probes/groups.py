@@ -131,6 +131,12 @@ def bundle(
     axes.plot(grid, middle, color=colour, linewidth=2.0, label=f"{label}, median")
 
 
+def lines_of(found: Sequence[Group], noun: str) -> str:
+    """What the lines of `bundle` are, for a caption."""
+    several = max(len(group.units) for group in found) > 2
+    return f"Thin: each {noun}; thick: the median of {noun}s." if several else f"A line for each {noun}."
+
+
 def legend_above(figure: Figure, axes: Axes, columns: int) -> None:
     """The legend of some axes above the figure, where it covers no curve."""
     handles, labels = axes.get_legend_handles_labels()

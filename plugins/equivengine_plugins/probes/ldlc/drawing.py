@@ -40,13 +40,16 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
         pooled = Figure(figsize=(6.4, 4.0), layout="constrained")
         _on_one_axis(pooled.subplots(), measured)
         legend_above(pooled, pooled.axes[0], columns=len(KINDS))
+        pooled.set_label("Histograms with bins of equal width in the logarithm; dashed: medians.")
         figures["Constants along three kinds of direction"] = pooled
         apart = Figure(figsize=(8.0, 3.2), layout="constrained")
         _on_their_own(apart, measured)
+        apart.set_label("Linear axes, a range of its own for each kind; dashed: medians.")
         figures["The same distributions, each on its own axis"] = apart
     if len(data(arrays, "singular_tangent")):
         singular = Figure(figsize=(8.0, 3.6), layout="constrained")
         _singular(singular, arrays)
+        singular.set_label("At the image itself, constants equal singular values; over a range, curvature lifts them.")
         figures["Constants along right singular vectors"] = singular
     return figures
 
@@ -67,6 +70,10 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         _pooled(left, each)
         _by_image(right, group, each)
         legend_above(figure, left, columns=len(KINDS))
+        figure.set_label(
+            "Left: the directions of all images together; dashed: medians. Right: for each image the median of each "
+            "kind, with the range that holds 90% of its directions."
+        )
         left.set_title(", ".join(filter(None, (group.label("image"), rest))), fontsize=9)
         figures[", ".join(filter(None, ("Constants over images", group.setting)))] = figure
     return figures

@@ -26,13 +26,16 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     if _data(arrays, "original").ndim == 3 and _data(arrays, "original").shape[0] in (1, 3):
         row = Figure(figsize=(8.0, 2.7), layout="constrained")
         _images(row, arrays)
+        row.set_label(f"In the last panel, white is a change of 1/{GAIN} of the range of pixels or more.")
         figures["Original, target and matched"] = row
     if "trace_distance" in arrays:
         course = Figure(figsize=(8.0, 3.0), layout="constrained")
         _course(course, arrays)
+        course.set_label("Step 0 is the start.")
         figures["Course of the matching"] = course
         cost = Figure(figsize=(6.4, 4.0), layout="constrained")
         _cost(cost.subplots(), arrays)
+        cost.set_label("An equivalent is a forward pass, or a product with J or its transpose.")
         figures["Distance against cost"] = cost
     return figures
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
-from equivengine_plugins.probes.groups import Group, bundle, data, finish, groups, left_out, legend_above
+from equivengine_plugins.probes.groups import Group, bundle, data, finish, groups, left_out, legend_above, lines_of
 from equivengine_plugins.probes.match.drawing import BAND, GAIN, show
 
 if TYPE_CHECKING:
@@ -32,16 +32,22 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
     if traced:
         courses = Figure(figsize=(8.0, 3.6), layout="constrained")
         _courses(courses, traced, rest)
+        courses.set_label(f"{lines_of(traced, 'pair')} In a median, a pair that has ended keeps its last value.")
         figures["Course of the matching, all pairs"] = courses
     if len(results) > 1:
         height = 1.5 + 0.22 * len(FORMS) * len(found)
         reached = Figure(figsize=(6.4, max(2.6, height)), layout="constrained")
         _reached(reached.subplots(), found, rest)
+        reached.set_label("A mark for each pair, a bar at the median of pairs; the band holds 90% of reference pairs.")
         figures["Distance to the target, before and after"] = reached
     rows = _rows(found)
     if rows:
         images = Figure(figsize=(6.4, 0.6 + 1.2 * len(rows)), layout="constrained")
         _images(images, rows, len(results))
+        images.set_label(
+            f"Differences are |matched - original|. Times {GAIN}, white is 1/{GAIN} of the range of pixels or more; "
+            "scaled, the largest of the pair."
+        )
         figures["Originals, targets and matched inputs"] = images
     return figures
 
@@ -74,7 +80,7 @@ def _courses(figure: Figure, found: Sequence[Group], rest: str) -> None:
                 bundle(axes, courses, group.colour, group.label("pair"), hold=True)
         axes.set(xlabel="step", ylabel=label, yscale=scale if np.isfinite(lowest) else "linear")
         if decades:
-            axes.set_xscale("log")
+            axes.set(xscale="log", xlabel="step (the start stands at 0.5)")
         finish(axes, legend=False)
         if number == 0:
             legend_above(figure, axes, columns=2)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
-from equivengine_plugins.probes.groups import Group, bundle, groups, left_out
+from equivengine_plugins.probes.groups import Group, bundle, groups, left_out, lines_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +53,11 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         left, right = figure.subplots(1, 2)
         _distances(left, group)
         _drifts(right, group)
+        figure.set_label(
+            f"{lines_of([group], 'walk')} In a median, a walk that has ended keeps its last value. Left: distance of "
+            "the input from its start. Right: that of its embedding, and what the same change with shuffled coordinates "
+            "does."
+        )
         figure.suptitle(", ".join(filter(None, (group.label("walk"), left_out(results)))), fontsize=9)
         figures[", ".join(filter(None, ("Distance and drift of all walks", group.setting)))] = figure
     return figures

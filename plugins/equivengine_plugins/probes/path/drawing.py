@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
-from equivengine_plugins.probes.groups import Group, bundle, groups, left_out, legend_above
+from equivengine_plugins.probes.groups import Group, bundle, groups, left_out, legend_above, lines_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +37,9 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     for axes, end in zip(lines.subplots(1, 2), ENDS, strict=True):
         _line(axes, arrays, end)
     legend_above(lines, lines.axes[0], columns=2)
+    lines.set_label(
+        "z moves on the straight line from the original; linearity is 1 for an even change of the embedding."
+    )
     classes = Figure(figsize=(8.0, 3.2), layout="constrained")
     for axes, name in zip(classes.subplots(1, 2), ("first", "last"), strict=True):
         _within(axes, arrays, name)
@@ -46,6 +49,9 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     _drift(right, arrays)
     spaces = Figure(figsize=(6.4, 3.6), layout="constrained")
     _angles(spaces.subplots(), arrays)
+    classes.set_label("Dots: where the embedding was matched; lines between them: straight, and not matched.")
+    courses.set_label("Left: distances of inputs. Right: how far the embedding is from that of the start.")
+    spaces.set_label("Spans of the leading right singular vectors; bands: quartiles of the angles.")
     figures = {
         "Embeddings along the straight line": lines,
         "Embeddings along paths within a class": classes,
@@ -75,6 +81,8 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         classes = Figure(figsize=(8.0, 3.4), layout="constrained")
         for axes, name in zip(classes.subplots(1, 2, sharey=True), ("first", "last"), strict=True):
             _classes(axes, group, name)
+        lines.set_label(f"{lines_of([group], 'pair')} z moves from the original to the matched input.")
+        classes.set_label(f"{lines_of([group], 'pair')} z moves within the class, towards the other image.")
         title = ", ".join(filter(None, (group.label("pair"), left_out(results))))
         lines.supxlabel(f"share of the straight line from original to matched; {title}", fontsize=9)
         classes.supxlabel(f"share of the path; {title}", fontsize=9)

@@ -27,9 +27,13 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     if _data(arrays, "coordinates").shape[1] > 1:
         scatter = Figure(figsize=(7.2, 5.4), layout="constrained")
         _scatter(scatter.subplots(), arrays)
+        scatter.set_label(
+            "Arrows lead from originals to where they were matched to; names stand at the median of a class."
+        )
         figures["First two principal components"] = scatter
     scree = Figure(figsize=(6.4, 4.0), layout="constrained")
     _scree(scree.subplots(), arrays)
+    scree.set_label("Bars: 95% bootstrap intervals over images, along fixed components.")
     figures["Explained variance"] = scree
     return figures
 

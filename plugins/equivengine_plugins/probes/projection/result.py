@@ -61,7 +61,7 @@ def _component_arrays(task: eqv.ProbeTask[ProjectionParams], measured: Measured)
             parts.variance_error, ("rank",), f"{UNIT}^2", "its standard error over resampled images"
         ),
         "degenerate": eqv.Array(
-            parts.degenerate, ("rank",), "1", "variance not distinct from a neighbour's: direction arbitrary"
+            parts.degenerate, ("rank",), "1", "variance not distinct from a neighbor's: direction arbitrary"
         ),
         "components": eqv.Array(
             parts.vectors[:kept].cpu().numpy(), ("component", "embedding"), "1", "components, unit vectors"
@@ -160,7 +160,7 @@ def _summary(task: eqv.ProbeTask[ProjectionParams], measured: Measured) -> dict[
     summary["degenerate"] = eqv.Scalar(
         parts.degenerate.sum(),
         "1",
-        "of arbitrary direction: variance not distinct from a neighbour's",
+        "of arbitrary direction: variance not distinct from a neighbor's",
         n=len(parts.ratio),
         group=group,
     )
@@ -236,10 +236,10 @@ def _status(task: eqv.ProbeTask[ProjectionParams], measured: Measured) -> tuple[
             )
     loose = [str(place + 1) for place in range(kept) if parts.degenerate[place]]
     if loose:
-        notes.append(
-            f"the direction of component {', '.join(loose)} is not determined by {parts.size} images: its variance is "
-            "not distinct from a neighbour's"
-        )
+        one = len(loose) == 1
+        which = f"direction of component {loose[0]} is" if one else f"directions of components {', '.join(loose)} are"
+        whose = "its variance is" if one else "their variances are"
+        notes.append(f"the {which} not determined by {parts.size} images: {whose} not distinct from a neighbor's")
     if kept < task.params.components:
         notes.append(f"{parts.size} images have {kept} components, {task.params.components} were asked for")
     return ("not_converged" if faults else "ok"), "; ".join([*faults, *notes])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
-from equivengine_plugins.probes.groups import Group, bundle, groups, left_out
+from equivengine_plugins.probes.groups import Group, bundle, groups, left_out, lines_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,10 +33,12 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
         _values(axes, arrays, f"{other}_", TARGET, other)
     axes.set(yscale="log", xlabel="index i", ylabel="$s_i$, embedding / pixel")
     _finish(axes)
+    spectrum.set_label("Bands, where they can be seen, reach from the lower bound to the value plus its error.")
     figures = {"Singular values": spectrum}
     if other is not None:
         between = Figure(figsize=(6.4, 4.0), layout="constrained")
         _angles(between.subplots(), arrays, other)
+        between.set_label("Angles between the spans of leading right singular vectors.")
         figures["Principal angles"] = between
     return figures
 
@@ -51,6 +53,7 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
     if len(found) > 1:
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")
         _side_by_side(figure.subplots(), found)
+        figure.set_label(lines_of(found, "image"))
         figure.suptitle(left_out(results), fontsize=9)
         figures["Spectra side by side"] = figure
     for group in found:
@@ -62,6 +65,8 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         _spectra(panels[0], group)
         if pair:
             _ratios(panels[1], group)
+        right = " Right: singular values over those of the original at the same index, where both are above roundoff."
+        figure.set_label(lines_of([group], "pair" if pair else "image") + right * pair)
         figure.suptitle(", ".join(filter(None, (group.setting, left_out(results)))), fontsize=9)
         figures[", ".join(filter(None, ("Spectra of all images", group.setting)))] = figure
     return figures

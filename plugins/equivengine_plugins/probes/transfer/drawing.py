@@ -36,9 +36,11 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
         rows = min(len(_data(arrays, f"probabilities_{head}")), MOST_PAIRS)
         figure = Figure(figsize=(8.0, 2.0 + 0.24 * rows), layout="constrained")
         _matrices(figure, arrays, head)
+        figure.set_label("A row for each pair, dark where the head is sure; a ring at what it takes the target for.")
         figures[f"Classes before and after matching: {title}"] = figure
     rates = Figure(figsize=(max(6.4, 1.3 * len(heads) + 1.5), 4.2), layout="constrained")
     _rates(rates.subplots(), arrays, heads, titles)
+    rates.set_label("Shares of all pairs, converged or not, with Wilson's 95% intervals.")
     figures["Predicted classes, by head"] = rates
     return figures
 

@@ -15,7 +15,7 @@ def findings(summary: Mapping[str, eqv.Scalar]) -> list[str]:
     ]
     if "agreement" in summary:
         said.append(
-            "All downstream heads, which nobody touched, answer for the matched image as for its target in "
-            f"{summary['agreement']} of the pairs (share)."
+            f"For a share of {summary['agreement']} of the pairs all downstream heads, which nobody touched, answer "
+            "for the matched image as for its target."
         )
     return said

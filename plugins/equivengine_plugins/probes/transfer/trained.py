@@ -121,7 +121,7 @@ def _nearest(population: Population) -> Head:
 
     return Head(
         "nn",
-        "nearest neighbour",
+        "nearest neighbor",
         population.classes,
         "class_reference",
         scores,
