@@ -55,8 +55,7 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         _drifts(right, group)
         figure.set_label(
             f"{lines_of([group], 'walk')} In a median, a walk that has ended keeps its last value. Left: distance of "
-            "the input from its start. Right: that of its embedding, and what the same change with shuffled coordinates "
-            "does."
+            "the input from its start. Right: that of its embedding, and of the same change with shuffled coordinates."
         )
         figure.suptitle(", ".join(filter(None, (group.label("walk"), left_out(results)))), fontsize=9)
         figures[", ".join(filter(None, ("Distance and drift of all walks", group.setting)))] = figure
