@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -235,7 +235,8 @@ def run_file_page() -> str:
     ]
     for name, field in RunConfig.model_fields.items():
         if (part := model_of(field)) is not None:
-            lines += [f"## \\[\\[{name}\\]\\]", "", flat(inspect.getdoc(part) or ""), "", *entries(part)]
+            head = f"\\[{name}.URI\\]" if by_name(field) else f"\\[\\[{name}\\]\\]"
+            lines += [f"## {head}", "", flat(inspect.getdoc(part) or ""), "", *entries(part)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -249,6 +250,7 @@ def entries(model: type[BaseModel]) -> Iterator[str]:
 def entry(name: str, field: FieldInfo) -> dict[str, Any]:
     """A key of a table, as `equivengine ls` describes parameters."""
     part, unset = model_of(field), field.is_required() or model_of(field)
+    tables = f"tables `[{name}.URI]`" if by_name(field) else f"tables `[[{name}]]`"
     annotation = field.annotation
     plain = isinstance(annotation, type) and not getattr(annotation, "__args__", None)
     text = annotation.__name__ if plain else re.sub(r"typing\.|, FieldInfo\(.*?\]\)|, Ge\(.*?\)", "", str(annotation))
@@ -258,9 +260,14 @@ def entry(name: str, field: FieldInfo) -> dict[str, Any]:
         "description": field.description or "",
         "required": field.is_required(),
         "default": to_jsonable_python(default),
-        "type": f"tables `[[{name}]]`" if part else text,
+        "type": tables if part else text,
         "limits": [] if part else [str(limit) for limit in field.metadata],
     }
+
+
+def by_name(field: FieldInfo) -> bool:
+    """Whether its tables have names, in place of an order."""
+    return get_origin(field.annotation) is dict
 
 
 def model_of(field: FieldInfo) -> type[BaseModel] | None:

@@ -77,8 +77,10 @@ def _print(plan: Plan, kinds: list[Kind], found: Estimate | None, out: Path, *, 
         click.echo()
     words = _words(kinds)
     table = [row for kind in kinds for row in _rows(kind, words)]
-    columns = ["probe", "parameters", "model", "images", "units", "s/unit", "a unit"]
-    shown = [0, *([1] if any(words.values()) else []), 2, 3, 4, *([5, 6] if found is not None else [])]
+    columns = ["probe", "parameters", "model", "precision", "images", "units", "s/unit", "a unit"]
+    arithmetics = {kind.common.precision for kind in kinds}
+    shown = [0, *([1] if any(words.values()) else []), 2, *([3] if len(arithmetics) > 1 else []), 4, 5]
+    shown += [6, 7] if found is not None else []
     print_table([columns[column] for column in shown], [[row[column] for column in shown] for row in table[:MOST_ROWS]])
     if len(table) > MOST_ROWS:
         click.echo(f"... and {len(table) - MOST_ROWS:,} more lines; --json has all")
@@ -129,7 +131,11 @@ def _words(kinds: list[Kind]) -> dict[tuple[str, str], str]:
     """Parameters that set the units of a probe apart, by probe and parameters."""
     found = {}
     for probe in dict.fromkeys(kind.common.probe for kind in kinds):
-        alike = {kind.common.params: replace(kind.common, model="") for kind in kinds if kind.common.probe == probe}
+        alike = {
+            kind.common.params: replace(kind.common, model="", precision="")
+            for kind in kinds
+            if kind.common.probe == probe
+        }
         found.update(
             {(probe, params): text for params, text in zip(alike, settings(list(alike.values())), strict=True)}
         )
@@ -141,7 +147,7 @@ def _rows(kind: Kind, words: dict[tuple[str, str], str]) -> list[list[str]]:
     common = kind.common
     each = "-" if kind.seconds is None else f"{kind.seconds[1]:.3g}"
     size = "-" if kind.bytes is None else size_text(kind.bytes)
-    start = [common.probe, words[common.probe, common.params], common.model]
+    start = [common.probe, words[common.probe, common.params], common.model, common.precision]
     return [[*start, images, f"{count:,}", each, size] for images, count in kind.images.items()]
 
 

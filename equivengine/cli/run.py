@@ -26,9 +26,10 @@ set = { directions = 100 }
 grid = { eps = [1e-4, 1e-3] }
 limit = 1
 
-Further entries: targets, pairing, limits, stop, seed, precision, device, executor, executor_set, out. A probe may stand
-there several times, with different parameters; grid runs every combination. An image set may be a table with a limit
-of its own: { uri = "digits", limit = 10 }.
+Further entries: targets, pairing, limits, for_models, stop, seed, precision, device, executor, executor_set, out. A
+probe may stand there several times, with different parameters; grid runs every combination. An image set may be a table
+with a limit of its own: { uri = "digits", limit = 10 }. So may a model, with precision, limit and parameters of probes:
+{ uri = "digits", precision = "fp64", set = { ldlc = { together = 8 } } }.
 
 Options given here count more than the file, for device and executor also the environment: --model and --images, once or
 several times, stand in place of all of the file's, and so does each other option.

@@ -7,7 +7,6 @@ means the same on every machine.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,76 +22,45 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from equivengine.contracts.executor import Executor
 from equivengine.contracts.probe import Params, Probe
 from equivengine.errors import UsageError
 from equivengine.runtime.records import suggest
 from equivengine.runtime.run_file import RunFile, place_text
+from equivengine.runtime.tables import (
+    ModelTable,
+    ProbeRequest,
+    StopRequest,
+    check_image_set,
+    model_tables,
+    reworded,
+    wrong,
+)
 from equivengine.runtime.toml_lines import Place
-from equivengine.stopping import FEWEST
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "ModelTable",
+    "ProbeRequest",
+    "RunConfig",
+    "StopRequest",
+    "executor_params",
+    "load_toml",
+    "parse_settings",
+    "probe_params",
+    "validated",
+]
 
 #: With no image set named, the bundled digits are used, and this many of them.
 DEFAULT_LIMIT = 6
-
-
-class ProbeRequest(BaseModel):
-    """One probe and its parameters, or, with ``grid``, every combination of several values of some of them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description="Name of the probe.")
-    set: dict[str, Any] = Field(default_factory=dict, description="Parameters that differ from their defaults.")
-    grid: dict[str, list[Any]] = Field(
-        default_factory=dict, description="Parameters with several values each; every combination is run."
-    )
-    limit: int | None = Field(default=None, ge=1, description="No more images of each set than this, for this probe.")
-
-    @field_validator("grid")
-    @classmethod
-    def _lists_of_different_values(cls, value: dict[str, list[Any]], info: ValidationInfo) -> dict[str, list[Any]]:
-        for key, values in value.items():
-            if key in info.data.get("set", {}):
-                raise _wrong(f"{key} in set or in grid, not in both", key)
-            if not values:
-                raise _wrong("at least one value", key)
-            for number, one in enumerate(values):
-                if any(type(one) is type(other) and one == other for other in values[:number]):
-                    raise _wrong(f"each value once; {one!r} stands there twice", key, number)
-        return value
-
-    def settings(self) -> list[dict[str, Any]]:
-        """Each combination of parameters; the last of the grid changes fastest."""
-        combinations = itertools.product(*self.grid.values())
-        return [{**self.set, **dict(zip(self.grid, values, strict=True))} for values in combinations]
-
-
-class StopRequest(BaseModel):
-    """Leave images out once the median of a scalar over those before them is known well enough."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    scalar: str = Field(description='The scalar, as in "ldlc/random_over_null"; one for each probe.')
-    tolerance: float = Field(
-        gt=0, lt=1, description="Half-width of the 95% interval of its median over images, relative to the median."
-    )
-    min_images: int = Field(
-        default=FEWEST, ge=FEWEST, le=1_000_000, description="Images before the first look; then twice as many; count."
-    )
-
-    @field_validator("scalar")
-    @classmethod
-    def _of_a_probe(cls, value: str) -> str:
-        probe, _, scalar = value.partition("/")
-        if not (probe and scalar) or value.split() != [value]:
-            raise ValueError('probe/scalar, as in "ldlc/random_over_null"')
-        return value
-
-    @property
-    def probe(self) -> str:
-        """Whose units it leaves out."""
-        return self.scalar.partition("/")[0]
+#: What the tables of an entry are.
+TABLES: dict[str, type[BaseModel]] = {
+    "probes": ProbeRequest,
+    "stop": StopRequest,
+    "models": ModelTable,
+    "for_models": ModelTable,
+}
 
 
 class RunConfig(BaseModel):
@@ -106,7 +74,14 @@ class RunConfig(BaseModel):
     title: str = Field(default="", max_length=200, description="What the run is about; one line.")
     description: str = Field(default="", max_length=10_000, description="What to look at in its results.")
     probes: tuple[ProbeRequest, ...] = Field(min_length=1, description="Probes to run.")
-    models: tuple[str, ...] = Field(default=("digits",), min_length=1, description="Model URIs.")
+    models: tuple[str, ...] = Field(
+        default=("digits",),
+        min_length=1,
+        description="Model URIs, or tables `[[models]]` of a `uri` and what it alone has.",
+    )
+    for_models: dict[str, ModelTable] = Field(
+        default_factory=dict, description="What single models alone have, by URI: what tables `[[models]]` say."
+    )
     images: tuple[str, ...] = Field(default=("digits",), min_length=1, description="Image URIs.")
     targets: str | None = Field(default=None, description="Image URI of targets and references; the images when unset.")
     pairing: Literal["any", "other-class", "one-target"] = Field(
@@ -142,17 +117,38 @@ class RunConfig(BaseModel):
         limits = dict(data["limits"]) if isinstance(data.get("limits"), dict) else {}
         for number, entry in enumerate(images):
             if isinstance(entry, dict):
-                _check_image_set(entry, number, limits)
+                check_image_set(entry, number, limits)
                 limits |= {entry["uri"]: entry["limit"]} if "limit" in entry else {}
         data = {**data, "images": [entry["uri"] if isinstance(entry, dict) else entry for entry in images]}
         return {**data, "limits": limits} if limits else data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _models_with_tables(cls, data: Any) -> Any:
+        """``{ uri = "digits", limit = 4 }`` among the models becomes ``"digits"``, and an entry of ``for_models``."""
+        if not isinstance(data, dict) or not isinstance(data.get("models"), dict | list | tuple):
+            return data
+        models = [data["models"]] if isinstance(data["models"], dict) else list(data["models"])
+        given = data.get("for_models", {})
+        if not isinstance(given, dict):
+            return data
+        uris, found = model_tables(models, given)
+        return {**data, "models": uris, **({"for_models": found} if found else {})}
+
+    @field_validator("for_models")
+    @classmethod
+    def _tables_of_models_of_this_run(cls, value: dict[str, ModelTable], info: ValidationInfo) -> dict[str, ModelTable]:
+        for uri in value:
+            if uri not in info.data.get("models", value):
+                raise wrong(f"models of this run: {', '.join(info.data['models'])}", uri)
+        return value
 
     @field_validator("limits")
     @classmethod
     def _limits_of_sets_of_this_run(cls, value: dict[str, int], info: ValidationInfo) -> dict[str, int]:
         for uri in value:
             if uri not in info.data.get("images", value):
-                raise _wrong(f"image sets of this run: {', '.join(info.data['images'])}", uri)
+                raise wrong(f"image sets of this run: {', '.join(info.data['images'])}", uri)
         return value
 
     @field_validator("models", "images", mode="before")
@@ -195,9 +191,22 @@ class RunConfig(BaseModel):
             what = f"{named}: {place_text(place)}: {error.what}"
             raise UsageError(what, expected=error.expected, got=error.got, hint=error.hint) from None
 
-    def limit_of(self, images: str, request: ProbeRequest) -> int | None:
-        """How many images of a set a probe takes; None for all."""
-        limits = (self.limits.get(images, self.limit), request.limit)
+    def for_model(self, uri: str) -> ModelTable:
+        """What a model of the run alone has."""
+        return self.for_models.get(uri, ModelTable())
+
+    def place_of(self, uri: str) -> Place:
+        """Where that stands in a run file: in the table of a model, or by its URI."""
+        written = self._file.data if self._file is not None else {}
+        return ("for_models", uri) if uri in written.get("for_models", {}) else ("models", self.models.index(uri))
+
+    def precision_of(self, model: str) -> str:
+        """Arithmetic of the derivatives of a model."""
+        return self.for_model(model).precision or self.precision
+
+    def limit_of(self, images: str, request: ProbeRequest, model: str) -> int | None:
+        """How many images of a set a probe takes on a model; None for all."""
+        limits = (self.limits.get(images, self.limit), request.limit, self.for_model(model).limit)
         return min((limit for limit in limits if limit is not None), default=None)
 
     @field_validator("title")
@@ -206,23 +215,6 @@ class RunConfig(BaseModel):
         if "\n" in value or "\r" in value:
             raise ValueError("one line")
         return value
-
-
-def _check_image_set(entry: dict[str, Any], number: int, limits: dict[str, Any]) -> None:
-    for key in entry:
-        if key not in ("uri", "limit"):
-            raise _wrong("uri and limit", "images", number, key)
-    if not isinstance(entry.get("uri"), str):
-        raise _wrong('an image URI: uri = "samples"', "images", number, "uri")
-    if "limit" in entry and (type(entry["limit"]) is not int or entry["limit"] < 1):
-        raise _wrong("a whole number of images, at least 1", "images", number, "limit")
-    if "limit" in entry and entry["limit"] != limits.get(entry["uri"], entry["limit"]):
-        raise _wrong(f"one limit for {entry['uri']}; another one is {limits[entry['uri']]}", "images", number, "limit")
-
-
-def _wrong(expected: str, *place: str | int) -> PydanticCustomError:
-    """An error at a place within what is validated."""
-    return PydanticCustomError("wrong", "{expected}", {"expected": expected, "place": place})
 
 
 def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
@@ -243,6 +235,8 @@ def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
             data.pop("executor_set", None)  # of an executor that is not taken
         if "images" in overrides:
             data.pop("limits", None)  # of sets that are not taken
+        if "models" in overrides:
+            data.pop("for_models", None)
         # A second time rather than by model_copy, which checks nothing; what is wrong then is not the file's.
         config = validated({**data, **overrides})
     config._file, config._elsewhere = file, frozenset(overrides or ())
@@ -330,19 +324,18 @@ def _usage_error(error: ValidationError, where: str | Callable[[Place], str], mo
     named = where if isinstance(where, str) else where(place)
     location = place_text(place)
     if first["type"] == "extra_forbidden":
-        known = model if len(place) == 1 else StopRequest if place[0] == "stop" else ProbeRequest
+        known = model if len(place) == 1 else TABLES[str(place[0])]
         return UsageError(f"{named}: {location!r} is not known", expected=suggest(str(place[-1]), known.model_fields))
     if not place:
-        return UsageError(f"{named}: the values do not fit together", expected=_reworded(first["msg"]))
-    requests: dict[str, type[BaseModel]] = {"probes": ProbeRequest, "stop": StopRequest}
-    inner = requests.get(str(place[0])) if len(place) > 2 else None
+        return UsageError(f"{named}: the values do not fit together", expected=reworded(first["msg"]))
+    inner = TABLES.get(str(place[0])) if len(place) > 2 else None
     field = inner.model_fields.get(str(place[2])) if inner is not None else model.model_fields.get(str(place[0]))
     described = f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
     if first["type"] == "missing":
         return UsageError(f"{named}: {location!r} is missing{described}", hint=f"give {place[-1]} a value")
     return UsageError(
         f"{named}: {location!r} is not usable{described}",
-        expected=_reworded(first["msg"]),
+        expected=reworded(first["msg"]),
         got=_shortened(repr(_within(first.get("input"), first.get("ctx", {}).get("place", ())))),
     )
 
@@ -354,14 +347,6 @@ def _within(value: Any, place: Place) -> Any:
         except (KeyError, IndexError, TypeError):
             return value
     return value
-
-
-def _reworded(message: str) -> str:
-    """Pydantic's "Input should be less than 5" -> "less than 5"."""
-    for start in ("Input should be ", "Value error, "):
-        if message.startswith(start):
-            return message.removeprefix(start)
-    return message[:1].lower() + message[1:]
 
 
 def _shortened(text: str, length: int = 100) -> str:

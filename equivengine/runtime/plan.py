@@ -52,7 +52,8 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """JSON types only. Where results go is not part of the plan."""
-        elsewhere = {"out", "device", "executor", "executor_set"} | (set() if self.config.stop else {"stop"})
+        unset = {name for name in ("stop", "for_models") if not getattr(self.config, name)}
+        elsewhere = {"out", "device", "executor", "executor_set"} | unset
         plan: dict[str, Any] = {
             "version": PLAN_VERSION,
             "config": self.config.model_dump(mode="json", exclude=elsewhere),
@@ -144,7 +145,7 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
     for number, model in enumerate(config.models):
         with config.naming("models", number):
             weights = bench.encoder(model).spec.weights_digest
-        for probe in probes:
+        for probe in probes[model]:
             for uri in config.images:
                 common = Unit(
                     probe=probe.cls.name,
@@ -154,15 +155,15 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
                     weights_digest=weights,
                     samples=(),
                     seed=config.seed,
-                    precision=config.precision,
+                    precision=config.precision_of(model),
                     attention=ATTENTION,
                     references=probe.reads(draws.references(uri, probe.references)),
                 )
-                limit = config.limit_of(uri, probe.request)
+                limit = config.limit_of(uri, probe.request, model)
                 groups.append(Group(common, draws.rows(probe.arity, uri, limit), probe.cls.labelled))
     planned = UnitList(draws.table(), groups)
     units = planned.without_repetitions()
-    largest = {(probe.cls.name, probe.params): probe.batch for probe in probes}
+    largest = {(probe.cls.name, probe.params): probe.batch for of_model in probes.values() for probe in of_model}
     return Plan(config, units, len(planned) - len(units), cut(units, largest))
 
 

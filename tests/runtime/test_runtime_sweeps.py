@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from equivengine import open_run
 from equivengine.errors import UsageError
 from equivengine.report.repeat import as_toml
 from equivengine.runtime.config import ProbeRequest, load_toml, validated
-from equivengine.runtime.engine import plan_of
+from equivengine.runtime.engine import execute, plan_of
 
 MEASURE = '[[probes]]\nname = "measure"\n'
 PAIRS = '[[probes]]\nname = "difference"\n'
@@ -94,6 +97,101 @@ def test_other_images_on_the_command_line_leave_the_limits_of_the_file_s_aside(p
     text = 'models = "toy"\nimages = { uri = "digits", limit = 4 }\n[[probes]]\nname = "measure"'
     assert len(plan(text, {"images": ["noise:6?size=8&mode=L"]}).units) == 6
     assert len(plan(text, {"limit": 2}).units) == 4  # the set's own limit counts more than that of all
+
+
+NOISE = 'images = ["noise:3?size=8&mode=L"]\n'
+#: The same in three ways.
+TABLES = [
+    """models = [{ uri = "toy", precision = "fp64", limit = 2, set = { measure = { scale = 3 } } }, "toy?seed=1"]\n"""
+    + NOISE,
+    """models = ["toy", "toy?seed=1"]\nfor_models.toy = { precision = "fp64", limit = 2, set.measure.scale = 3 }\n"""
+    + NOISE,
+    NOISE
+    + """[[models]]
+uri = "toy"
+precision = "fp64"
+limit = 2
+set.measure = { scale = 3 }
+[[models]]
+uri = "toy?seed=1"
+""",
+]
+
+
+@pytest.mark.parametrize("models", TABLES)
+def test_a_model_may_have_precision_limit_and_parameters_of_its_own(plan, models):
+    found = plan(models + "[[probes]]\nname = 'measure'\nset = { count = 5 }\n[[probes]]\nname = 'difference'")
+    seen = {}
+    for unit in found.units:
+        key = unit.model, unit.probe, unit.precision, json.loads(unit.params).get("scale")
+        seen[key] = seen.get(key, 0) + 1
+    assert seen == {
+        ("toy", "measure", "fp64", 3.0): 2,
+        ("toy", "difference", "fp64", None): 2,
+        ("toy?seed=1", "measure", "fp32", 1.0): 3,
+        ("toy?seed=1", "difference", "fp32", None): 3,
+    }
+    assert {json.loads(unit.params)["count"] for unit in found.units if unit.probe == "measure"} == {5}
+    assert found.config.models == ("toy", "toy?seed=1")
+
+
+def test_a_plan_with_tables_of_models_repeats_from_what_is_stored_and_runs(plan, registry, tmp_path):
+    found = plan(TABLES[0] + MEASURE)
+    stored = found.to_json()
+    assert set(stored["config"]["for_models"]) == {"toy"}
+    (tmp_path / "again.toml").write_text(as_toml(stored["config"]))
+    assert plan_of(load_toml(tmp_path / "again.toml"), registry)[0].digest == found.digest
+    done = execute(load_toml(tmp_path / "again.toml", {"out": str(tmp_path / "run")}), registry=registry)
+    assert done.outcomes["published"] == 5
+    with open_run(tmp_path / "run") as run:
+        assert {record.unit.precision for record in run.units()} == {"fp32", "fp64"}
+
+
+def test_plans_without_tables_of_models_are_what_they_were(plan):
+    found = plan(HEAD + MEASURE + "set.scale = 2\n" + PAIRS)
+    assert "for_models" not in found.to_json()["config"]
+    as_table = HEAD.replace('["toy"]', '[{ uri = "toy" }]')
+    assert found.digest == plan(as_table + MEASURE + "set.scale = 2\n" + PAIRS).digest
+
+
+def test_other_models_on_the_command_line_leave_tables_aside(plan):
+    found = plan(TABLES[0] + MEASURE, {"models": ["toy"]})
+    assert {(unit.model, unit.precision) for unit in found.units} == {("toy", "fp32")}
+    found = plan(TABLES[0] + MEASURE, {"precision": "fp32", "limit": 1})
+    assert [unit.precision for unit in found.units] == ["fp64", "fp32"]  # its own counts more than that of all
+
+
+def toy(text):
+    """Images, and a table of the toy model from line 2 on."""
+    return NOISE + f'[[models]]\nuri = "toy"\n{text}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        (toy("precison = 'fp64'") + MEASURE, 4, ["'models.0.precison'", "perhaps 'precision'"]),
+        (toy("precision = 'fp16'") + MEASURE, 4, ["'models.0.precision'", "'fp32' or 'fp64'", "got: 'fp16'"]),
+        (toy("limit = 0") + MEASURE, 4, ["'models.0.limit'", "greater than or equal to 1"]),
+        (NOISE + "[[models]]\nlimit = 1\n" + MEASURE, 2, ["'models.0.uri'", "a model URI"]),
+        (toy("set.mesure.scale = 1") + MEASURE, 4, ["models.0.set.mesure", "which does not run", "measure"]),
+        (toy("set.measure.scael = 1") + MEASURE, 4, ["'measure'", "'scael' is not known", "perhaps 'scale'"]),
+        (toy("[models.set.measure]\ncount = 2\nscale = 99") + MEASURE, 6, ["'scale' is not usable", "99"]),
+        (toy("set.measure = { scale = 2 }") + MEASURE + "grid.scale = [1, 2]", 4,
+         ["models.0.set.measure.scale", "in a grid, not in both"]),
+        (toy("set.measure.scale = 2") + MEASURE + "set.scale = 1\n" + MEASURE + "set.scale = 3", 4,
+         ["models.0.set.measure", "two entries of probe 'measure' are the same on 'toy'"]),
+        (toy("limit = 1") + "[[models]]\nuri = 'toy'\nlimit = 2\n" + MEASURE, 6, ["'models.1.uri'", "toy once"]),
+        ("models = [\n{ uri = 'toy', limit = 1 },\n'toy' ]\n" + MEASURE, 3, ["'models.1'", "a table of its own"]),
+        ("models = 'toy'\nfor_models.tyo.limit = 1\n" + MEASURE, 2, ["'for_models.tyo'", "models of this run: toy"]),
+        ("models = 'toy'\n[for_models.toy]\nlimt = 1\n" + MEASURE, 3, ["'for_models.toy.limt' is not known", "limit"]),
+        ("models = 'toy'\n[for_models.toy.set]\nlsb.draws = 1\n" + MEASURE, 3, ["for_models.toy.set.lsb", "not run"]),
+    ],
+)  # fmt: skip
+def test_a_table_of_a_model_that_is_wrong_is_one_error_with_file_line_and_key(plan, text, line, says):
+    with pytest.raises(UsageError) as caught:
+        plan(text)
+    for part in ["sweep.toml", f"line {line}", *says]:
+        assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(

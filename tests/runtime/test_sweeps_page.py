@@ -63,5 +63,5 @@ def test_the_commands_do_what_is_shown(enter):
             assert plain(shown) == plain(said.err if code else said.out)
         entered += 1
     assert entered == len(COMMANDS) == 5
-    assert len(FILES) == 8
+    assert len(FILES) == 9
     assert "already there" in enter(COMMANDS[0][0])[1].out
