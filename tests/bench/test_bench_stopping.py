@@ -15,9 +15,10 @@ import stopping  # noqa: E402
 KEPT = sorted((ROOT / "bench" / "results").glob("stopping-*.json"))
 
 
-def test_the_page_shows_the_table_of_a_kept_result():
+def test_the_page_shows_the_tables_of_a_kept_result():
     page = (ROOT / "docs" / "ldlc.md").read_text(encoding="utf-8")
-    assert any(stopping.table(json.loads(path.read_text())["results"]) in page for path in KEPT)
+    kept = [json.loads(path.read_text())["results"] for path in KEPT]
+    assert any(stopping.table(rows) in page and stopping.ratio_table(rows) in page for rows in kept)
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
