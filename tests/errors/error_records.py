@@ -45,7 +45,7 @@ class Record:
 
 
 def hide_places(text: str, temporary: str) -> str:
-    """A text without the names of temporary folders, of the checkout and of the home directory.
+    """A text without the names of temporary folders, of the checkout and of the home directory, and without ports.
 
     Args:
         text: The text.
@@ -55,6 +55,7 @@ def hide_places(text: str, temporary: str) -> str:
     text = re.sub(re.escape(tempfile.gettempdir()) + r"/tmp\w+", "TMP", text)
     text = text.replace(str(error_sites.ROOT), "CHECKOUT")
     text = re.sub(rf"(?<=worker on ){re.escape(socket.gethostname())}\b", "HOST", text)
+    text = re.sub(r"(?<=//127\.0\.0\.1:)\d{4,5}\b", "PORT", text)  # one that was free at the time
     return text.replace(str(Path.home()) + "/", "HOME/")
 
 
