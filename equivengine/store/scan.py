@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,13 +62,14 @@ def scan_run_file(path: Path) -> RunFile:
     """
     with guard.open_untrusted(path, schema.RUN_FORMAT, sealed=True) as file:
         found = _scan_units(file)
-        plan = layout.stored_plan(file, str(path))
         manifest = read_manifest(file)
         _hold_against("manifest", manifest.unit_ids, found)
-        tables, listed = guard.group(file, "summary"), bytearray()
-        for probe in guard.names(tables):
-            listed += _scan_table(guard.group(tables, probe)).raw
-        _hold_against("summary", UnitIds(bytes(listed)), found)
+        manifest.share(found)
+        tables = guard.group(file, "summary")
+        listed = UnitIds(b"".join([_scan_table(guard.group(tables, probe)).raw for probe in guard.names(tables)]))
+        _hold_against("summary", listed, found)
+        del found, listed  # the plan is large itself
+        plan = layout.stored_plan(file, str(path))
         return RunFile(plan, manifest, layout.stored_failures(file, str(path)))
 
 
@@ -113,6 +115,11 @@ class StoredManifest(Mapping[str, ManifestEntry]):
 
     def __len__(self) -> int:
         return len(self.unit_ids)
+
+    def share(self, unit_ids: UnitIds) -> None:
+        """Let go of the ids if these are the same."""
+        if unit_ids == self.unit_ids:
+            self.unit_ids = unit_ids
 
     def entries(self) -> Iterator[tuple[str, ManifestEntry]]:
         """All of it, in order; each place is looked up once."""
@@ -177,14 +184,14 @@ def _texts(column: h5py.Dataset) -> Iterator[str]:
 def _unit_ids(column: h5py.Dataset) -> UnitIds:
     if column.ndim != 1 or (len(column) and column.dtype != np.dtype("S64")):
         raise _no_ids(column)
-    raw = bytearray()
+    raw = io.BytesIO()  # which gives up its bytes without copying them
     for block in _blocks(column):
         text = block.tobytes().decode("ascii")
         found = bytes.fromhex(text)
         if found.hex() != text:
             raise _no_ids(column)
-        raw += found
-    return UnitIds(bytes(raw))
+        raw.write(found)
+    return UnitIds(raw.getvalue())
 
 
 def _no_ids(column: h5py.Dataset) -> guard.Refused:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -41,6 +42,54 @@ class Shards(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self._own) + len(self._packed)
+
+
+class ShardsOfPlan(Mapping[str, str]):
+    """The same of a plan's units as they are found, in any order: of one in a shard of its own, a byte is kept.
+
+    Args:
+        planned: Ids of the plan's units.
+    """
+
+    def __init__(self, planned: UnitIds) -> None:
+        self._planned, self._own = planned, bytearray(len(planned))
+        self._strange: set[str] = set()
+        self._packed: dict[str, str] = {}
+
+    def add(self, unit_id: str) -> None:
+        """Add a unit that has a shard of its own."""
+        place = self._planned.find(unit_id)
+        if place is None:
+            self._strange.add(unit_id)
+        else:
+            self._own[place] = True
+
+    def add_packed(self, unit_ids: Iterable[str], path: str) -> None:
+        """Add units that lie in one shard."""
+        self._packed.update(dict.fromkeys(unit_ids, path))
+
+    def __getitem__(self, unit_id: str) -> str:
+        return schema.shard_path(unit_id) if self._has_own(unit_id) else self._packed[unit_id]
+
+    def __contains__(self, unit_id: object) -> bool:
+        return unit_id in self._packed or self._has_own(unit_id)
+
+    def __iter__(self) -> Iterator[str]:
+        own = itertools.compress(self._planned, self._own)
+        packed = (unit_id for unit_id in self._packed if not self._has_own(unit_id))
+        return itertools.chain(own, self._strange, packed)
+
+    def __len__(self) -> int:
+        packed = sum(not self._has_own(unit_id) for unit_id in self._packed)
+        return self._own.count(True) + len(self._strange) + packed
+
+    def is_packed(self, unit_id: str) -> bool:
+        """Whether a unit lies in a shard with others (too)."""
+        return unit_id in self._packed
+
+    def _has_own(self, unit_id: object) -> bool:
+        place = self._planned.find(unit_id) if isinstance(unit_id, str) else None
+        return unit_id in self._strange if place is None else bool(self._own[place])
 
 
 def path_of(unit_id: str, packed: Mapping[str, str]) -> str:

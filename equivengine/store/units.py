@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 
 import h5py
@@ -19,14 +20,14 @@ def ids_in(units: h5py.Group) -> UnitIds:
     Raises:
         Refused: If there are more than `schema.MAX_UNITS`.
     """
-    raw = bytearray()
+    raw = io.BytesIO()  # which gives up its bytes without copying them
 
     def take(name: str) -> None:
         if schema.is_unit_id(name):
-            raw.extend(bytes.fromhex(name))
+            raw.write(bytes.fromhex(name))
 
     guard.each_name(units, take, schema.MAX_UNITS)
-    return UnitIds(bytes(raw))
+    return UnitIds(raw.getvalue())
 
 
 def read_record(group: h5py.Group) -> Record:

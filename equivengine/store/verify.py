@@ -20,7 +20,7 @@ from equivengine.store import guard, layout, scan, schema
 from equivengine.store.layout import StoredPlan
 from equivengine.store.lazy import Source
 from equivengine.store.published import read_value
-from equivengine.store.shards import Shards
+from equivengine.store.shards import ShardsOfPlan
 
 #: What may be wrong with a file:
 #: damaged: not what was written, truncated, or unreadable; misplaced: whole, and of another unit than its name says;
@@ -136,11 +136,9 @@ class _Inspector:
         with _findings(found, root / schema.PLAN_FILE):
             self._read_plan(check_plan)
         run_file = self._read_run_file()  # before the shards, which may be published meanwhile
-        self._own, self._packed = bytearray(), dict[str, str]()
+        self.units = ShardsOfPlan(self.planned)
         for path in layout.shard_files(root):
             self._read_shard(path)
-        self.units = Shards(UnitIds(bytes(self._own)), self._packed)
-        self._own.clear()
         failures = self._read_failures()
         if run_file is None:
             found.outdated = True
@@ -198,6 +196,7 @@ class _Inspector:
                 hint=f"`equivengine resume` makes {schema.RUN_FILE} again",
             )
             self.inspection.findings.append(Finding(path, "replaced", error, (), identity_of(path)))
+        read.manifest.share(self.planned)
         return read.manifest, read.failures
 
     def _read_shard(self, path: Path) -> None:
@@ -212,9 +211,9 @@ class _Inspector:
                 raise _Misplaced(unit_ids)
             strange = [] if self.plan is None else [one for one in unit_ids if one not in self.planned]
             if packed:
-                self._packed.update(dict.fromkeys(unit_ids, str(path.relative_to(self.root))))
+                self.units.add_packed(unit_ids, str(path.relative_to(self.root)))
             else:
-                self._own += bytes.fromhex(path.stem)
+                self.units.add(path.stem)
             if strange and len(strange) == len(unit_ids):
                 raise _Foreign(strange)
 
@@ -249,7 +248,7 @@ class _Inspector:
             shard = self.root / self.units[unit_id]  # what the manifest calls a path is opened only if it is ours
             if shard not in spoilt:
                 self._hold_against(shard, entry)
-                if unit_id in self._packed:
+                if self.units.is_packed(unit_id):
                     spoilt.add(shard)  # looked at once
         kept = {unit_id: failure for unit_id, failure in failures.items() if unit_id not in self.units}
         other = not len(manifest) == len(self.units) == common
