@@ -244,9 +244,9 @@ def main() -> None:
                 document["results"] += _in_a_process(step, units // MODELS * MODELS, folder / "run")
         finally:
             shutil.rmtree(folder)
-    document["growth"] = growth(document["results"])
-    document["load_average_after"] = os.getloadavg()[0]
-    print(machine.write(options.out, machine.file_name("scale", document["name"]), document))
+        document["growth"] = growth(document["results"])  # after each size: a run that is broken off keeps the others
+        document["load_average_after"] = os.getloadavg()[0]
+        print(machine.write(options.out, machine.file_name("scale", document["name"]), document))
     for row in document["growth"]:
         print(f"{row['step']}: exponent {row['exponent']}, {row['bytes_per_unit']:.0f} bytes per unit")
     steep = [row["step"] for row in document["growth"] if row["exponent"] > STEEPEST]
