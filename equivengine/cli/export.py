@@ -12,7 +12,7 @@ from equivengine.cli.text import printable
 from equivengine.errors import UsageError
 
 if TYPE_CHECKING:
-    from equivengine.report.export import Format
+    from equivengine.report.formats import Format
     from equivengine.store import Run
 
 HELP = """Write the results of a run directory or a run.h5 for other programs.
@@ -82,31 +82,23 @@ def _document(run: Run, out: str, probe: str | None, force: bool) -> None:
 
 
 def _tables(run: Run, out: str | None, form: Format, probe: str | None, long: bool, force: bool) -> None:
-    from equivengine.report.export import export_table, export_tables, wide_tables
-    from equivengine.report.tables import long_scalars, unit_rows
+    from equivengine.contracts.wording import counted
+    from equivengine.report.export import export_tables, export_units
 
     if out != "-" and Path(out or "").suffix != f".{form}":
         if long:
             raise UsageError("--long is for one file", expected=f"--out FILE.{form} or --out -", got=out)
         directory = Path(out) if out else (run.path if run.path.is_dir() else run.path.parent) / "export"
-        for path, table in export_tables(run, directory, form, probe=probe, overwrite=force):
-            click.echo(printable(f"{path}: {table.rows} rows, {len(table.columns)} columns"))
+        for file in export_tables(run, directory, form, probe=probe, overwrite=force):
+            rows, columns = counted(file.rows, "row"), counted(file.columns, "column")
+            click.echo(printable(f"{file.path}: {rows}, {columns}"))
         return
-    rows = unit_rows(run, probe)
-    tables = [long_scalars(rows)] if long else wide_tables(rows)
-    if len(tables) > 1:
-        probes = ", ".join(dict.fromkeys(row.unit.probe for row in rows))
-        raise UsageError(
-            "one file takes the units of one probe",
-            expected=f"--probe, one of: {probes}",
-            hint="or pass --long, or a directory",
-        )
     if out == "-":
         if form == "parquet" and sys.stdout.isatty():
             raise UsageError("a terminal cannot show Parquet", hint="pass --out FILE.parquet, or redirect stdout")
-        export_table(run, tables[0], _stdout(), form)
+        export_units(run, _stdout(), form, probe=probe, long=long)
         return
-    export_table(run, tables[0], Path(str(out)), form, overwrite=force)
+    export_units(run, Path(str(out)), form, probe=probe, long=long, overwrite=force)
     click.echo(printable(str(out)))
 
 

@@ -14,7 +14,7 @@ from equivengine.cli.text import printable
 from equivengine.errors import UsageError
 
 if TYPE_CHECKING:
-    from equivengine.report.export import Format
+    from equivengine.report.formats import Format
     from equivengine.report.standings import Entry, Leaderboard
     from equivengine.report.tables import Table
 
@@ -95,7 +95,7 @@ def _write(table: Table, path: Path, form: Format, force: bool) -> None:
 
     if path.is_dir():
         raise UsageError(f"{path} is a directory", expected=f"a file, such as models.{form}")
-    export_table(None, table, path, form, overwrite=force)
+    export_table(table, path, form, overwrite=force)
 
 
 def _document(board: Leaderboard, remarks: list[str]) -> dict[str, Any]:

@@ -21,12 +21,21 @@ def number(value: float) -> str:
         return f"{value:.3g}"
     if size >= 1e6:
         return f"{value:.3e}"
-    return f"{value:,.0f}" if size >= 1e4 else f"{value:.4g}"
+    return f"{value:,.0f}" if size >= 999.95 else f"{value:.4g}"
 
 
 def between(interval: tuple[float, float]) -> str:
     """An interval, both ends as `number` writes them: ``"2.487 .. 18.04"``."""
     return f"{number(interval[0])} .. {number(interval[1])}"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with what it counts, in the singular of one.
+
+    >>> counted(1, "row"), counted(30000, "row"), counted(0, "match", "matches")
+    ('1 row', '30,000 rows', '0 matches')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -1,18 +1,22 @@
-"""Writes the tables of a run as CSV or Parquet, and everything but arrays and pictures as one JSON document."""
+"""Writes the tables of a run as CSV or Parquet, and everything but arrays and pictures as one JSON document.
+
+Units are read once for the columns and once for the rows, one at a time: memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import json
 import math
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from equivengine.contracts.unit import SampleRef
-from equivengine.errors import EngineError, UsageError
+from equivengine.errors import UsageError
+from equivengine.report.formats import Format, opener, write_rows
 from equivengine.report.tables import (
     Table,
     UnitRow,
@@ -20,25 +24,33 @@ from equivengine.report.tables import (
     each_row,
     long_checks,
     long_scalars,
-    unit_rows,
-    wide_table,
 )
+from equivengine.report.wide import wide_tables
 from equivengine.store import atomic
 from equivengine.store.run import Run, UnitRecord
-
-Format = Literal["csv", "parquet"]
 
 #: Raised when a column or a field changes its meaning.
 DOCUMENT_FORMAT = {"format": "equivengine-export", "format_version": "1.0"}
 
-#: Cells that begin so are formulas to a spreadsheet (OWASP, CSV injection; the wide forms count in East Asian ones).
-#: They get an apostrophe in front, and so do those that begin with one: whoever takes one off has what was stored.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20", "'")
+
+@dataclass(frozen=True)
+class Written:
+    """A file of a table.
+
+    Attributes:
+        path: Where it is.
+        columns: How many columns it has.
+        rows: How many rows.
+    """
+
+    path: Path
+    columns: int
+    rows: int
 
 
 def export_tables(
     run: Run, directory: Path, form: Format, *, probe: str | None = None, overwrite: bool = False
-) -> list[tuple[Path, Table]]:
+) -> list[Written]:
     """Write ``units-PROBE`` for each probe, ``scalars``, ``checks`` and ``columns`` into a directory.
 
     Each file appears whole or not at all.
@@ -58,24 +70,84 @@ def export_tables(
         EngineError: If a package is missing.
         StoreError: If there are no results, a shard cannot be read, or a file cannot be written.
     """
-    encode = _encoder(form)
-    rows = unit_rows(run, probe)
-    tables = wide_tables(rows)
-    tables += [long_scalars(rows), long_checks(rows)]
-    files = [(directory / f"{table.name}.{form}", table) for table in (*tables, dictionary(tables))]
-    _refuse_existing([path for path, _ in files], overwrite)
+    opened = opener(form)
+    tables = [*wide_tables(_rows(run, probe)), long_scalars(), long_checks()]
+    said = dictionary(tables)
+    heads = [*((table.name, table.columns) for table in tables), (said.name, said.columns)]
+    paths = [directory / f"{name}.{form}" for name, _ in heads]
+    _refuse_existing(paths, overwrite)
     atomic.make_directory(directory)
-    for path, table in files:
-        _publish(path, functools.partial(encode, table, run=run), overwrite)
-    return files
+    counts = [0] * len(paths)
+
+    def write(files: Sequence[BinaryIO]) -> None:
+        counts[:] = [0] * len(paths)
+        with contextlib.ExitStack() as stack:
+            *writers, last = [
+                stack.enter_context(opened(file, columns, _facts(name, run)))
+                for file, (name, columns) in zip(files, heads, strict=True)
+            ]
+            for row in _rows(run, probe):
+                for place, (table, writer) in enumerate(zip(tables, writers, strict=True)):
+                    for cells in table.rows_of(row):
+                        writer.append(cells)
+                        counts[place] += 1
+            for cells in said.rows:
+                last.append(cells)
+        counts[-1] = len(said.rows)
+
+    _publish(paths, write, overwrite)
+    return [Written(path, len(head[1]), count) for path, head, count in zip(paths, heads, counts, strict=True)]
 
 
-def export_table(
-    run: Run | None, table: Table, target: Path | BinaryIO, form: Format, *, overwrite: bool = False
+def export_units(
+    run: Run,
+    target: Path | BinaryIO,
+    form: Format,
+    *,
+    probe: str | None = None,
+    long: bool = False,
+    overwrite: bool = False,
 ) -> None:
-    """Write one table to a file or a stream; of no run if it is of several. Else as `export_tables`."""
-    encode = _encoder(form)
-    _write(target, functools.partial(encode, table, run=run), overwrite)
+    """Write one table of a run to a file or a stream: the units of one probe, or all scalars.
+
+    Args:
+        run: The run.
+        target: Where to.
+        form: "csv" or "parquet".
+        probe: This probe only.
+        long: A row for each scalar of each unit.
+        overwrite: Replace a file that is there.
+
+    Raises:
+        UsageError: If there are several probes, or the file is there already and is not to be replaced.
+        EngineError, StoreError: As `export_tables`.
+    """
+    opened = opener(form)
+    next(_rows(run, probe))  # or the error that there are none, before anything is written
+    tables = [long_scalars()] if long else wide_tables(_rows(run, probe))
+    if len(tables) > 1:
+        raise UsageError(
+            "one file takes the units of one probe",
+            expected=f"--probe, one of: {', '.join(table.probe for table in tables)}",
+            hint="or pass --long, or a directory",
+        )
+    (table,) = tables
+
+    def encode(file: BinaryIO) -> None:
+        writer = opened(file, table.columns, _facts(table.name, run))
+        write_rows(writer, chain.from_iterable(map(table.rows_of, _rows(run, probe))))
+
+    _write(target, encode, overwrite)
+
+
+def export_table(table: Table, target: Path | BinaryIO, form: Format, *, overwrite: bool = False) -> None:
+    """Write a table that is of no single run to a file or a stream. Arguments and errors as for `export_units`."""
+    opened = opener(form)
+
+    def encode(file: BinaryIO) -> None:
+        write_rows(opened(file, table.columns, _facts(table.name)), table.rows)
+
+    _write(target, encode, overwrite)
 
 
 def export_document(run: Run, target: Path | BinaryIO, *, probe: str | None = None, overwrite: bool = False) -> None:
@@ -86,109 +158,18 @@ def export_document(run: Run, target: Path | BinaryIO, *, probe: str | None = No
     Numbers are written so that reading gives the same bits; NaN and infinity, which JSON lacks, are the strings "NaN",
     "Infinity" and "-Infinity". Arguments and errors as for `export_tables`.
     """
-    rows = each_row(run, probe)
-    first = next(rows)  # or the error that there are none, before anything is written
-    _write(target, lambda file: _encode_document(run, chain([first], rows), file), overwrite)
+    next(_rows(run, probe))  # or the error that there are none, before anything is written
+    _write(target, lambda file: _encode_document(run, each_row(run, probe), file), overwrite)
 
 
-def wide_tables(rows: Iterable[UnitRow]) -> list[Table]:
-    """One table for each probe, called ``units-PROBE``; characters that not every file system takes become ``_``."""
-    groups: dict[str, list[UnitRow]] = {}
-    for row in rows:
-        groups.setdefault(row.unit.probe, []).append(row)
-    tables: dict[str, Table] = {}
-    for probe, group in groups.items():
-        name = stem = "units-" + re.sub(r"[^A-Za-z0-9_.+-]+", "_", probe)[:80]
-        number = 1
-        while name.lower() in tables:  # some file systems do not tell cases apart
-            number += 1
-            name = f"{stem}-{number}"
-        tables[name.lower()] = wide_table(group, name)
-    return list(tables.values())
+def _rows(run: Run, probe: str | None) -> Iterator[UnitRow]:
+    return (row for row, _ in each_row(run, probe))
 
 
-def _encoder(form: Format) -> Any:
-    if form == "csv":
-        return encode_csv
-    try:
-        import pyarrow  # noqa: F401  asked for before anything is read or written
-    except ModuleNotFoundError as error:
-        raise EngineError(
-            "Parquet files need a package that is not installed", got=error, hint='pip install "equivengine[parquet]"'
-        ) from error
-    return encode_parquet
-
-
-def encode_csv(table: Table, file: BinaryIO, run: Run | None = None) -> None:
-    """RFC 4180, UTF-8: texts in quotes, numbers without, nothing where there is no value.
-
-    Floats are the shortest texts that give the same bits again; not finite ones are NaN, Inf and -Inf. A CSV file has
-    no place for facts about the run.
-    """
-    write = [_number if column.kind in ("number", "integer") else _flag if column.kind == "flag" else _text
-             for column in table.columns]  # fmt: skip
-    lines = [",".join(_text(column.name) for column in table.columns)]
-    for cells in zip(*(column.values for column in table.columns), strict=True):
-        lines.append(",".join(one(cell) for one, cell in zip(write, cells, strict=True)))
-        if len(lines) > 1000:
-            _put(file, lines)
-    _put(file, lines)
-
-
-def _put(file: BinaryIO, lines: list[str]) -> None:
-    # names of files may hold bytes that are no UTF-8: they come as \udc80 and so on
-    file.write("".join(f"{line}\r\n" for line in lines).encode("utf-8", "backslashreplace"))
-    lines.clear()
-
-
-def _text(value: str | None) -> str:
-    if value is None:
-        return ""
-    value = f"'{value}" if value.startswith(FORMULA) else value
-    return '"' + value.replace('"', '""') + '"'
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Inf" if value > 0 else "-Inf"
-    return repr(value)
-
-
-def _flag(value: bool | None) -> str:
-    return "" if value is None else "true" if value else "false"
-
-
-def encode_parquet(table: Table, file: BinaryIO, run: Run | None = None) -> None:
-    """One column of Parquet for each column; unit, description and group are metadata of its field."""
-    import pyarrow
-    from pyarrow import parquet
-
-    types = {
-        "text": pyarrow.string(),
-        "number": pyarrow.float64(),
-        "integer": pyarrow.int64(),
-        "flag": pyarrow.bool_(),
-    }
-    fields, arrays = [], []
-    for column in table.columns:
-        said = {"unit": column.unit, "description": column.description, "group": column.group}
-        metadata = {key: _utf8(value) for key, value in said.items() if value}
-        fields.append(pyarrow.field(column.name, types[column.kind], metadata=metadata))
-        values = column.values
-        if column.kind == "text":
-            values = [None if value is None else _utf8(value) for value in values]
-        arrays.append(pyarrow.array(values, types[column.kind]))
-    facts = {**DOCUMENT_FORMAT, "table": table.name}
-    if run is not None:
-        facts |= {"run": str(run.path), "plan_digest": run.plan_digest}
-    schema = pyarrow.schema(fields, metadata={key: _utf8(value) for key, value in facts.items()})
-    parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), file, compression="zstd")
-
-
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def _facts(table: str, run: Run | None = None) -> dict[str, str]:
+    """What a file says of the whole table."""
+    facts = {**DOCUMENT_FORMAT, "table": table}
+    return facts if run is None else {**facts, "run": str(run.path), "plan_digest": run.plan_digest}
 
 
 def _encode_document(run: Run, rows: Iterable[tuple[UnitRow, UnitRecord | None]], file: BinaryIO) -> None:
@@ -241,13 +222,13 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
-def _write(target: Path | BinaryIO, encode: Any, overwrite: bool) -> None:
+def _write(target: Path | BinaryIO, encode: Callable[[BinaryIO], None], overwrite: bool) -> None:
     if not isinstance(target, Path):
         encode(target)
         return
     _refuse_existing([target], overwrite)
     atomic.make_directory(target.parent)
-    _publish(target, encode, overwrite)
+    _publish([target], lambda files: encode(files[0]), overwrite)
 
 
 def _refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
@@ -262,10 +243,10 @@ def _exists(path: Path) -> UsageError:
     return UsageError(f"{path} is there already", hint="pass --force to replace it, or choose another --out")
 
 
-def _publish(path: Path, encode: Any, overwrite: bool) -> None:
-    def write(temporary: Path) -> None:
-        with open(temporary, "xb") as file:
-            encode(file)
+def _publish(paths: Sequence[Path], encode: Callable[[Sequence[BinaryIO]], None], overwrite: bool) -> None:
+    def write(temporary: Sequence[Path]) -> None:
+        with contextlib.ExitStack() as stack:
+            encode([stack.enter_context(open(path, "xb")) for path in temporary])
 
-    if not atomic.publish(path, write, overwrite=overwrite):
+    for path in atomic.publish_all(paths, write, overwrite=overwrite):
         raise _exists(path)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import equivengine
 from equivengine.report import templates
-from equivengine.report.standings import Entry, Leaderboard
+from equivengine.report.standings import Entry, Leaderboard, Standing
 from equivengine.report.tables import Column, Table
 from equivengine.store import atomic
 
@@ -66,35 +67,39 @@ def write_page(board: Leaderboard, remarks: Sequence[str], path: Path) -> None:
 
 
 def table_of(board: Leaderboard) -> Table:
-    """A row for each model; five columns for each metric, of which the last says why there is no number."""
-    rows = board.rows
+    """A row for each model; nine columns for each metric, of which the last says why there is no number."""
     columns = [
-        Column("model", "text", [row.model for row in rows], "", "model"),
-        Column("weights_digest", "text", [row.weights_digest for row in rows], "", "sha256 of the weights"),
-        Column("random_weights", "flag", [row.random for row in rows], "", "whether the weights are random"),
-        Column("reference_path", "flag", [row.reference_path for row in rows], "", "some unit ran without kernels"),
-        Column(
-            "embedding_dim", "integer", [row.size and row.size[0] for row in rows], "", "dimension of the embedding"
-        ),
-        Column("input_dim", "integer", [row.size and row.size[1] for row in rows], "", "numbers of one input"),
-        Column("runs", "text", [json.dumps(list(row.runs)) for row in rows], "", "paths of the runs, a JSON list"),
+        Column("model", "text", "", "model"),
+        Column("weights_digest", "text", "", "sha256 of the weights"),
+        Column("random_weights", "flag", "", "whether the weights are random"),
+        Column("reference_path", "flag", "", "some unit ran without kernels"),
+        Column("embedding_dim", "integer", "", "dimension of the embedding"),
+        Column("input_dim", "integer", "", "numbers of one input"),
+        Column("runs", "text", "", "paths of the runs, a JSON list"),
     ]
-    for place, metric in enumerate(board.metrics):
-        entries = [row.entries[place] for row in rows]
-        key, said = metric.key, f"{metric.probe}: {metric.description}"
-        ends = [entry.interval or (None, None) for entry in entries]
+    for metric in board.metrics:
+        key = metric.key
         columns += [
-            Column(key, "number", [entry.value for entry in entries], metric.unit, said),
-            Column(f"{key}.low", "number", [low for low, _ in ends], metric.unit, "lower end of the interval"),
-            Column(f"{key}.high", "number", [high for _, high in ends], metric.unit, "upper end of the interval"),
-            Column(f"{key}.interval", "text", [e.kind or None for e in entries], "", "95%, min .. max or measurement"),
-            Column(f"{key}.n", "integer", [entry.n for entry in entries], "", "images, or observations of one unit"),
-            Column(f"{key}.units", "integer", [entry.units for entry in entries], "", "units behind it"),
-            Column(f"{key}.not_converged", "integer", [e.not_converged for e in entries], "", "that did not converge"),
-            Column(f"{key}.failed", "integer", [entry.failed for entry in entries], "", "further units that failed"),
-            Column(f"{key}.why", "text", [entry.why or None for entry in entries], "", "why there is no value"),
+            Column(key, "number", metric.unit, f"{metric.probe}: {metric.description}"),
+            Column(f"{key}.low", "number", metric.unit, "lower end of the interval"),
+            Column(f"{key}.high", "number", metric.unit, "upper end of the interval"),
+            Column(f"{key}.interval", "text", "", "95%, min .. max or measurement"),
+            Column(f"{key}.n", "integer", "", "images, or observations of one unit"),
+            Column(f"{key}.units", "integer", "", "units behind it"),
+            Column(f"{key}.not_converged", "integer", "", "that did not converge"),
+            Column(f"{key}.failed", "integer", "", "further units that failed"),
+            Column(f"{key}.why", "text", "", "why there is no value"),
         ]
-    return Table("leaderboard", columns)
+    return Table("leaderboard", columns, [_cells(row) for row in board.rows])
+
+
+def _cells(row: Standing) -> list[Any]:
+    cells: list[Any] = [row.model, row.weights_digest, row.random, row.reference_path]
+    cells += [*(row.size or (None, None)), json.dumps(list(row.runs))]
+    for entry in row.entries:
+        cells += [entry.value, *(entry.interval or (None, None)), entry.kind or None, entry.n]
+        cells += [entry.units, entry.not_converged, entry.failed, entry.why or None]
+    return cells
 
 
 def _places(entries: Sequence[Entry]) -> list[tuple[Place, bool]]:

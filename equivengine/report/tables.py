@@ -1,8 +1,11 @@
-"""A run as tables: one row for each unit (wide), or for each number (long). Files of them are made by `export`."""
+"""A run as tables: one row for each unit (`wide`), or for each number (long). Files of them are made by `export`.
+
+Tables of units know their columns and what row a unit has in them; they hold no units.
+"""
 
 from __future__ import annotations
 
-import json
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,12 +13,13 @@ from typing import Any, Literal
 from equivengine.contracts.result import Check, Scalar
 from equivengine.contracts.unit import Unit
 from equivengine.errors import StoreError
-from equivengine.store.columns import scalar_columns, varying_params
-from equivengine.store.layout import in_plan_order
+from equivengine.store import schema
 from equivengine.store.run import Failure, Run, UnitRecord
 from equivengine.store.tables import sample_text
 
 Kind = Literal["text", "number", "integer", "flag"]
+#: A row: one value for each column; None where there is none. NaN is a number that could not be measured.
+Cells = Sequence[Any]
 
 #: Provenance that tables tell of; the rest is in the document.
 TOLD = ("device", "equivengine", "started", "seconds")
@@ -28,7 +32,6 @@ class Column:
     Attributes:
         name: Its name. Only dotted names and `schema.TABLE_NAMES` are ours; a probe's names are identifiers.
         kind: "text", "number" (float64), "integer" (int64) or "flag".
-        values: One for each row; None where there is none. NaN is a number that could not be measured.
         unit: Unit of the values.
         description: One line.
         group: Heading under which ``show`` lists it.
@@ -36,7 +39,6 @@ class Column:
 
     name: str
     kind: Kind
-    values: Sequence[Any]
     unit: str = ""
     description: str = ""
     group: str = ""
@@ -44,15 +46,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length under a name that files can have."""
+    """A table under a name that files can have.
+
+    Attributes:
+        name: Its name.
+        columns: Its columns.
+        rows: Its rows.
+    """
 
     name: str
     columns: Sequence[Column]
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return len(self.columns[0].values)
+    rows: Sequence[Cells]
 
 
 @dataclass(frozen=True)
@@ -72,27 +76,35 @@ class UnitRow:
     provenance: Mapping[str, Any]
 
 
-def unit_rows(run: Run, probe: str | None = None) -> list[UnitRow]:
-    """Published and failed units, of one probe or of all, in the order of the plan.
+@dataclass(frozen=True)
+class UnitTable:
+    """A table that units fill, one after the other.
 
-    Raises:
-        StoreError: If there are none, or a shard cannot be read.
+    Attributes:
+        name: Its name.
+        columns: Its columns.
+        rows_of: The rows that a unit has in it; none if it does not belong there.
+        probe: The probe whose units are in it; empty where those of all are.
     """
-    return [row for row, _ in each_row(run, probe)]
+
+    name: str
+    columns: Sequence[Column]
+    rows_of: Callable[[UnitRow], Iterable[Cells]]
+    probe: str = ""
 
 
 def each_row(run: Run, probe: str | None = None) -> Iterator[tuple[UnitRow, UnitRecord | None]]:
-    """As `unit_rows`, one after the other, each with its record if it was published.
+    """Published and failed units, of one probe or of all, in the order of the plan; with the record of a published one.
+
+    One is read after the other, and none is kept.
 
     Raises:
         StoreError: If there are none, or a shard cannot be read.
     """
     names: dict[str, None] = {}
     found = False
-    records = run.each()
-    for unit_id in in_plan_order(run.plan, {**dict.fromkeys(run.published), **run.failures}):
-        record = None if unit_id in run.failures else next(records)
-        row = _failed(unit_id, run.failures[unit_id]) if record is None else _published(record)
+    for unit_id, unit in _in_plan_order(run):
+        row, record = (_failed(unit_id, unit), None) if isinstance(unit, Failure) else (_published(unit), unit)
         names[row.unit.probe] = None
         if probe is None or row.unit.probe == probe:
             found = True
@@ -105,6 +117,20 @@ def each_row(run: Run, probe: str | None = None) -> Iterator[tuple[UnitRow, Unit
         )
 
 
+def _in_plan_order(run: Run) -> Iterator[tuple[str, UnitRecord | Failure]]:
+    """Units by id. Both kinds come as the plan orders them, and after them, sorted, those that it does not list."""
+    published: Iterator[tuple[str, UnitRecord | Failure]] = ((record.unit_id, record) for record in run.each())
+    if not run.failures:
+        return published
+    planned = schema.plan_units(run.plan)
+
+    def place(unit: tuple[str, UnitRecord | Failure]) -> tuple[int, str]:
+        found = planned.find(unit[0])
+        return (len(planned) if found is None else found, unit[0])
+
+    return heapq.merge(published, run.failures.items(), key=place)
+
+
 def _published(record: UnitRecord) -> UnitRow:
     told = {name: record.provenance[name] for name in TOLD if name in record.provenance}
     return UnitRow(record.unit_id, record.unit, record.status, record.message, "", record.summary, record.checks, told)
@@ -114,158 +140,74 @@ def _failed(unit_id: str, failure: Failure) -> UnitRow:
     return UnitRow(unit_id, failure.unit, "failed", failure.message, failure.error_type, {}, {}, failure.provenance)
 
 
-def wide_table(rows: Sequence[UnitRow], name: str) -> Table:
-    """One row for each unit of a probe, a column for each fact, scalar and check."""
-    columns = [
-        _texts("unit_id", rows, lambda row: row.unit_id, "sha256 over everything that determines the result"),
-        _texts("model", rows, lambda row: row.unit.model, "model"),
-        _texts("sample", rows, lambda row: sample_text(row.unit), "short names of the samples; of a set the first"),
-        _texts("status", rows, lambda row: row.status, "ok, not_converged, or failed: no result"),
-        _texts("unit.message", rows, lambda row: row.message, "advice, remark, or why it failed"),
-        _texts("unit.error", rows, lambda row: row.error or None, "class of the exception of a failed unit"),
-        _texts("unit.probe", rows, lambda row: row.unit.probe, "probe"),
-        _texts("unit.probe_version", rows, lambda row: row.unit.probe_version, "version of the probe"),
-        _texts("unit.samples", rows, _ids, "short names of all samples, a JSON list"),
-        _texts("unit.params", rows, lambda row: row.unit.params, "parameters of the probe, a JSON object"),
-        Column("unit.seed", "integer", [row.unit.seed for row in rows], "", "seed of everything random"),
-        _texts("unit.precision", rows, lambda row: row.unit.precision, "precision asked for"),
-        _texts("unit.weights_digest", rows, lambda row: row.unit.weights_digest, "sha256 of the weights"),
-        _texts("unit.device", rows, lambda row: row.provenance.get("device", {}).get("name"), "device"),
-        _texts("unit.version", rows, lambda row: row.provenance.get("equivengine"), "version of equivengine"),
-        _texts("unit.started", rows, lambda row: row.provenance.get("started"), "when it was started, UTC"),
-        Column("unit.seconds", "number", [_seconds(row) for row in rows], "s", "wall time"),
-        *_params(rows),
-        *_scalars(rows),
-        *_checks(rows),
-    ]
-    return Table(name, columns)
+#: Which unit a row of a long table is about.
+_WHOSE = (
+    Column("unit_id", "text", "", "id of the unit"),
+    Column("probe", "text", "", "probe"),
+    Column("model", "text", "", "model"),
+    Column("sample", "text", "", "short names of the samples; of a set the first"),
+    Column("status", "text", "", "ok or not_converged"),
+)
 
 
-def long_scalars(rows: Iterable[UnitRow]) -> Table:
+def _whose(row: UnitRow) -> tuple[str, ...]:
+    return (row.unit_id, row.unit.probe, row.unit.model, sample_text(row.unit), row.status)
+
+
+def long_scalars() -> UnitTable:
     """One row for each scalar of each unit."""
-    cells = [(row, name, scalar) for row in rows for name, scalar in row.summary.items()]
-    scalars = [scalar for _, _, scalar in cells]
-    return Table(
+
+    def rows_of(row: UnitRow) -> Iterator[Cells]:
+        whose = _whose(row) if row.summary else ()
+        for name, scalar in row.summary.items():
+            ends = scalar.interval or (None, None)
+            yield (*whose, name, scalar.value, *ends, scalar.n, scalar.unit, scalar.description, scalar.group)
+
+    return UnitTable(
         "scalars",
         [
-            *_whose([row for row, _, _ in cells]),
-            Column("name", "text", [name for _, name, _ in cells], "", "name of the scalar"),
-            Column("value", "number", [scalar.value for scalar in scalars], "", "value; NaN: not measurable"),
-            Column("low", "number", [_end(scalar, 0) for scalar in scalars], "", "lower end of the 95% interval"),
-            Column("high", "number", [_end(scalar, 1) for scalar in scalars], "", "upper end of the 95% interval"),
-            Column("n", "integer", [scalar.n for scalar in scalars], "", "observations"),
-            Column("unit", "text", [scalar.unit for scalar in scalars], "", "unit of the value"),
-            Column("description", "text", [scalar.description for scalar in scalars], "", "what it is"),
-            Column("group", "text", [scalar.group for scalar in scalars], "", "heading"),
+            *_WHOSE,
+            Column("name", "text", "", "name of the scalar"),
+            Column("value", "number", "", "value; NaN: not measurable"),
+            Column("low", "number", "", "lower end of the 95% interval"),
+            Column("high", "number", "", "upper end of the 95% interval"),
+            Column("n", "integer", "", "observations"),
+            Column("unit", "text", "", "unit of the value"),
+            Column("description", "text", "", "what it is"),
+            Column("group", "text", "", "heading"),
         ],
+        rows_of,
     )
 
 
-def long_checks(rows: Iterable[UnitRow]) -> Table:
+def long_checks() -> UnitTable:
     """One row for each check of each unit."""
-    cells = [(row, name, check) for row in rows for name, check in row.checks.items()]
-    checks = [check for _, _, check in cells]
-    return Table(
+
+    def rows_of(row: UnitRow) -> Iterator[Cells]:
+        whose = _whose(row) if row.checks else ()
+        for name, check in row.checks.items():
+            yield (*whose, name, check.passed, check.value, check.bound, check.description)
+
+    return UnitTable(
         "checks",
         [
-            *_whose([row for row, _, _ in cells]),
-            Column("name", "text", [name for _, name, _ in cells], "", "name of the check"),
-            Column("passed", "flag", [check.passed for check in checks], "", "whether it held"),
-            Column("value", "number", [check.value for check in checks], "", "what was measured"),
-            Column("bound", "number", [check.bound for check in checks], "", "what it was held against"),
-            Column("description", "text", [check.description for check in checks], "", "the claim"),
+            *_WHOSE,
+            Column("name", "text", "", "name of the check"),
+            Column("passed", "flag", "", "whether it held"),
+            Column("value", "number", "", "what was measured"),
+            Column("bound", "number", "", "what it was held against"),
+            Column("description", "text", "", "the claim"),
         ],
+        rows_of,
     )
 
 
-def dictionary(tables: Iterable[Table]) -> Table:
+def dictionary(tables: Iterable[UnitTable]) -> Table:
     """What the columns of tables are: one row for each column."""
-    cells = [(table.name, column) for table in tables for column in table.columns]
-    return Table(
-        "columns",
-        [
-            Column("table", "text", [name for name, _ in cells]),
-            Column("column", "text", [column.name for _, column in cells]),
-            Column("kind", "text", [column.kind for _, column in cells]),
-            Column("unit", "text", [column.unit for _, column in cells]),
-            Column("description", "text", [column.description for _, column in cells]),
-            Column("group", "text", [column.group for _, column in cells]),
-        ],
-    )
-
-
-def _texts(name: str, rows: Sequence[UnitRow], value: Callable[[UnitRow], str | None], description: str) -> Column:
-    return Column(name, "text", [value(row) for row in rows], "", description)
-
-
-def _whose(rows: Sequence[UnitRow]) -> list[Column]:
-    return [
-        _texts("unit_id", rows, lambda row: row.unit_id, "id of the unit"),
-        _texts("probe", rows, lambda row: row.unit.probe, "probe"),
-        _texts("model", rows, lambda row: row.unit.model, "model"),
-        _texts("sample", rows, lambda row: sample_text(row.unit), "short names of the samples; of a set the first"),
-        _texts("status", rows, lambda row: row.status, "ok or not_converged"),
+    rows = [
+        (table.name, column.name, column.kind, column.unit, column.description, column.group)
+        for table in tables
+        for column in table.columns
     ]
-
-
-def _ids(row: UnitRow) -> str:
-    return json.dumps([sample.id for sample in row.unit.samples], ensure_ascii=False)
-
-
-def _seconds(row: UnitRow) -> float | None:
-    seconds = row.provenance.get("seconds")
-    return float(seconds) if isinstance(seconds, int | float) else None
-
-
-def _params(rows: Sequence[UnitRow]) -> list[Column]:
-    varying, _ = varying_params([row.unit for row in rows])
-    columns = []
-    for name, values in varying.items():
-        kinds = {type(value) for value in values if value is not None}
-        kind: Kind = "text"
-        if kinds == {bool}:
-            kind = "flag"
-        elif kinds == {int} and all(abs(value) < 1 << 63 for value in values if value is not None):
-            kind = "integer"
-        elif kinds <= {int, float}:
-            kind = "number"
-        else:
-            values = [v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
-        columns.append(Column(f"param.{name}", kind, values, "", f"parameter {name}"))
-    return columns
-
-
-def _scalars(rows: Sequence[UnitRow]) -> list[Column]:
-    columns = []
-    for name, like in scalar_columns([row.summary for row in rows]).items():
-        cells = [row.summary.get(name) for row in rows]
-        unit = "; ".join(dict.fromkeys(cell.unit for cell in cells if cell is not None))
-        said = "; ".join(dict.fromkeys(cell.description for cell in cells if cell is not None))
-        columns.append(
-            Column(name, "number", [None if cell is None else cell.value for cell in cells], unit, said, like.group)
-        )
-        if any(cell is not None and cell.interval is not None for cell in cells):
-            for place, (end, word) in enumerate((("low", "lower"), ("high", "upper"))):
-                values = [None if cell is None else _end(cell, place) for cell in cells]
-                title = f"{said}: {word} end of the 95% interval"
-                columns.append(Column(f"{name}.{end}", "number", values, unit, title, like.group))
-        if any(cell is not None and cell.n is not None for cell in cells):
-            values = [None if cell is None else cell.n for cell in cells]
-            columns.append(Column(f"{name}.n", "integer", values, "", f"{said}: observations", like.group))
-    return columns
-
-
-def _checks(rows: Sequence[UnitRow]) -> list[Column]:
-    columns = []
-    for name in dict.fromkeys(name for row in rows for name in row.checks):
-        cells = [row.checks.get(name) for row in rows]
-        said = "; ".join(dict.fromkeys(cell.description for cell in cells if cell is not None))
-        for part, kind in (("", "number"), (".bound", "number"), (".passed", "flag")):
-            field = part.removeprefix(".") or "value"
-            values = [None if cell is None else getattr(cell, field) for cell in cells]
-            columns.append(Column(f"check.{name}{part}", kind, values, "", f"{said}: {field}", "checks"))  # type: ignore[arg-type]  # mypy takes the literals for str
-    return columns
-
-
-def _end(scalar: Scalar, place: int) -> float | None:
-    return None if scalar.interval is None else scalar.interval[place]
+    names = ("table", "column", "kind", "unit", "description", "group")
+    return Table("columns", [Column(name, "text") for name in names], rows)

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from equivengine.errors import StoreError
@@ -68,18 +68,33 @@ def storage_errors(directory: Path) -> Iterator[None]:
                 hint="free some space (or raise the quota), then resume the run; everything published so far is kept",
             ) from error
         if error.errno == errno.ENOENT:
-            raise StoreError(
-                f"cannot write in {directory}: it is gone",
-                expected="the directory that was there before",
-                got=reason,
-                hint="put it back (is its disk still mounted?) and resume the run, or choose another --out",
-            ) from error
+            raise _vanished(directory, error, reason) from error
         raise StoreError(
             f"cannot write in {directory}",
             expected="a directory that can be written",
             got=reason,
             hint="choose another --out, or change its permissions",
         ) from error
+
+
+def _vanished(directory: Path, error: OSError, reason: str) -> StoreError:
+    """What is said where something is missing that was there when writing began: a folder, or the file itself."""
+    folder = Path(error.filename).parent if isinstance(error.filename, str) else directory
+    if folder.is_dir():
+        return StoreError(
+            f"cannot write in {directory}: files vanish while they are written",
+            expected="a directory in which nothing else removes files",
+            got=reason,
+            hint="stop what removes them, and repeat the command",
+        )
+    while not folder.parent.is_dir():
+        folder = folder.parent
+    return StoreError(
+        f"cannot write in {folder}: it is gone",
+        expected="the directory that was there before",
+        got=reason,
+        hint="put it back (is its disk still mounted?) and resume the run, or choose another --out",
+    )
 
 
 def make_directory(path: Path) -> None:
@@ -94,7 +109,15 @@ def make_directory(path: Path) -> None:
         while not probe.exists() and probe != probe.parent:
             missing.append(probe)
             probe = probe.parent
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # as in /proc, or where the working directory was removed
+            raise StoreError(
+                f"cannot make the directory {path}",
+                expected="a place where directories can be made",
+                got=error.strerror or str(error),
+                hint="choose another --out",
+            ) from error
         for made in missing:
             sync_directory(made.parent)
 
@@ -125,26 +148,51 @@ def publish(target: Path, write: Callable[[Path], None], *, overwrite: bool) -> 
     Raises:
         StoreError: If the disk is full or the directory cannot be written; nothing is left behind.
     """
-    with storage_errors(target.parent):
+    return not publish_all([target], lambda paths: write(paths[0]), overwrite=overwrite)
+
+
+def publish_all(targets: Sequence[Path], write: Callable[[Sequence[Path]], None], *, overwrite: bool) -> list[Path]:
+    """`publish` several files that are written together: none of them has its name before all are complete.
+
+    Args:
+        targets: Where the files shall appear: different names in one directory, which exists.
+        write: Creates them in the paths that it is given, in this order, and raises if one is not as it should be.
+        overwrite: Replace files that are there; otherwise those stay.
+
+    Returns:
+        Those that were there, and stay; the others are published.
+
+    Raises:
+        StoreError: As `publish`.
+    """
+    folder = targets[0].parent
+    there: list[Path] = []
+    named: set[Path] = set()
+    with storage_errors(folder):
         for attempt in range(_ATTEMPTS):
-            temporary = temporary_beside(target)
+            temporary = {target: temporary_beside(target) for target in targets}
             try:
-                write(temporary)
-                _sync_file(temporary)
-                if overwrite:
-                    os.replace(temporary, target)
-                elif not _link(temporary, target):
-                    return False
-            except FileNotFoundError:  # a sweeper with another clock took it for a dead writer's
-                if attempt == _ATTEMPTS - 1 or not target.parent.is_dir():
+                write(list(temporary.values()))
+                for path in temporary.values():
+                    _sync_file(path)
+                for target in (target for target in targets if target not in named):
+                    if overwrite:
+                        os.replace(temporary[target], target)
+                    elif not _link(temporary[target], target):
+                        there.append(target)
+                    named.add(target)
+            except FileNotFoundError:  # a sweeper with another clock took one for a dead writer's
+                if attempt == _ATTEMPTS - 1 or not folder.is_dir():
                     raise
             else:
                 break
             finally:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-        sync_directory(target.parent)
-    return True
+                for path in temporary.values():
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
+        if len(there) < len(targets):
+            sync_directory(folder)
+    return there
 
 
 def _link(temporary: Path, target: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from equivengine.contracts.units import Batches, UnitIds, UnitList, plan_digest
 from equivengine.errors import StoreError
 from equivengine.store import atomic, elements, guard, schema
 from equivengine.store.enough import Enough, StopRule, digest_with
-from equivengine.store.shards import Shards, in_order
+from equivengine.store.shards import Shards
 
 
 @dataclass(frozen=True)
@@ -281,15 +281,6 @@ def find_units(root: Path) -> Shards:
         elif path.name.startswith(schema.PACK_PREFIX):
             packed.update({unit_id: str(path.relative_to(root)) for unit_id in packed_units(path)})
     return Shards(UnitIds(bytes(own)), packed)
-
-
-def in_plan_order(plan: Mapping[str, Any], unit_ids: Iterable[str]) -> list[str]:
-    """Unit ids as the plan orders them; those that it does not list follow, sorted.
-
-    Raises:
-        StoreError: If the plan is damaged.
-    """
-    return list(in_order(schema.plan_units(plan), set(unit_ids)))
 
 
 def packed_units(path: Path) -> list[str]:

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from equivengine.contracts.result import Array, Check, Picture, ProbeResult, Scalar
 from equivengine.contracts.unit import SampleRef, Unit
 from equivengine.errors import EngineError, StoreError, UsageError
-from equivengine.report.export import encode_csv, export_document, export_table, export_tables, wide_tables
-from equivengine.report.tables import Column, Table, long_scalars, unit_rows
+from equivengine.report.export import export_document, export_tables, export_units
+from equivengine.report.formats import CsvWriter, write_rows
+from equivengine.report.tables import Column, each_row
+from equivengine.report.wide import wide_tables
 from equivengine.store import RunDirectory, atomic, open_run
 
 NASTY = "=cmd|' /C calc'!A0,\"x\"\r\n\ud880;µ"
@@ -68,13 +70,23 @@ def read_csv(path):
         return list(csv.DictReader(file, strict=True))
 
 
+def unit_rows(run, probe=None):
+    return [row for row, _ in each_row(run, probe)]
+
+
+def as_csv(columns, rows):
+    file = io.BytesIO()
+    write_rows(CsvWriter(file, columns, {}), rows)
+    return file.getvalue()
+
+
 def as_stored(text):
     return text.removeprefix("'")
 
 
 def test_csv_has_a_row_for_each_unit_and_every_number_comes_back(run, tmp_path):
     written = export_tables(run, tmp_path / "out", "csv")
-    assert [path.name for path, _ in written] == [
+    assert [file.path.name for file in written] == [
         "units-ldlc.csv", "units-spectrum.csv", "units-lsb.csv", "scalars.csv", "checks.csv", "columns.csv",
     ]  # fmt: skip
     rows = read_csv(tmp_path / "out" / "units-ldlc.csv")
@@ -121,7 +133,9 @@ def test_long_tables_have_a_row_for_each_number_with_its_unit(run, tmp_path):
 def test_a_dictionary_says_what_every_column_is(run, tmp_path):
     written = export_tables(run, tmp_path / "out", "csv")
     said = {(row["table"], row["column"]): row for row in read_csv(tmp_path / "out" / "columns.csv")}
-    assert set(said) == {(table.name, column.name) for _, table in written[:-1] for column in table.columns}
+    heads = {file.path.stem: (tmp_path / "out" / file.path.name).read_text().splitlines()[0] for file in written[:-1]}
+    assert set(said) == {(name, column.strip('"')) for name, head in heads.items() for column in head.split(",")}
+    assert [file.columns for file in written[:-1]] == [head.count(",") + 1 for head in heads.values()]
     row = said["units-ldlc", "s"]
     assert (row["unit"], row["description"], row["group"], row["kind"]) == ("1/px", "a slope, steep", "g", "number")
     assert all(row["description"] for row in said.values())
@@ -129,10 +143,8 @@ def test_a_dictionary_says_what_every_column_is(run, tmp_path):
 
 @pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "\n=1", "'=1", "\uff1d1"])
 def test_no_text_begins_like_a_formula_and_each_comes_back(start):
-    table = Table("t", [Column("a", "text", [start, f"x{start}", ""]), Column("b", "number", [-1.5, -math.inf, None])])
-    file = io.BytesIO()
-    encode_csv(table, file)
-    text = file.getvalue().decode()
+    rows = [(start, -1.5), (f"x{start}", -math.inf), ("", None)]
+    text = as_csv([Column("a", "text"), Column("b", "number")], rows).decode()
     _, (first, minus), (second, _), (third, absent) = csv.reader(io.StringIO(text, newline=""), strict=True)
     assert first == f"'{start}"
     assert (second, third) == (f"x{start}", "")
@@ -141,10 +153,7 @@ def test_no_text_begins_like_a_formula_and_each_comes_back(start):
 
 @given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.none() | st.floats()), min_size=1))
 def test_csv_is_rfc_4180_and_reversible(rows):
-    table = Table("t", [Column("a", "text", [a for a, _ in rows]), Column("b", "number", [b for _, b in rows])])
-    file = io.BytesIO()
-    encode_csv(table, file)
-    raw = file.getvalue()
+    raw = as_csv([Column("a", "text"), Column("b", "number")], rows)
     assert raw.endswith(b"\r\n")
     found = list(csv.reader(io.StringIO(raw.decode("utf-8"), newline=""), strict=True))
     assert found[0] == ["a", "b"]
@@ -203,7 +212,7 @@ def test_the_document_holds_everything_but_arrays_and_pictures(run):
 def test_one_probe_can_be_chosen_and_an_unknown_one_is_named(run, tmp_path):
     assert {row.unit.probe for row in unit_rows(run, "spectrum")} == {"spectrum"}
     written = export_tables(run, tmp_path / "out", "csv", probe="spectrum")
-    assert written[0][1].rows == 1
+    assert written[0].rows == 1
     with pytest.raises(StoreError, match="no results of probe 'match'"):
         export_tables(run, tmp_path / "none", "csv", probe="match")
     assert not (tmp_path / "none").exists()
@@ -236,7 +245,7 @@ def test_nothing_is_overwritten_unless_asked_for(run, tmp_path):
         export_document(run, out, overwrite=True)
 
 
-@pytest.mark.parametrize("before", [None, b"before"])
+@pytest.mark.parametrize("before", [None, b"before"], ids=["nothing", "a file"])
 def test_a_write_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch, before):
     target = tmp_path / "table.csv"
     if before is not None:
@@ -247,7 +256,7 @@ def test_a_write_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch, be
 
     monkeypatch.setattr(atomic, "_sync_file", full)
     with pytest.raises(StoreError, match="no room"):
-        export_table(run, long_scalars(unit_rows(run)), target, "csv", overwrite=True)
+        export_units(run, target, "csv", long=True, overwrite=True)
     assert [path.name for path in tmp_path.iterdir() if path.name != "run"] == ["table.csv"] * (before is not None)
     assert before is None or target.read_bytes() == before
 

@@ -180,7 +180,10 @@ def test_what_is_missing_is_said(tmp_path):
 
 def test_the_table_has_a_row_for_each_model_and_says_why_a_cell_is_empty(board):
     found = board([*units([1.0, 3.0]), (unit(0, model="failing"), "no luck")])
-    columns = {column.name: column.values for column in table_of(found).columns}
+    table = table_of(found)
+    columns = {
+        column.name: list(values) for column, values in zip(table.columns, zip(*table.rows, strict=True), strict=True)
+    }
     assert columns["model"] == ["first", "failing"]
     assert columns["slopes.slope"] == [2.0, None]
     assert (columns["slopes.slope.low"], columns["slopes.slope.high"]) == ([1.0, None], [3.0, None])
