@@ -132,7 +132,7 @@ def _add_spaces(measured: Measured, summary: dict[str, eqv.Scalar]) -> None:
     }
     for name, turned in measured.turnings.items():
         add(f"{name}_angle", float(np.median(turned.from_start[-1])), "rad", f"{titles[name]}: end to start, median")
-        add(f"{name}_angle_next", float(np.median(turned.to_next)), "rad", "between neighbours, median")
+        add(f"{name}_angle_next", float(np.median(turned.to_next)), "rad", "between neighbors, median")
         add(f"{name}_overlap", float(turned.overlap[-1]), "1", "overlap of end and start, mean squared cosine")
         add(f"{name}_space_error", float(turned.error.max()), "1", "sine of the largest error of a space")
     add("random_angle", float(np.median(measured.random)), "rad", "independent random spaces, median")

@@ -74,7 +74,7 @@ def _summary(task: eqv.ProbeTask[TransferParams], measured: Measured) -> dict[st
     rows.plain("images", len(pairs.places), "1", "different images among them", group)
     rows.share("converged", matched.reached, f"matched to {task.params.tolerance:g} or less, share", group)
     rows.plain("failed", matched.stop.count("failed"), "1", "raised a numerical error", group, n=len(pairs))
-    rows.median("jacobians", matched.jacobians, "1", "linearisations of a pair, median", group)
+    rows.median("jacobians", matched.jacobians, "1", "linearizations of a pair, median", group)
     rows.median("equivalents", matched.equivalents, "forward pass", "cost of a pair, median", group)
 
     group = "distance from the target's embedding, relative; median"

@@ -36,7 +36,7 @@ def _pairs(task: eqv.ProbeTask[TransferParams], measured: Measured) -> dict[str,
         arrays[f"{end}_label"] = _text([labels[place] for place in places], ("pair",), "its label, empty if unknown")
     arrays["converged"] = eqv.Array(matched.reached, ("pair",), "1", "within the tolerance")
     arrays["stop"] = _text(matched.stop, ("pair",), "why the solver stopped")
-    arrays["jacobians"] = eqv.Array(matched.jacobians, ("pair",), "1", "linearisations")
+    arrays["jacobians"] = eqv.Array(matched.jacobians, ("pair",), "1", "linearizations")
     arrays["equivalents"] = eqv.Array(matched.equivalents, ("pair",), "forward pass", "cost")
     arrays["variant"] = _text(measured.variants, ("variant",), "what an input of a pair is")
     distance = np.stack([measured.to_target(variant) for variant in measured.variants], axis=1)
