@@ -45,6 +45,7 @@ class Encoder(nn.Module):
                 f"the backend of {uri!r} returned something else than a model",
                 expected="equivengine.LoadedModel",
                 got=type(loaded).__name__,
+                hint="return equivengine.LoadedModel(module=..., preprocessing=...) from load",
             )
         if not isinstance(loaded.module, nn.Module):
             raise ModelError(
@@ -263,7 +264,8 @@ class Encoder(nn.Module):
                 with contextlib.suppress(AttributeError, AssertionError, NotImplementedError, ValueError):
                     method(*argument)
         module.eval()
-        module.requires_grad_(False)
+        for parameter in module.parameters():  # scripted modules lack nn.Module.requires_grad_
+            parameter.requires_grad_(False)
         module.to(torch.float32)
         super().train(False)
 
@@ -284,7 +286,8 @@ class Encoder(nn.Module):
                 hint="where nothing bounds inputs, declare a box that holds the data",
             )
         generator = torch.Generator().manual_seed(20230801)
-        x = torch.rand((2, *self._input_shape), generator=generator) * (high - low) + low
+        shape = (2, *self._input_shape)
+        x = torch.rand(shape, generator=generator, dtype=torch.float32) * (high - low) + low
         x = x.to(self.device)
         try:
             with torch.no_grad():
@@ -300,6 +303,7 @@ class Encoder(nn.Module):
                 f"{uri!r}: the model fails on noise of its declared input shape",
                 expected=f"embeddings of a [2, {', '.join(map(str, self._input_shape))}] input",
                 got=f"{type(error).__name__}: {error}",
+                hint="compare size, mode and input_shape, as the backend declares them, with what the module takes",
             ) from error
         in_training = [name or "the module itself" for name, m in self.module.named_modules() if m.training]
         if in_training:

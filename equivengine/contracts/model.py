@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
+#: Pixels of an image after scaling, at most: a line of 1 x 65,535 pixels would become one of 224 x 15 million.
+MAX_RESIZED = 2**27
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -64,7 +67,8 @@ class Preprocessing:
         """Turn a Pillow image into a float32 tensor [C, H, W] with pixels in [0, 1].
 
         Raises:
-            DataError: If it is no image, or cannot be decoded.
+            DataError: If it is no image, cannot be decoded, has no pixels or no 8-bit levels, or is so long that it
+                would have more than `MAX_RESIZED` pixels once its short side is scaled.
         """
         # Pillow itself, not torchvision's wrapper of it, whose import takes longer than a small model's whole run.
         import numpy as np
@@ -78,11 +82,21 @@ class Preprocessing:
                 got=type(image).__name__,
                 hint="take a set of images, or a model of what the samples are (texts: hf_text:...)",
             )
+        if not image.width * image.height:
+            raise DataError("an image has no pixels", got=f"{image.width} x {image.height}", hint="leave it out")
         try:
+            _require_8_bit(image)
             image = image.convert(self.mode)
         except (OSError, ValueError, SyntaxError) as error:
             raise DataError("an image cannot be decoded", got=error, hint="copy or export the image again") from error
         resized = self._resized(image.width, image.height)
+        if resized[0] * resized[1] > MAX_RESIZED:
+            raise DataError(
+                f"an image of {image.width} x {image.height} pixels is too long to be scaled by its short side",
+                expected=f"at most {MAX_RESIZED:,} pixels after scaling",
+                got=f"{resized[0]:,} x {resized[1]:,}",
+                hint="cut it, or leave it out",
+            )
         if resized != image.size:
             image = image.resize(resized, Image.Resampling[self.interpolation.upper()])
         height, width = self.size
@@ -108,6 +122,20 @@ class Preprocessing:
         if width <= height:
             return short, int(short * height / width)
         return int(short * width / height), short
+
+
+def _require_8_bit(image: Image.Image) -> None:
+    """Refuse what Pillow would clip to 0 .. 255: where white lies in wider samples only their author knows."""
+    if not image.mode.startswith(("I", "F")):
+        return
+    low, high = image.getextrema()
+    if image.mode == "F" or low < 0 or high > 255:
+        raise DataError(
+            "an image has samples without an agreed 8-bit form",
+            expected="levels of 0 to 255",
+            got=f"a Pillow image of mode {image.mode!r} with levels of {low} to {high}",
+            hint="convert it with the white level that you mean",
+        )
 
 
 def _centred(full: int, wanted: int, rounding: str) -> int:

@@ -37,6 +37,7 @@ class Array:
     description: str
 
     def __post_init__(self) -> None:
+        _check_texts("an array", self.unit, self.description)
         data = np.asarray(self.data)
         object.__setattr__(self, "data", data)
         if data.dtype.kind not in "fiubU":
@@ -74,7 +75,16 @@ class Scalar:
     group: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "value", float(self.value))
+        _check_texts("a scalar", self.unit, self.description)
+        try:
+            object.__setattr__(self, "value", float(self.value))
+        except (TypeError, ValueError):
+            raise PluginError(
+                f"scalar {self.description!r} is no number",
+                expected="a float; NaN where it could not be measured",
+                got=repr(self.value)[:100],
+                hint="store several numbers as an Array",
+            ) from None
         if self.interval is not None:
             low, high = (float(v) for v in self.interval)
             object.__setattr__(self, "interval", (low, high))
@@ -152,6 +162,7 @@ class ProbeResult:
         sizes: dict[str, int] = {}
         for name, array in self.arrays.items():
             _check_name(name)
+            _check_kind(f"array {name!r}", array, Array, "Array(data, dims, unit, description)")
             for dim, length in zip(array.dims, array.data.shape, strict=True):
                 _check_name(dim)
                 if sizes.setdefault(dim, length) != length:
@@ -160,8 +171,12 @@ class ProbeResult:
                         expected=sizes[dim],
                         got=length,
                     )
-        for name in (*self.summary, *self.checks):
+        for name, scalar in self.summary.items():
             _check_name(name)
+            _check_kind(f"scalar {name!r}", scalar, Scalar, "Scalar(value, unit, description)")
+        for name, check in self.checks.items():
+            _check_name(name)
+            _check_kind(f"check {name!r}", check, Check, "Check.at_most(value, bound, description)")
         for name, picture in self.pictures.items():
             if not is_picture_name(name):
                 raise PluginError(
@@ -169,10 +184,7 @@ class ProbeResult:
                     expected=f"an ASCII identifier of at most {MAX_PICTURE_NAME} characters",
                     got=repr(name),
                 )
-            if not isinstance(picture, Picture):
-                raise PluginError(
-                    f"picture {name!r} is of a wrong type", expected="equivengine.Picture", got=type(picture).__name__
-                )
+            _check_kind(f"picture {name!r}", picture, Picture, "Picture(levels, description)")
 
     def in_unit(self, unit: str) -> ProbeResult:
         """This result, of an encoder whose inputs are no images: ``unit`` in place of "pixel" in units and words.
@@ -214,7 +226,26 @@ def is_picture_name(name: str) -> bool:
     return name.isidentifier() and name.isascii() and len(name) <= MAX_PICTURE_NAME
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: object) -> None:
     """Names become HDF5 paths and attribute access: identifiers only."""
-    if not (name.isidentifier() and name.isascii()):
+    if not (isinstance(name, str) and name.isidentifier() and name.isascii()):
         raise PluginError("a result name is not usable", expected="an ASCII identifier", got=repr(name))
+
+
+def _check_kind(what: str, value: object, kind: type, call: str) -> None:
+    if not isinstance(value, kind):
+        raise PluginError(
+            f"{what} is of a wrong type",
+            expected=f"equivengine.{kind.__name__}",
+            got=type(value).__name__,
+            hint=f"return equivengine.{call}",
+        )
+
+
+def _check_texts(what: str, unit: object, description: object) -> None:
+    for name, text, expected in (
+        ("unit", unit, 'a str, "1" if there is none'),
+        ("description", description, "a str of one line"),
+    ):
+        if not isinstance(text, str):
+            raise PluginError(f"the {name} of {what} is no text", expected=expected, got=repr(text))

@@ -8,10 +8,14 @@ from typing import Any
 
 from equivengine.contracts.conformity import check_api as check_api
 from equivengine.contracts.conformity import check_hooks as check_hooks
+from equivengine.contracts.dataset import Sample
 from equivengine.contracts.executor import Executor
 from equivengine.contracts.probe import ARITIES, Arity, Params, Probe
 from equivengine.errors import EngineError, PluginError
 from equivengine.runtime.records import Shelf, State
+
+#: Characters that are shown of what a foreign exception says.
+LONGEST = 2000
 
 
 def check_class(cls: object, shelf: Shelf[Any]) -> None:
@@ -46,6 +50,42 @@ def check_class(cls: object, shelf: Shelf[Any]) -> None:
             raise PluginError(f"{cls.__name__}.arity is unknown", expected=" or ".join(ARITIES), got=repr(cls.arity))
         if type(cls.labelled) is not bool:
             raise PluginError(f"{cls.__name__}.labelled is no bool", expected="True or False", got=repr(cls.labelled))
+
+
+def check_sample(sample: object, images: str, index: int, owner: str) -> None:
+    """Refuse what an image set must not give: it would be stored with every plan.
+
+    Args:
+        sample: What the set gave.
+        images: The set, for messages.
+        index: Of the sample, for messages.
+        owner: Whose set it is, for messages.
+
+    Raises:
+        PluginError: If it is no `Sample`, or its id, digest or label is no text.
+    """
+    hint = f"report it to the authors of {owner}"
+    if not isinstance(sample, Sample):
+        raise PluginError(
+            f"image {index} of {images!r} is of a wrong type",
+            expected="equivengine.Sample(id, digest, load)",
+            got=type(sample).__name__,
+            hint=hint,
+        )
+    kinds = {"id": "a short name within the set", "digest": "the sha256 of its content, in hex"}
+    for name, expected in kinds.items():
+        value = getattr(sample, name)
+        if not (isinstance(value, str) and value):
+            raise PluginError(
+                f"the {name} of image {index} of {images!r} is no text", expected=expected, got=repr(value), hint=hint
+            )
+    if sample.label is not None and not isinstance(sample.label, str):
+        raise PluginError(
+            f"the label of {sample.id!r} of {images!r} is no text",
+            expected="a str or None",
+            got=repr(sample.label),
+            hint=hint,
+        )
 
 
 def arity_of(cls: type[Probe[Any]], params: Params) -> Arity:
@@ -136,8 +176,17 @@ def one_line(error: BaseException) -> str:
         return "; ".join([*parts, *([error.hint] if error.hint else [])])
     if isinstance(error, SystemExit):
         return f"it called sys.exit({error.code!r})"
-    text = " ".join(str(error).split())
+    try:
+        text = shortened(" ".join(str(error).split()))
+    except Exception as other:  # its own __str__, which is a plugin's too
+        text = f"(and wording it raised {type(other).__name__})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def shortened(text: str) -> str:
+    """A foreign text, cut in the middle where it is longer than `LONGEST`."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def needs(error: BaseException, dist: Distribution | str | None) -> str | None:

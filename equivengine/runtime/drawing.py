@@ -1,8 +1,9 @@
-"""Which images a unit takes: originals in order, targets and references strictly at random."""
+"""Which images a unit takes: originals in order or at random, targets and references strictly at random."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from equivengine.contracts.probe import Arity
 from equivengine.contracts.unit import SampleRef
 from equivengine.contracts.units_as_json import SampleTable
 from equivengine.errors import DataError, EngineError, PluginError, UsageError
+from equivengine.runtime import contract
 from equivengine.runtime.config import RunConfig
 from equivengine.runtime.loading import UNREADABLE, Workbench, blamed
 
@@ -50,7 +52,7 @@ class Draws:
         Args:
             arity: How many samples a unit takes.
             uri: The set.
-            limit: How many of its images are taken, in order; None for all.
+            limit: How many of its images are taken, in the order of the run; None for all.
 
         Returns:
             Rows of `table`, int32 [units, samples of each].
@@ -71,7 +73,8 @@ class Draws:
         """The samples of each unit on an image set, with the labels that are known. Raises as `rows`."""
         size = len(self._bench.images(uri))
         count = size if limit is None else min(limit, size)
-        originals = [self._look(uri, index) for index in range(count)]
+        order = range(size) if self._config.order == "own" else _order(f"originals/{self._config.seed}", size)
+        originals = [self._look(uri, index) for index in itertools.islice(order, count)]
         if arity == "one":
             return [(original,) for original in originals]
         if arity == "set":
@@ -178,7 +181,7 @@ class Draws:
 
     def _look(self, uri: str, index: int) -> SampleRef:
         if (uri, index) not in self._seen:
-            self._seen[uri, index] = _reference(uri, self._bench.images(uri), index)
+            self._seen[uri, index] = _reference(uri, self._bench, index)
         return self._seen[uri, index]
 
     def _decodes(self, reference: SampleRef) -> bool:
@@ -195,17 +198,16 @@ def unlabelled(samples: tuple[SampleRef, ...]) -> tuple[SampleRef, ...]:
     return tuple(replace(sample, label=None) for sample in samples)
 
 
-def _reference(uri: str, dataset: Dataset, index: int) -> SampleRef:
+def _reference(uri: str, bench: Workbench, index: int) -> SampleRef:
+    owner = bench.dataset_owner(uri)
     try:
-        sample = dataset[index]
+        with blamed(owner, DataError, f"image {index} of {uri!r} cannot be had"):
+            sample = bench.images(uri)[index]
     except DataError as error:
         # Unreadable: the unit is planned all the same, so that it stands among the failures and not among the missing.
         name = f"{uri}[{index}]"
         return SampleRef(uri, index, name, UNREADABLE + hashlib.sha256(f"{name}{error}".encode()).hexdigest())
-    if sample.label is not None and not isinstance(sample.label, str):
-        raise PluginError(
-            f"the label of {sample.id!r} of {uri!r} is no text", expected="a str or None", got=repr(sample.label)
-        )
+    contract.check_sample(sample, uri, index, owner.owner)
     return SampleRef(uri, index, sample.id, sample.digest, sample.label)
 
 

@@ -8,8 +8,8 @@ import torch
 
 from equivengine.contracts.encoder import Encoder
 from equivengine.contracts.unit import SampleRef, Unit
-from equivengine.errors import EngineError, NumericsError
-from equivengine.runtime.loading import Workbench
+from equivengine.errors import DataError, EngineError, NumericsError
+from equivengine.runtime.loading import Workbench, blamed
 
 #: References that go through the encoder at once when their embeddings are checked.
 CHUNK = 16
@@ -34,7 +34,7 @@ class Inputs:
             NumericsError: If its embedding is not finite.
         """
         encoder = self.bench.encoder(unit.model)
-        inputs = [encoder.preprocess(self.bench.sample(ref).load()) for ref in unit.samples]
+        inputs = [self._input(encoder, unit.model, ref) for ref in unit.samples]
         for x, ref in zip(inputs, unit.samples, strict=True):
             _check_embeddings(encoder, x[None], [ref])
         return inputs
@@ -53,7 +53,7 @@ class Inputs:
         if self._population is None or self._population[0] != key:
             self._population = None  # before the next ones need the memory
             try:
-                found: torch.Tensor | EngineError = self._load(encoder, unit.references)
+                found: torch.Tensor | EngineError = self._load(encoder, unit.model, unit.references)
             except EngineError as error:
                 found = error.with_traceback(None)
             self._population = (key, found)
@@ -62,12 +62,20 @@ class Inputs:
             raise inputs
         return inputs
 
-    def _load(self, encoder: Encoder, references: Sequence[SampleRef]) -> torch.Tensor:
-        inputs = torch.stack([encoder.preprocess(self.bench.sample(ref).load()) for ref in references])
+    def _load(self, encoder: Encoder, model: str, references: Sequence[SampleRef]) -> torch.Tensor:
+        inputs = torch.stack([self._input(encoder, model, ref) for ref in references])
         for start in range(0, len(references), CHUNK):
             chunk = slice(start, start + CHUNK)
             _check_embeddings(encoder, inputs[chunk], references[chunk])
         return inputs
+
+    def _input(self, encoder: Encoder, model: str, ref: SampleRef) -> torch.Tensor:
+        """One input; whatever is raised on the way names the plugin that raised it."""
+        sample = self.bench.sample(ref)
+        with blamed(self.bench.dataset_owner(ref.images), DataError, f"{ref.id!r} of {ref.images!r} cannot be loaded"):
+            raw = sample.load()
+        with blamed(self.bench.backend_owner(model), DataError, f"{model!r} cannot preprocess {ref.id!r}"):
+            return encoder.preprocess(raw)
 
 
 def _check_embeddings(encoder: Encoder, inputs: torch.Tensor, refs: Sequence[SampleRef]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -87,8 +88,7 @@ def load_encoder(uri: str, *, device: str = "auto", registry: Registry | None = 
     cls, owner = (registry or default_registry()).backend(parsed.scheme)
     target = resolve_device(device)
     with blamed(owner, ModelError, f"{uri!r} cannot be loaded"), without_deprecations():
-        loaded = cls().load(parsed)
-    return Encoder(loaded, uri).to(target)
+        return Encoder(cls().load(parsed), uri).to(target)
 
 
 def load_images(uri: str, *, registry: Registry | None = None) -> Dataset:
@@ -158,7 +158,8 @@ class Workbench:
         """
         dataset = self.images(ref.images)
         found: Sample | None = None
-        with contextlib.suppress(IndexError):
+        owner = self.dataset_owner(ref.images)
+        with blamed(owner, DataError, f"{ref.id!r} of {ref.images!r} cannot be had"), contextlib.suppress(IndexError):
             found = dataset[ref.index]
         if found is not None and found.digest == ref.digest:
             return found
@@ -202,13 +203,25 @@ class Workbench:
 def blamed(owner: PluginRecord, kind: type[EngineError], what: str) -> Iterator[None]:
     """Turn whatever a plugin raises, SystemExit included, into one error that names it."""
     try:
-        yield
+        with staying_here():
+            yield
     except (EngineError, KeyboardInterrupt):
         raise
     except BaseException as error:
         needed = contract.needs(error, owner.distribution)
         hint = "install it" if needed else f"`equivengine plugin check {owner.name}` tells more"
         raise kind(what, got=f"{owner.owner}: {needed or contract.one_line(error)}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def staying_here() -> Iterator[None]:
+    """Come back to the working directory: some libraries leave it, and run directories may be named relative to it."""
+    here = os.open(".", os.O_RDONLY)  # by descriptor: it may have been deleted or renamed
+    try:
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 @contextlib.contextmanager

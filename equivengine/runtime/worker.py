@@ -23,7 +23,7 @@ from equivengine.ops.record import recording
 from equivengine.runtime import contract, provenance
 from equivengine.runtime.config import probe_params
 from equivengine.runtime.inputs import Inputs
-from equivengine.runtime.loading import Workbench, use_registry, without_deprecations
+from equivengine.runtime.loading import Workbench, staying_here, use_registry, without_deprecations
 from equivengine.runtime.registry import PluginRecord, from_environment
 from equivengine.store import RunDirectory
 
@@ -112,7 +112,7 @@ def compute_batch(context: WorkerContext, batch: Batch) -> Callable[[], tuple[Un
         skipped = tuple(UnitOutcome(unit.unit_id, "skipped") for unit in batch)
         return lambda: skipped
     try:
-        with without_deprecations():
+        with without_deprecations(), staying_here():
             found = _measure(batch, context, start)
     except KeyboardInterrupt:
         raise

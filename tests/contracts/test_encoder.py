@@ -405,3 +405,15 @@ def test_half_a_pixel_of_margin_goes_where_it_is_declared_to_go(rounding, left):
 def test_sample_that_is_no_image_is_a_data_error(raw):
     with pytest.raises(eqv.DataError, match="no image"):
         wrap(Small()).preprocess(raw)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_module_is_served():
+    module = Small()
+    scripted = wrap(torch.jit.script(module.eval()))
+    assert not any(parameter.requires_grad for parameter in scripted.module.parameters())
+    x = batch(1)[0]
+    v = batch(3, seed=2)
+    torch.testing.assert_close(
+        eqv.JacobianOperator(scripted, x).jvp(v), eqv.JacobianOperator(wrap(module), x).jvp(v), rtol=1e-5, atol=1e-6
+    )

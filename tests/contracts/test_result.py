@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -97,3 +99,33 @@ def test_a_scalar_is_written_as_a_sentence_takes_it():
     assert said(94, interval=(94, 94)) == said(94, "") == "94"
     assert said(2.19301, interval=(2.19300, 2.19302)) == "2.193"
     assert said(float("nan"), "dB") == "- dB"
+
+
+@pytest.mark.parametrize(
+    ("parts", "what", "expected"),
+    [
+        (({"a": [1, 2]}, {}), "array 'a' is of a wrong type", "equivengine.Array"),
+        (({}, {"norm": 1.0}), "scalar 'norm' is of a wrong type", "equivengine.Scalar"),
+        (({}, {}, {"sound": True}), "check 'sound' is of a wrong type", "equivengine.Check"),
+        (({}, {3: Scalar(1.0, "1", "one")}), "a result name is not usable", "an ASCII identifier"),
+    ],
+)
+def test_plain_values_are_no_measurements(parts, what, expected):
+    with pytest.raises(PluginError, match=what) as caught:
+        ProbeResult(*parts)
+    assert caught.value.expected == expected
+
+
+@pytest.mark.parametrize("made", [lambda unit, text: Array([1.0], ("k",), unit, text), partial(Scalar, 1.0)])
+def test_units_and_descriptions_are_texts(made):
+    for unit, text in ((None, "x"), ("1", None), (3, "x")):
+        with pytest.raises(PluginError, match="is no text") as caught:
+            made(unit, text)
+        assert "str" in caught.value.expected
+
+
+def test_a_scalar_is_a_number():
+    for value in ("many", None, np.ones(2), 1j):
+        with pytest.raises(PluginError, match="'x' is no number"):
+            Scalar(value, "1", "x")
+    assert Scalar(np.float32(2), "1", "x").value == 2.0
