@@ -12,6 +12,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from equivengine.contracts.sequences import MadeWhenAsked
 from equivengine.contracts.unit import Batch, SampleRef, Unit, canonical_json
 
 #: Bytes of a unit id: a sha256.
@@ -115,7 +116,7 @@ class Group:
     labelled: bool = True
 
 
-class UnitList(Sequence[Unit]):
+class UnitList(MadeWhenAsked[Unit]):
     """Units in order. What is kept for each is its id and the rows of its samples.
 
     Args:
@@ -156,14 +157,7 @@ class UnitList(Sequence[Unit]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Unit: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Unit, ...]: ...
-    def __getitem__(self, index: int | slice) -> Unit | tuple[Unit, ...]:
-        if isinstance(index, slice):
-            return tuple(self[place] for place in range(len(self))[index])
-        place = range(len(self))[index]
+    def _at(self, place: int) -> Unit:
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
         return self._unit(self.groups[number], place - int(self._starts[number]), place)
 
@@ -176,13 +170,6 @@ class UnitList(Sequence[Unit]):
         place = itertools.count()
         return (self._unit(group, row, next(place)) for group in self.groups for row in range(len(group.rows)))
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, UnitList | list | tuple):
-            return NotImplemented
-        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
-
     def _unit(self, group: Group, row: int, place: int) -> Unit:
         found = [self.samples[number] for number in group.rows[row].tolist()]
         samples = tuple(found if group.labelled else [replace(sample, label=None) for sample in found])
@@ -191,7 +178,7 @@ class UnitList(Sequence[Unit]):
         return unit
 
 
-class Batches(Sequence[Batch]):
+class Batches(MadeWhenAsked[Batch]):
     """Units, cut into those that are computed together.
 
     Args:
@@ -218,26 +205,13 @@ class Batches(Sequence[Batch]):
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Batch: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Batch, ...]: ...
-    def __getitem__(self, index: int | slice) -> Batch | tuple[Batch, ...]:
-        if isinstance(index, slice):
-            return tuple(self[number] for number in range(len(self))[index])
-        places = self.places(index)
+    def _at(self, place: int) -> Batch:
+        places = self.places(place)
         return self.units[places.start : places.stop]
 
     def __iter__(self) -> Iterator[Batch]:
         rest = iter(self.units)
         return (tuple(itertools.islice(rest, size)) for size, times in self._parts for _ in range(times))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Batches | list | tuple):
-            return NotImplemented
-        return len(self) == len(other) and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
 
     def places(self, index: int) -> range:
         """Where the units of a batch stand in the plan; makes none of them."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import overload
+from collections.abc import Iterable
 
 import numpy as np
 
+from equivengine.contracts.sequences import MadeWhenAsked
 from equivengine.contracts.unit import Batch
 from equivengine.contracts.units import Batches
 from equivengine.runtime.plan import Plan
@@ -72,7 +72,7 @@ class Ledger:
         return Remaining(self._plan.batches(), self._open.copy(), whole=False)
 
 
-class Remaining(Sequence[Batch]):
+class Remaining(MadeWhenAsked[Batch]):
     """Batches of a plan with units that are still to be done; made when they are asked for."""
 
     def __init__(self, batches: Batches, still_open: np.ndarray, *, whole: bool) -> None:
@@ -86,12 +86,6 @@ class Remaining(Sequence[Batch]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, index: int) -> Batch: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Batch, ...]: ...
-    def __getitem__(self, index: int | slice) -> Batch | tuple[Batch, ...]:
-        if isinstance(index, slice):
-            return tuple(self[place] for place in range(len(self))[index])
-        places = self._batches.places(int(self._numbers[index]))
-        return tuple(self._batches.units[place] for place in places if self._whole or self._open[place])
+    def _at(self, place: int) -> Batch:
+        places = self._batches.places(int(self._numbers[place]))
+        return tuple(self._batches.units[one] for one in places if self._whole or self._open[one])

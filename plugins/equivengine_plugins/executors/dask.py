@@ -118,12 +118,10 @@ class Dask(eqv.Executor):
 
 def places(params: DaskParams, device: str) -> tuple[int, list[dict[str, str]]]:
     """How many processes run on this machine, and the environment variables of each."""
-    from equivengine_plugins.executors.unit_process import threads_environment
+    from equivengine_plugins.executors.unit_process import threads_environment, threads_of_each
 
     cores = len(os.sched_getaffinity(0))
     gpus = _gpus() if device in ("auto", "cuda") else []
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    threads = params.threads or (int(said) if said.isdecimal() and int(said) else None)
     if params.workers is not None:
         count = params.workers
     elif gpus:
@@ -132,7 +130,7 @@ def places(params: DaskParams, device: str) -> tuple[int, list[dict[str, str]]]:
         count = max(1, cores // params.threads)
     else:
         count = max(min(2, cores), cores // CORES_OF_A_GROUP)
-    environment = threads_environment(threads or max(1, cores // count))
+    environment = threads_environment(threads_of_each(count, params.threads))
     pins = [{"CUDA_VISIBLE_DEVICES": gpus[place % len(gpus)]} if gpus else {} for place in range(count)]
     return count, [{**environment, **pin} for pin in pins]
 

@@ -244,7 +244,8 @@ def _client(params: DaskParams) -> Client:
             f"the Dask scheduler at {address} does not let us in",
             expected="a scheduler of Dask" + (", and certificates that both sides trust" if encrypted else ""),
             got=f"{type(error).__name__}: {error}",
-            hint="give --set-executor tls_ca=FILE, tls_cert=FILE and tls_key=FILE as the cluster's owner says",
+            hint=("give" if encrypted else f"if it has TLS, say {address.replace('tcp:', 'tls:')} with")
+            + " --set-executor tls_ca=FILE, tls_cert=FILE and tls_key=FILE as the cluster's owner says",
         ) from error
 
 

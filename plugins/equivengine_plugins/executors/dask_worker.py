@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
 
 import equivengine as eqv
-from equivengine_plugins.executors.unit_process import Death, Died, UnitProcess, threads_environment
+from equivengine_plugins.executors.unit_process import Death, Died, UnitProcess, threads_environment, threads_of_each
 
 #: Processes by the command that they work for and their environment; and commands that have ended.
 _idle: dict[tuple[str, tuple[tuple[str, str], ...]], list[UnitProcess]] = defaultdict(list)
@@ -77,7 +76,4 @@ def _environment(environments: Sequence[dict[str, str]], threads: int | None) ->
     worker = get_worker()
     if environments:
         return environments[int(worker.name)]
-    if threads is None and os.environ.get("OMP_NUM_THREADS"):
-        return {}
-    cores = len(os.sched_getaffinity(0))
-    return threads_environment(threads or max(1, cores // worker.state.nthreads))
+    return threads_environment(threads_of_each(worker.state.nthreads, threads))

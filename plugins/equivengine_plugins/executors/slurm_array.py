@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import equivengine as eqv
 from equivengine_plugins.executors.attempts import LIMIT, Batch, Ids, ids_of
 from equivengine_plugins.executors.slurm_task import Journal, Slice, lost
-from equivengine_plugins.executors.unit_process import Death
+from equivengine_plugins.executors.unit_process import Death, threads_of_each
 
 if TYPE_CHECKING:
     from equivengine_plugins.executors.slurm import SlurmParams
@@ -167,9 +167,7 @@ class Array:
         options = self._params
         if options.threads is not None or options.cluster == "slurm":
             return options.threads or options.cpus
-        said = os.environ.get("OMP_NUM_THREADS", "")
-        share = len(os.sched_getaffinity(0)) // tasks
-        return min(options.cpus, int(said) if said.isdecimal() and int(said) else max(1, share))
+        return min(options.cpus, threads_of_each(tasks))
 
     def _look(self, on_done: OnDone) -> None:
         for entry in list(self._jobs):

@@ -62,6 +62,13 @@ def threads_environment(threads: int) -> dict[str, str]:
     return dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
 
 
+def threads_of_each(processes: int, given: int | None = None) -> int:
+    """Threads for each of so many processes of this machine: as given, as OMP_NUM_THREADS says, or an equal share."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    own = given or (int(said) if said.isdecimal() else 0)
+    return own or max(1, len(os.sched_getaffinity(0)) // processes)
+
+
 class UnitProcess:
     """A process of its own for units of one run: started with the first batch, and again after it has died.
 
