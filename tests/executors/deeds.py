@@ -48,7 +48,8 @@ class Deeds:
     def __call__(self, ids):
         deed = dict(self.deeds)[ids[0]]
         threads = os.environ.get("OMP_NUM_THREADS", "")
-        note(self.directory, {"ids": ids, "deed": deed, "pid": os.getpid(), "threads": threads})
+        entry = {"ids": ids, "deed": deed, "pid": os.getpid(), "threads": threads, "pins": pins()}
+        note(self.directory, entry)
         if all((Path(self.directory) / one).exists() for one in ids):
             return tuple(eqv.UnitOutcome(one, "skipped") for one in ids)
         name, _, argument = deed.partition(" ")
@@ -70,6 +71,8 @@ class Deeds:
             raise eqv.StoreError("there is no room to write", hint="free some space")
         elif name == "interrupt":
             raise KeyboardInterrupt
+        elif name == "torch":
+            note(self.directory, {"torch": torch_threads()})
         elif name == "print":
             print("hello from a unit")
         for one in ids:
@@ -80,6 +83,24 @@ class Deeds:
         ids = [one if isinstance(one, str) else one.unit_id for one in batch]
         note(self.directory, {"failed": ids, "message": message, "error_type": error_type})
         return tuple(eqv.UnitOutcome(one, "failed", message, error_type=error_type) for one in ids)
+
+
+def pins() -> dict[str, str]:
+    """What this process was started with, whatever has been set since: libraries read it when they are loaded."""
+    started = Path("/proc/self/environ").read_bytes().decode().split("\0")
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {name: value for name, _, value in (entry.partition("=") for entry in started) if name in names}
+
+
+def torch_threads() -> dict[str, int]:
+    """How many threads torch says that it takes, and how many it then starts beside the one that asks."""
+    import torch
+
+    before = len(list(Path("/proc/self/task").iterdir()))
+    numbers = torch.rand(512, 512)
+    for _ in range(3):
+        torch.nn.functional.gelu(numbers @ numbers).sum()
+    return {"says": torch.get_num_threads(), "started": len(list(Path("/proc/self/task").iterdir())) - before}
 
 
 def note(directory: str, entry: dict) -> None:

@@ -123,6 +123,38 @@ def test_a_batch_whose_dask_workers_are_lost_again_and_again_fails_alone(run):
     assert "lost with its Dask worker, of tls://head:8786" in outcome.message
 
 
+def test_a_worker_that_joins_meanwhile_gets_batches(run):
+    class Grows(Claims):
+        """A second worker comes after the first look; batches are done when two are under way."""
+
+        looks, under_way, counts = 0, [], []
+
+        def ncores(self):
+            self.looks += 1
+            assert self.looks < 500, "nobody has noticed the second worker"
+            self.workers = min(self.looks, 2)
+            return super().ncores()
+
+        def submit(self, function, command, work, ids, environments, threads, pure):
+            self.submitted.append(ids)
+            made = future("done", len(self.submitted), lambda: (eqv.UnitOutcome(ids[0], "published"),))
+            made.add_done_callback = lambda call: self.begin(lambda: call(made))
+            return made
+
+        def begin(self, finish):
+            self.under_way.append(finish)
+            self.counts.append(len(self.under_way))
+            if len(self.under_way) == 2:
+                for one in self.under_way:
+                    one()
+                self.under_way.clear()
+
+    client = Grows()
+    found, batches = run(client, *["fine"] * 4)
+    assert [batch for batch, _ in found] == batches
+    assert client.counts == [1, 2, 1, 2]
+
+
 def test_a_unit_that_asks_for_an_interruption_gets_it(run):
     with pytest.raises(KeyboardInterrupt):
         run(Claims(None), "fine")

@@ -157,6 +157,8 @@ def test_a_task_that_is_killed_before_it_has_begun_anything_is_an_error_that_say
         f"and then equivengine resume {tmp_path / 'results'} --executor slurm "
         "--set-executor 'setup=[\"kill -KILL $$\"]' --set-executor cluster=local --set-executor look=0.2"
     )
+    (folder,) = (tmp_path / "results" / slurm_array.FOLDER).iterdir()
+    assert str(folder) in refused.value.hint, "what tasks have written stays after an error"
     assert mark() == []
 
 

@@ -62,7 +62,7 @@ def meanwhile(tmp_path):
 
     yield start
     for thread in threads:
-        thread.join(60)
+        thread.join(200)
     assert problems == []
 
 
@@ -117,6 +117,18 @@ def test_a_task_whose_node_is_taken_away_without_its_notice_goes_on(carry_out, e
     found, noted = carry_out(executor(), "fine", "linger 100", "fine")
     assert outcomes(found) == {("published", ""): 3}
     assert Counter(entry["deed"] for entry in noted) == {"fine": 3, "linger 100": 2}
+
+
+def test_a_task_that_reaches_its_time_limit_goes_on(carry_out, executor, slurm, meanwhile):
+    def release():
+        task = the_task(slurm)
+        slurm.wait_for(lambda tasks: tasks[task] == "PENDING", seconds=150)
+        slurm.say("scontrol", "update", f"JobId={task}", "StartTime=now")
+
+    meanwhile(2, release)
+    found, noted = carry_out(executor(time=1), "fine", "linger 300", "fine")
+    assert outcomes(found) == {("published", ""): 3}
+    assert [entry["deed"] for entry in noted] == ["fine", "linger 300", "fine", "linger 300", "fine"]
 
 
 def test_a_task_that_is_killed_outright_is_submitted_again(carry_out, executor, slurm, meanwhile, mark):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import queue
 import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import deeds
 import pytest
 
 import equivengine as eqv
-from equivengine_plugins.executors import unit_process
+from equivengine_plugins.executors import unit_process, unit_worker
 from equivengine_plugins.executors.attempts import ids_of
 from equivengine_plugins.executors.unit_process import Died, UnitProcess, threads_environment
 
@@ -160,6 +162,14 @@ def test_a_process_that_cannot_be_made_is_one_error(process, monkeypatch):
     with pytest.raises(eqv.EngineError, match="cannot be started") as refused:
         units.run(batch)
     assert "Resource temporarily unavailable" in refused.value.got
+
+
+def test_a_process_that_gets_nothing_to_do_ends(work, monkeypatch):
+    monkeypatch.setattr(unit_worker, "IDLE_SECONDS", 0.05)
+    messages, said = queue.Queue(), []
+    messages.put(pickle.dumps(work([])))
+    assert unit_worker._serve(SimpleNamespace(send=said.append), messages) == 0
+    assert said == [(unit_worker.READY, None)]
 
 
 def test_it_can_be_ended_in_the_middle_of_a_batch(process, mark):
