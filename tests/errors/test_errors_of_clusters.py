@@ -91,3 +91,4 @@ def test_a_scheduler_that_hangs_up(join):
         said = join(f"tcp://127.0.0.1:{server.getsockname()[1]}", 0.5)
         server.shutdown(socket.SHUT_RDWR)
     assert "does not let us in" in said
+    assert "if it has TLS, say tls://127.0.0.1:" in said
