@@ -1,7 +1,8 @@
 """Reads a run once, and keeps of each unit a few numbers and names: what summaries, comparisons and pages are made of.
 
-A unit costs about 8 bytes for each scalar and 300 for its names; records, arrays and pictures are let go of, but for
-the few that are shown. So a run of 100,000 units takes tens of megabytes, however large its results are.
+A unit costs about 8 bytes for each scalar, and 120 for its id, its names and what it is about; records, arrays and
+pictures are let go of, but for the few that are shown. So a run of 100,000 units takes some megabytes, however large
+its results are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from equivengine.contracts.result import Scalar
 from equivengine.contracts.unit import SampleRef, Unit
+from equivengine.report.packed import PackedTexts
 from equivengine.report.tallies import MOST_FAILED, CheckTally, Remarks, Spaced, Texts
 from equivengine.store.run import Failure, Run, UnitRecord
 
@@ -46,7 +48,6 @@ class Group:
         unit_ids: Their ids.
         subjects: What each is about: the digest of its first sample, the original; of a set, of all samples together.
         targets: Digest of the second sample of a pair; empty elsewhere.
-        samples: Digests of all samples.
         scalars: One of each name, in the probe's order.
         checks: Checks by name.
         notes: Remarks of units that are ok.
@@ -66,11 +67,10 @@ class Group:
 
     unit: Unit
     version: str = ""
-    names: list[str] = field(default_factory=list)
-    unit_ids: list[str] = field(default_factory=list)
-    subjects: list[str] = field(default_factory=list)
-    targets: list[str] = field(default_factory=list)
-    samples: set[str] = field(default_factory=set)
+    names: PackedTexts = field(default_factory=PackedTexts)
+    unit_ids: PackedTexts = field(default_factory=PackedTexts)
+    subjects: PackedTexts = field(default_factory=PackedTexts)
+    targets: PackedTexts = field(default_factory=PackedTexts)
     scalars: dict[str, Scalar] = field(default_factory=dict)
     checks: dict[str, CheckTally] = field(default_factory=dict)
     notes: Remarks = field(default_factory=Remarks)
@@ -87,11 +87,20 @@ class Group:
     pictured: list[UnitRecord] = field(default_factory=list)
     pictured_of: int = 0
     _values: dict[str, array[float]] = field(default_factory=dict)
+    _in_sets: set[str] = field(default_factory=set)
+    _is_set: bytearray = field(default_factory=bytearray)
 
     @property
     def count(self) -> int:
         """How many units."""
         return len(self.unit_ids)
+
+    @property
+    def samples(self) -> set[str]:
+        """Digests of all samples."""
+        units = zip(self.subjects, self.targets, self._is_set, strict=True)
+        alone = {digest for subject, target, is_set in units if not is_set for digest in (subject, target) if digest}
+        return alone | self._in_sets
 
     def values(self, name: str) -> np.ndarray:
         """A scalar over the units, float64 [count]; NaN where a unit lacks it or could not measure it."""
@@ -105,7 +114,10 @@ class Group:
         self.unit_ids.append(record.unit_id)
         self.subjects.append(subject_of(unit))
         self.targets.append(unit.samples[1].digest if len(unit.samples) == 2 else "")
-        self.samples.update(sample.digest for sample in unit.samples)
+        is_set = len(unit.samples) > 2
+        self._is_set.append(is_set)
+        if is_set:
+            self._in_sets.update(sample.digest for sample in unit.samples)
         for name, scalar in record.summary.items():
             if name not in self._values:
                 self.scalars[name] = scalar
