@@ -72,7 +72,8 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         legend_above(figure, left, columns=len(KINDS))
         figure.set_label(
             "Left: the directions of all images together; dashed: medians. Right: for each image the median of each "
-            "kind, with the range that holds 90% of its directions."
+            "kind, with the range that holds 90% of its directions. Gradient directions are measured where the descent "
+            "then is, where s_1 is another one."
         )
         left.set_title(", ".join(filter(None, (group.label("image"), rest))), fontsize=9)
         figures[", ".join(filter(None, ("Constants over images", group.setting)))] = figure

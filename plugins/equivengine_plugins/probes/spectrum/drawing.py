@@ -130,7 +130,7 @@ def _ratios(axes: Axes, group: Group) -> None:
     bundle(axes, [course for course in courses if len(course[0])], TARGET, group.counted("pair"))
     axes.axhline(1, color=CHANCE, linewidth=0.9, linestyle="--")
     words = "matched input" if other == "matched" else other
-    axes.set(yscale="log", xlabel="index i", ylabel=f"$s_i$ of the {words} over $s_i$ of the original")
+    axes.set(yscale="log", xlabel="index i", ylabel=f"$s_i$ of the {words}\nover that of the original")
     _finish(axes)
 
 
