@@ -322,12 +322,20 @@ def each_name(group: h5py.Group, take: Callable[[str], object], limit: int = sch
     tracked = group.id.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_INDEXED
     index, order = (h5.INDEX_CRT_ORDER, h5.ITER_NATIVE) if tracked else (h5.INDEX_NAME, h5.ITER_INC)
 
-    def visit(raw: bytes) -> None:
-        if len(raw) > schema.MAX_NAME_BYTES:
-            raise Refused(f"a name of {len(raw)} bytes in {group.name}", f"at most {schema.MAX_NAME_BYTES} bytes")
-        take(raw.decode("utf-8", "surrogateescape"))
+    failed: list[BaseException] = []
+
+    def visit(raw: bytes) -> bool:
+        try:
+            if len(raw) > schema.MAX_NAME_BYTES:
+                raise Refused(f"a name of {len(raw)} bytes in {group.name}", f"at most {schema.MAX_NAME_BYTES} bytes")
+            take(raw.decode("utf-8", "surrogateescape"))
+        except BaseException as error:  # KeyboardInterrupt too: HDF5 must not see it
+            failed.append(error)
+        return bool(failed)  # HDF5 ends there
 
     group.id.links.iterate(visit, idx_type=index, order=order)
+    if failed:
+        raise failed[0]
 
 
 def has(group: h5py.Group, name: str) -> bool:
