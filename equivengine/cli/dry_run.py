@@ -56,10 +56,19 @@ def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool, each: bo
     if as_json:
         units = [{**unit.to_json(), "unit_id": unit.unit_id} for unit in plan.units]
         document = {"digest": plan.digest, "duplicates": plan.duplicates, **plan.to_json(), "units": units}
-        print_json({**document, "kinds": list(map(_kind, kinds)), "estimate": found and _estimate(found, out)})
+        print_json(
+            {
+                **document,
+                "cautions": plan.cautions,
+                "kinds": list(map(_kind, kinds)),
+                "estimate": found and _estimate(found, out),
+            }
+        )
     else:
         _print(plan, kinds, found, out, each=each)
         note_duplicates(plan.duplicates)
+    for text in plan.cautions:
+        click.echo(f"warning: {printable(text)}", err=True)
     if found is not None and found.bytes is not None and found.least_bytes is not None:
         hint = "pass --out on a larger disk, or plan less: fewer images, models or parameters"
         parts = "shards, pictures and run.h5 of"

@@ -40,6 +40,13 @@ otherwise.
     help="Targets: any image, one of another label than the original's, or one image for all.",
 )
 @click.option("--limit", type=int, metavar="N", help="Take the first N images.  [default: all]")
+@click.option(
+    "--order",
+    type=click.Choice(["own", "random"]),
+    default="own",
+    show_default=True,
+    help="Take images as they stand in their set, or at random.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A parameter of the probe; repeatable.")
 @click.option(
     "--stop",
@@ -73,7 +80,7 @@ def command(
         "models": [options["model"]],
         "images": images,
         "limit": limit,
-        **{key: options[key] for key in ("targets", "pairing", "seed", "precision", "out")},
+        **{key: options[key] for key in ("targets", "pairing", "order", "seed", "precision", "out")},
         **{key: options[key] for key in ("device", "executor", "executor_set")},
     }
     config = validated({key: value for key, value in given.items() if value is not None})

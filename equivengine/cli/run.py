@@ -26,10 +26,10 @@ set = { directions = 100 }
 grid = { eps = [1e-4, 1e-3] }
 limit = 1
 
-Further entries: targets, pairing, limits, for_models, stop, seed, precision, device, executor, executor_set, out. A
-probe may stand there several times, with different parameters; grid runs every combination. An image set may be a table
-with a limit of its own: { uri = "digits", limit = 10 }. So may a model, with precision, limit and parameters of probes:
-{ uri = "digits", precision = "fp64", set = { ldlc = { together = 8 } } }.
+Further entries: targets, pairing, limits, for_models, order, stop, seed, precision, device, executor, executor_set,
+out. A probe may stand there several times, with different parameters; grid runs every combination. An image set may be
+a table with a limit of its own: { uri = "digits", limit = 10 }. So may a model, with precision, limit and parameters of
+probes: { uri = "digits", precision = "fp64", set = { ldlc = { together = 8 } } }.
 
 Options given here count more than the file, for device and executor also the environment: --model and --images, once or
 several times, stand in place of all of the file's, and so does each other option.
@@ -43,7 +43,7 @@ Examples:
 
 #: Options that say where work is done; those of `_MEASURED` say what is measured. Both are entries of a run file.
 _PLACES = ("device", "executor", "executor_set", "out")
-_MEASURED = ("models", "images", "targets", "pairing", "limit", "seed", "precision")
+_MEASURED = ("models", "images", "targets", "pairing", "limit", "order", "seed", "precision")
 
 
 @click.command("run", help=HELP)
@@ -62,6 +62,9 @@ _MEASURED = ("models", "images", "targets", "pairing", "limit", "seed", "precisi
     "--pairing", type=click.Choice(["any", "other-class", "one-target"]), help="Which targets pairs may take."
 )
 @click.option("--limit", type=int, metavar="N", help="Take the first N images of each set.")
+@click.option(
+    "--order", type=click.Choice(["own", "random"]), help="Take images as they stand in their set, or at random."
+)
 @click.option("--seed", type=int, metavar="N", help="Seed of everything random.")
 @click.option("--precision", type=click.Choice(["fp32", "fp64"]), help="Arithmetic.")
 @click.option("--out", type=click.Path(), metavar="DIR", help="Run directory.  [default: runs/..., named by content]")

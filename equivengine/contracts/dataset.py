@@ -38,11 +38,14 @@ class Dataset(Sequence[Sample]):
         name: The URI scheme ("folder").
         summary: One line for ``equivengine ls datasets``.
         examples: Addresses that a user can type.
+        random_order: Whether its samples stand in an order drawn at random, so that the first ones are independent
+            draws: what a rule takes them for that stops when it has seen enough. An instance may say it of itself.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
     examples: ClassVar[Sequence[str]] = ()
+    random_order: bool = False
 
     def __init__(self, uri: URI) -> None:
         """Open the set.

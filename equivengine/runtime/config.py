@@ -92,6 +92,9 @@ class RunConfig(BaseModel):
     limits: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="Images taken from single sets, by URI, in place of `limit`."
     )
+    order: Literal["own", "random"] = Field(
+        default="own", description="Order in which images of each set are taken: its own, or at random by the seed."
+    )
     stop: tuple[StopRequest, ...] = Field(
         default=(), description="Scalars that end an image set early, once they are known well enough."
     )

@@ -183,6 +183,8 @@ def _carry_out(
         report.cautions.append(text)
         on_caution(text)
 
+    for text in plan.cautions:
+        caution(text)
     room = Room(plan, path, waves.sure, waves.possible, caution)
 
     def finished(batch: Batch, outcomes: tuple[UnitOutcome, ...]) -> None:

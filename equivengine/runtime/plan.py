@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,12 +36,14 @@ class Plan:
         duplicates: Units left out because another one is the same work on the same content.
         batch_sizes: How many units share a call of their probe, in order, as pairs of a size and how often it comes;
             empty where each is run by itself. Frozen with the plan, so that a resumed run groups them as before.
+        cautions: What may make its results mislead, as far as a plan can tell; not stored with it.
     """
 
     config: RunConfig
     units: UnitList
     duplicates: int = 0
     batch_sizes: tuple[tuple[int, int], ...] = ()
+    cautions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "batch_sizes", Batches(self.units, self.batch_sizes).sizes)
@@ -53,6 +55,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """JSON types only. Where results go is not part of the plan."""
         unset = {name for name in ("stop", "for_models") if not getattr(self.config, name)}
+        unset |= {"order"} if self.config.order == "own" else set()
         elsewhere = {"out", "device", "executor", "executor_set"} | unset
         plan: dict[str, Any] = {
             "version": PLAN_VERSION,
@@ -164,7 +167,20 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
     planned = UnitList(draws.table(), groups)
     units = planned.without_repetitions()
     largest = {(probe.cls.name, probe.params): probe.batch for of_model in probes.values() for probe in of_model}
-    return Plan(config, units, len(planned) - len(units), cut(units, largest))
+    return Plan(config, units, len(planned) - len(units), cut(units, largest), tuple(_cautions(config, bench)))
+
+
+def _cautions(config: RunConfig, bench: Workbench) -> Iterator[str]:
+    """Stop rules take images for independent draws; in an order that is not random, the first ones are none."""
+    if not config.stop or config.order == "random":
+        return
+    for uri in dict.fromkeys(config.images):
+        if not bench.images(uri).random_order:
+            yield (
+                f"stop: the images of {uri!r} are taken in its own order, which is not known to be random. A stop rule "
+                'takes them for independent draws: pass --order random (order = "random" in a run file), or an address '
+                "that samples"
+            )
 
 
 def cut(units: UnitList, largest: Mapping[tuple[str, str], int]) -> tuple[tuple[int, int], ...]:

@@ -135,3 +135,15 @@ def test_the_order_of_the_file_system_does_not_matter(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", Reversed)
     assert [sample.id for sample in ImageNet(uri)] == expected
+
+
+def test_a_sample_says_that_its_order_is_random_and_a_listing_does_not(tmp_path):
+    root = mini.imagenet_train(tmp_path)
+    opened = (ImageNet(eqv.URI.parse(f"imagenet:{root}{options}")) for options in ("", "?sample=4", "?per_class=2"))
+    assert [images.random_order for images in opened] == [
+        False,
+        True,
+        False,
+    ]  # per_class goes through the classes in turn
+    assert eqv.load_images("noise:3").random_order
+    assert not eqv.load_images("samples").random_order

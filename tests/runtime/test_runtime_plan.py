@@ -328,3 +328,32 @@ def test_a_directory_of_a_plan_of_version_1_is_finished_by_either_command(
     assert directory.plan == version_1(plan)
     with open_run(directory.path / "run.h5") as run:
         assert run.published == list(plan.units.ids)
+
+
+# -- the order of images ----------------------------------------------------------------------------------------------
+
+
+def places(plan):
+    return [unit.samples[0].index for unit in plan.units]
+
+
+def test_a_random_order_is_one_of_the_seed_and_a_limit_takes_its_first(make_plan):
+    images = ["noise:40?size=8&mode=L"]
+    own, first, again, other = (
+        make_plan(images=images, **options)
+        for options in ({}, {"order": "random"}, {"order": "random"}, {"order": "random", "seed": 1})
+    )
+    assert places(own) == list(range(40))
+    assert sorted(places(first)) == list(range(40))
+    assert places(first) == places(again) != places(other)
+    assert places(first) != list(range(40))
+    assert places(make_plan(images=images, order="random", limit=7)) == places(first)[:7]
+    assert set(first.units.ids) == set(own.units.ids)  # the same work in another order
+    assert "order" not in own.to_json()["config"]
+    assert first.to_json()["config"]["order"] == "random"
+
+
+def test_a_random_order_leaves_targets_and_references_as_they_are(make_plan):
+    images = ["noise:12?size=8&mode=L"]
+    own, drawn = (make_plan("difference", images=images, order=order) for order in ("own", "random"))
+    assert set(own.units.ids) == set(drawn.units.ids)

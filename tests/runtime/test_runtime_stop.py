@@ -179,6 +179,37 @@ def test_a_scalar_that_results_do_not_have_is_an_error_after_the_first_look(regi
 
 
 @pytest.mark.parametrize(
+    ("images", "options", "warned"),
+    [
+        (["digits"], {}, ["digits"]),
+        (["digits", "noise:9?size=8&mode=L"], {}, ["digits"]),
+        (["digits"], {"order": "random"}, []),
+        (["digits"], {"stop": ()}, []),
+        (IMAGES, {}, []),
+    ],
+)
+def test_sets_whose_order_is_not_known_to_be_random_are_warned_of(registry, make, images, options, warned):
+    plan, _ = plan_of(make("x", images=images, limit=9, **{"stop": RULE, **options}), registry)
+    assert len(plan.cautions) == len(warned)
+    for text, uri in zip(plan.cautions, warned, strict=True):
+        assert f"the images of {uri!r} are taken in its own order" in text
+        assert "--order random" in text
+
+
+def test_the_warning_comes_before_the_first_unit(registry, make):
+    said, units = [], []
+    report = execute(
+        make("run", images=["digits"], limit=8),
+        registry=registry,
+        on_caution=lambda text: said.append((len(units), text)),
+        on_done=lambda unit, outcome: units.append(unit),
+    )
+    assert [before for before, _ in said] == [0]
+    assert report.cautions == [text for _, text in said]
+    assert resume(report.directory, registry=registry).cautions == []  # what is there was warned of
+
+
+@pytest.mark.parametrize(
     ("stop", "words"),
     [
         ({"scalar": "norm", "tolerance": 0.1}, "probe/scalar"),

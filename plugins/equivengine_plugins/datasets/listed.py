@@ -33,7 +33,9 @@ class ListedImages(eqv.Dataset):
             UsageError: If it asks for more than there are.
         """
         self._root, self._folder = root, folder
-        self._names = Sampling.of(uri).draw(names, self._class_of, uri, self._identity)
+        sampling = Sampling.of(uri)
+        self._names = sampling.draw(names, self._class_of, uri, self._identity)
+        self.random_order = sampling.sample is not None
 
     def _identity(self, name: str) -> str:
         """What samples go by: equal for one image wherever it lies, and for no two."""

@@ -32,6 +32,7 @@ class Noise(eqv.Dataset):
     name = "noise"
     summary = "uniform random images, seeded"
     examples = ("noise:16", "noise:1000?seed=7&size=32&mode=L", "noise:8?size=224x336")
+    random_order = True
 
     def __init__(self, uri: eqv.URI) -> None:
         """Check the address; nothing is drawn.
