@@ -14,6 +14,7 @@ from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
 from equivengine.errors import StoreError
 from equivengine.store import aside, atomic, consolidate, guard, layout, png, scan, schema, shard
+from equivengine.store.folder import require_run
 from equivengine.store.layout import Failure
 from equivengine.store.verify import identity_of
 
@@ -75,6 +76,7 @@ class RunDirectory:
             StoreError: If it holds none, or its plan is damaged or of a newer major version.
         """
         root = Path(path).absolute()
+        require_run(root)
         layout.read_plan(root)
         return cls(root)
 

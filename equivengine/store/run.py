@@ -22,6 +22,7 @@ from equivengine.errors import EngineError, StoreError
 from equivengine.store import guard, layout, schema, units
 from equivengine.store.columns import ScalarColumn, scalar_columns
 from equivengine.store.enough import Ending
+from equivengine.store.folder import require_run
 from equivengine.store.layout import Failure
 from equivengine.store.lazy import LazyArrays, LazyPictures, Opening, Source, StoredArray
 from equivengine.store.published import UnitRecord, read_unit, read_value
@@ -298,8 +299,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     root = Path(path).absolute()
     if not root.is_dir():
         return _open_run_file(root)
-    if not (root / schema.PLAN_FILE).exists():
-        raise StoreError(f"{root} holds no run", expected=schema.PLAN_FILE, hint="pass a run directory, or its run.h5")
+    require_run(root)
     found, opening = layout.find_units(root), Opening()
     packed = found.packed  # the run has the other ids
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from equivengine.contracts.units import UnitIds
 from equivengine.errors import StoreError
-from equivengine.store import guard, layout, scan, schema
+from equivengine.store import folder, guard, layout, scan, schema
 from equivengine.store.layout import StoredPlan
 from equivengine.store.lazy import Source
 from equivengine.store.published import read_value
@@ -120,8 +120,7 @@ def inspect_run(path: str | os.PathLike[str], *, check_plan: PlanCheck | None = 
         with _findings(found, root):
             scan.scan_run_file(root)
         return found
-    if not (root / schema.PLAN_FILE).exists():
-        raise StoreError(f"{root} holds no run", expected=schema.PLAN_FILE, hint="pass a run directory, or its run.h5")
+    folder.require_run(root)
     return _Inspector(root, check_plan).inspection
 
 
