@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -20,6 +21,7 @@ from equivengine.errors import EngineError, PluginError, UsageError
 
 COMMANDS = "equivengine.commands"
 TRACEBACK = "EQUIVENGINE_TRACEBACK"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 HELP = """Which inputs does an encoder treat as the same, and which near-identical inputs as different?
 
@@ -133,6 +135,7 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, blocked: tuple[str, ...])
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code (0, 1, 2, 3, or 128 + the number of the signal that stopped it)."""
     signals.stop_on_signals()
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows its number
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -176,11 +179,26 @@ def run(arguments: list[str] | None = None) -> int:
     except BaseException as error:
         if os.environ.get(TRACEBACK):
             raise
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:  # of a file that it writes the engine says it itself
+            _settle(sys.stdout)
+            error = EngineError(
+                "what was to be printed cannot be written",
+                expected="room where standard output goes",
+                got=error.strerror,
+                hint="make room there, and repeat the command: what a run has published stays",
+            )
         if isinstance(error, EngineError):
             _complain(str(error))
             return error.exit_code
         _complain(str(_unexpected(error)))
         return EngineError.exit_code
+
+
+def _open_what_is_closed() -> None:
+    """Give standard streams that were closed (``>&-``) an end; else the next file to be opened takes their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as the process lives
 
 
 def _settle(stream: TextIO) -> None:

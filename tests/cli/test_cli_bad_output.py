@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +139,12 @@ def test_resume_takes_the_directory_and_says_which(measure, cli, tmp_path):
     measure()
     said = cli("resume", tmp_path / "run" / "run.h5", code=2)
     assert f"next: equivengine resume {tmp_path / 'run'}\n" in said.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_stdout_is_said(cli, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        said = cli("ls", "probes", "--json", code=1)
+    assert said.err.startswith("error: what was to be printed cannot be written\n")
+    assert "No space left on device" in said.err

@@ -55,6 +55,14 @@ def test_a_reader_that_goes_away_does_not_stop_the_run(toys, tmp_path, reader):
     assert (tmp_path / "run" / "run.h5").exists()
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_from_the_start_stop_nothing(toys, closed):
+    shell = f"{{ {sys.executable} -m equivengine ls probes --load {closed}; }}; echo codes $?"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert "codes 0" in done.stdout
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize("arguments", ["ls probes --json", "ls probes", "--help"])
 def test_a_closed_pipe_of_a_short_command_is_silent(toys, arguments):
     shell = f"{sys.executable} -m equivengine {arguments} | true"
