@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -59,7 +58,6 @@ class Reader:
         self.namespace: dict[str, Any] = {"__name__": "__page__"}
         monkeypatch.chdir(directory)
         monkeypatch.syspath_prepend(directory)
-        monkeypatch.setattr(sys, "argv", sys.argv)
         for name, value in {"COLUMNS": "110", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
@@ -82,19 +80,15 @@ class Reader:
         command = self.shelf.replaced(command)
         words = shlex.split(command, comments=True)
         self.capsys.readouterr()
-        if for_a_shell:
+        if for_a_shell or words[0] == "python":
             done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], capture_output=True, text=True)
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
             return done.stdout
-        if words[0] == "equivengine":
-            code = main.run(self.smaller(words[1:]) if self.small else words[1:])
-            said = self.capsys.readouterr()
-            assert (code != 0) is error, f"{command} exits with {code}\n{said.out}{said.err}"
-            return said.err if error else said.out
-        assert words[0] == "python", f"a page enters {command!r}: neither equivengine nor python"
-        sys.argv = words[1:]
-        runpy.run_path(words[1], run_name="__main__")
-        return self.capsys.readouterr().out
+        assert words[0] == "equivengine", f"a page enters {command!r}: neither equivengine nor python"
+        code = main.run(self.smaller(words[1:]) if self.small else words[1:])
+        said = self.capsys.readouterr()
+        assert (code != 0) is error, f"{command} exits with {code}\n{said.out}{said.err}"
+        return said.err if error else said.out
 
     def smaller(self, words: list[str]) -> list[str]:
         """`probe` and `run` with settings that take no time, where the page sets none."""
