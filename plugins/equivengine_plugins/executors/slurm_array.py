@@ -272,7 +272,9 @@ class Array:
         elif self._arrays:
             # If all are done, Slurm may still have put one into its queue again while it finished.
             which = [] if self._jobs else ["--state=PENDING"]
-            subprocess.run(["scancel", "--quiet", *which, *sorted(self._arrays)], capture_output=True, check=False)
+            words = ["scancel", "--quiet", *which, *sorted(self._arrays)]
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # whatever ended the run is to be told
+                subprocess.run(words, capture_output=True, check=False, timeout=_ENDING)
         self._wait(_ENDING)
 
     def _wait(self, seconds: float) -> None:
