@@ -76,6 +76,33 @@ def test_ctrl_c_ends_a_slurm_array(here, start, mark):
     assert not (here / "run" / "slurm").exists()
 
 
+@pytest.mark.parametrize(("executor", "goes_on"), [(DASK, False), (SLURM, True)], ids=["dask", "slurm"])
+def test_when_the_command_is_killed_its_processes_end_and_tasks_of_slurm_go_on(here, start, mark, executor, goes_on):
+    run = here / "run"
+
+    def published():
+        return len(list(run.glob("shards/*/*.h5")))
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 200
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    process = start(*measure("run", "--set", "seconds=1", *executor))
+    wait_for(lambda: published() >= 2)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: mark() == [])
+    assert (published() == 16) == goes_on
+    last = start("resume", "run")
+    out, said = last.communicate(timeout=240)
+    assert last.returncode == 0, out + said
+    with open_run(run / "run.h5") as finished:
+        assert len(finished.published) == 16
+    assert list(run.rglob("tmp.*")) == []
+
+
 @pytest.mark.parametrize("executor", [DASK, SLURM], ids=["dask", "slurm"])
 def test_a_unit_that_no_process_survives_fails_alone_and_says_why(here, site, start, mark, executor):
     site.install(
