@@ -17,6 +17,7 @@ from equivengine.ops.substitute import ATTENTION
 from equivengine.runtime.config import RunConfig
 from equivengine.runtime.drawing import Draws
 from equivengine.runtime.loading import Workbench, resolve_device
+from equivengine.runtime.tables import PLACES
 from equivengine.runtime.wanted import wanted_of
 from equivengine.store.enough import StopRule, digest_with
 from equivengine.store.layout import StoredPlan
@@ -56,10 +57,9 @@ class Plan:
         """JSON types only. Where results go is not part of the plan."""
         unset = {name for name in ("stop", "for_models") if not getattr(self.config, name)}
         unset |= {"order"} if self.config.order == "own" else set()
-        elsewhere = {"out", "device", "executor", "executor_set"} | unset
         plan: dict[str, Any] = {
             "version": PLAN_VERSION,
-            "config": self.config.model_dump(mode="json", exclude=elsewhere),
+            "config": self.config.model_dump(mode="json", exclude=unset | PLACES),
             **units_to_json(self.units),
         }
         if self.batch_sizes:

@@ -11,6 +11,9 @@ from pydantic_core import PydanticCustomError
 from equivengine.runtime.records import suggest
 from equivengine.stopping import FEWEST
 
+#: Entries of a run file that say where it is carried out.
+PLACES = frozenset({"out", "device", "executor", "executor_set"})
+
 
 class ProbeRequest(BaseModel):
     """One probe and its parameters, or, with ``grid``, every combination of several values of some of them."""
@@ -107,6 +110,8 @@ def model_tables(models: list[Any], given: dict[str, Any]) -> tuple[list[Any], d
         if not isinstance(uri, str):
             raise wrong('a model URI: uri = "digits"', "models", number, "uri")
         for key in rest:
+            if key in PLACES:
+                raise wrong(f"{key} for the whole run: where units run is not part of a plan", "models", number, key)
             if key not in ModelTable.model_fields:
                 raise wrong(suggest(key, ["uri", *ModelTable.model_fields]), "models", number, key)
         try:
@@ -149,6 +154,7 @@ def wrong(expected: str, *place: str | int) -> PydanticCustomError:
 
 def reworded(message: str) -> str:
     """Pydantic's "Input should be less than 5" -> "less than 5"."""
+    message = message.partition(", unable to parse")[0]
     for start in ("Input should be ", "Value error, "):
         if message.startswith(start):
             return message.removeprefix(start)

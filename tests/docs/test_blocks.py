@@ -33,7 +33,7 @@ ELSEWHERE = {
     "docs/hooks.md": ("tests/test_hooks.py", {"python": 7}),
     "docs/install.md": ("tests/docs/test_install_page.py", {"sh": 4}),
     "docs/svd.md": ("tests/linalg/test_svd_docs.py", {"python": 1}),
-    "docs/sweeps.md": ("tests/runtime/test_sweeps_page.py", {"console": 4, "toml": 8}),
+    "docs/sweeps.md": ("tests/runtime/test_sweeps_page.py", {"console": 4, "toml": 9}),
     "docs/plugins.md": ("tests/testing/test_plugins_page.py", {"console": 9, "python": 5}),
 }
 #: A recipe of the paper, each of which tests/recipes/test_recipes.py carries out and looks for in docs/reproduce.md.

@@ -171,6 +171,7 @@ def toy(text):
     [
         (toy("precison = 'fp64'") + MEASURE, 4, ["'models.0.precison'", "perhaps 'precision'"]),
         (toy("precision = 'fp16'") + MEASURE, 4, ["'models.0.precision'", "'fp32' or 'fp64'", "got: 'fp16'"]),
+        (toy("device = 'cpu'") + MEASURE, 4, ["'models.0.device'", "where units run is not part of a plan"]),
         (toy("limit = 0") + MEASURE, 4, ["'models.0.limit'", "greater than or equal to 1"]),
         (NOISE + "[[models]]\nlimit = 1\n" + MEASURE, 2, ["'models.0.uri'", "a model URI"]),
         (toy("set.mesure.scale = 1") + MEASURE, 4, ["models.0.set.mesure", "which does not run", "measure"]),
