@@ -20,6 +20,7 @@ _EXPORTS = {
     "load_encoder": "equivengine.runtime.loading",
     "load_images": "equivengine.runtime.loading",
     "open_run": "equivengine.store.run",
+    "Run": "equivengine.store.run",
     "JacobianOperator": "equivengine.jacobian",
     "linalg": "equivengine.linalg",
     "matching": "equivengine.matching",
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from equivengine.jacobian import JacobianOperator as JacobianOperator
     from equivengine.runtime.loading import load_encoder as load_encoder
     from equivengine.runtime.loading import load_images as load_images
+    from equivengine.store.run import Run as Run
     from equivengine.store.run import open_run as open_run
 
 

@@ -73,7 +73,11 @@ def stored_values(name: str, data: np.ndarray) -> tuple[np.ndarray, np.dtype]:
         try:
             raw = np.char.encode(data, "utf-8")
         except UnicodeEncodeError as error:
-            raise PluginError(f"array {name!r} holds text that is no valid Unicode", got=error) from error
+            raise PluginError(
+                f"array {name!r} holds text that is no valid Unicode",
+                got=error,
+                hint="pass text.encode('utf-8', 'backslashreplace').decode()",
+            ) from error
         dtype = h5py.string_dtype("utf-8", nodes.width(raw.dtype.itemsize))
         data = raw.astype(dtype)
     elif kind == "S":  # UTF-8 already
@@ -181,7 +185,9 @@ def _encode(value: str, what: str) -> bytes:
     try:
         return value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise PluginError(f"{what} is no valid Unicode", got=error) from error
+        raise PluginError(
+            f"{what} is no valid Unicode", got=error, hint="pass text.encode('utf-8', 'backslashreplace').decode()"
+        ) from error
 
 
 # ---------------------------------------------------------------------------------------------------------- reading

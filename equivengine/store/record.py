@@ -148,7 +148,9 @@ def _check_text(text: str, what: str) -> None:
     try:
         size = len(text.encode("utf-8"))
     except UnicodeEncodeError as error:
-        raise PluginError(f"{what} is no valid Unicode", got=error) from error
+        raise PluginError(
+            f"{what} is no valid Unicode", got=error, hint="pass text.encode('utf-8', 'backslashreplace').decode()"
+        ) from error
     if what != "message" and size > schema.MAX_ATTRIBUTE_BYTES:
         raise PluginError(f"{what} is too long", expected=f"{schema.MAX_ATTRIBUTE_BYTES} bytes", got=size)
 

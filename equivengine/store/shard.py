@@ -66,7 +66,12 @@ def check_storable(unit: Unit, result: ProbeResult) -> None:
             )
     for name in (*result.arrays, *(dim for array in result.arrays.values() for dim in array.dims)):
         if name.startswith(schema.NON_COORDINATE):
-            raise PluginError(f"array or dimension {name!r} of probe {unit.probe!r} has a reserved name", got=name)
+            raise PluginError(
+                f"array or dimension {name!r} of probe {unit.probe!r} has a reserved name",
+                expected=f"a name that does not begin with {schema.NON_COORDINATE!r}, which is netCDF4's",
+                got=name,
+                hint="give it another name in the probe",
+            )
 
 
 def write_unit(parent: h5py.Group, unit: Unit, result: ProbeResult, provenance: Mapping[str, Any]) -> None:

@@ -42,7 +42,6 @@ def test_the_tests_that_records_name_are_there():
 #: Errors that say neither, and why nothing more can be said.
 BARE = {
     "equivengine_plugins.executors.unit_worker:_portable: a process of units stopped": "another error's words",
-    "equivengine.store.shard:check_storable: array or dimension … of probe … has a reserved name": "its name",
 }
 
 
