@@ -42,6 +42,8 @@ frame.onload = () => {{  // all images are loaded
   document.getElementById("found").textContent = JSON.stringify({{
     images: images.map(image => image.naturalWidth),
     width: page.documentElement.scrollWidth,
+    rows: [...page.querySelectorAll("table.side tbody td:first-child")].map(cell => cell.offsetWidth),
+    shown: [...page.querySelectorAll("table.side td.n")].map(cell => cell.getBoundingClientRect().right),
     flips,
     background: style.backgroundColor,
     ink: style.color,
@@ -81,6 +83,8 @@ def page(cli, measure, toys, tmp_path):
 def test_on_a_phone_nothing_is_wider_than_the_screen_and_pictures_flip(page, tmp_path):
     found = watched(page, tmp_path / "phone", 390)
     assert found["width"] <= 390
+    assert min(found["rows"]) > 250  # what a number is stands on lines of its own, above it
+    assert max(found["shown"]) <= 390  # no number is out of sight
     assert len(found["images"]) == 4 + 6
     assert all(found["images"])
     assert len(found["flips"]) == 3
@@ -105,6 +109,8 @@ def test_a_comparison_fits_a_phone_too(cli, measure, page, tmp_path):
     cli("compare", tmp_path / "run", tmp_path / "other", "--out", tmp_path / "compare.html")
     found = watched(tmp_path / "compare.html", tmp_path / "phone", 390)
     assert found["width"] <= 390
+    assert min(found["rows"]) > 250
+    assert max(found["shown"]) <= 390
     assert found["images"]
     assert all(found["images"])
 
