@@ -128,7 +128,10 @@ def _require_8_bit(image: Image.Image) -> None:
     """Refuse what Pillow would clip to 0 .. 255: where white lies in wider samples only their author knows."""
     if not image.mode.startswith(("I", "F")):
         return
-    low, high = image.getextrema()
+    import numpy as np
+
+    levels = np.asarray(image)
+    low, high = levels.min(), levels.max()
     if image.mode == "F" or low < 0 or high > 255:
         raise DataError(
             "an image has samples without an agreed 8-bit form",

@@ -70,7 +70,10 @@ class Presenter:
 
             def ask() -> list[str]:
                 params: Params = probe.Params.model_validate(section.params)
-                return [str(sentence) for sentence in probe.findings(section.scalars(), params)]
+                said = probe.findings(section.scalars(), params)
+                if isinstance(said, str):
+                    raise TypeError("findings is to return a list of sentences, not one str")
+                return [str(sentence) for sentence in said]
 
             words = self._contained(ask, section.probe, "could not word its findings")
         return list(words) if words else _named(section)
@@ -82,14 +85,14 @@ class Presenter:
         given = [each for group in groups for each in group.drawn.kept]
         units = {name for group in groups for name in group.input_units}
         unit = units.pop() if len(units) == 1 else "coordinate"
-        return self._drawn(lambda: probe.overview(given).items(), probe.name, "could not draw its overview", unit)
+        return self._drawn(lambda: _by_title(probe.overview(given)), probe.name, "could not draw its overview", unit)
 
     def figures(self, probe: Probe[Any] | None, record: UnitRecord) -> list[Drawn]:
         """Figures of one unit; plain plots of its arrays where the probe draws none."""
         found: list[Drawn] = []
         if probe is not None:
             name = f"could not draw {' -> '.join(sample.id for sample in record.unit.samples[:2])}"
-            found = self._drawn(lambda: probe.figures(record.arrays).items(), probe.name, name, _input_unit(record))
+            found = self._drawn(lambda: _by_title(probe.figures(record.arrays)), probe.name, name, _input_unit(record))
         return found or self._drawn(lambda: plain(record.arrays), record.unit.probe, "could not be plotted plainly")
 
     def _drawn(
@@ -111,6 +114,18 @@ class Presenter:
 
     def _remark(self, text: str) -> None:
         self.remarks[text] = None
+
+
+def _by_title(figures: object) -> Iterable[tuple[str, Any]]:
+    """Figures as a probe is to return them. Raises TypeError of what else it returned."""
+    from matplotlib.figure import Figure
+
+    if not isinstance(figures, Mapping):
+        raise TypeError(f"a dict of figures by title was to be returned, not {type(figures).__name__}")
+    for title, figure in figures.items():
+        if not isinstance(figure, Figure):
+            raise TypeError(f"{title!r} is to be a matplotlib.figure.Figure, not {type(figure).__name__}")
+    return figures.items()
 
 
 def _input_unit(record: UnitRecord) -> str:

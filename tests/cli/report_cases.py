@@ -58,6 +58,8 @@ SPEAKER = '''
         def findings(self, summary, params):
             if params.wrong == "findings":
                 raise SystemExit("no words")
+            if params.wrong == "one sentence":
+                return "It is small."
             return [f"The mean is {{summary['mean'].value:.3f}}. " + TEXT]
 
         def overview(self, results):

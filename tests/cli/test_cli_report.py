@@ -109,6 +109,7 @@ def test_what_a_reader_must_know_comes_first(cli, spoken, save_image, photos):
     ("wrong", "remark", "plain"),
     [
         ("findings", "the probe 'speaker' could not word its findings: it called sys.exit('no words')", 3),
+        ("one sentence", "could not word its findings: TypeError: findings is to return a list of sentences", 3),
         ("overview", "the probe 'speaker' could not draw its overview: ValueError: no overview", 3),
     ],
 )
@@ -116,13 +117,13 @@ def test_a_probe_that_raises_costs_its_own_part_only(cli, spoken, wrong, remark,
     page, said = page_of(cli, spoken("--set", f"wrong={wrong}"))
     assert remark in page.words
     assert remark in said.err
-    assert len(page.all("figure", "plot")) == 3 + (wrong == "findings")
+    assert len(page.all("figure", "plot")) == 3 + (wrong != "overview")
     assert "mean of the pixels" in page.words
 
 
 def test_something_else_than_a_figure_is_said_and_plotted_plainly(cli, spoken):
     page, said = page_of(cli, spoken(text="not a figure"))
-    assert "could not draw a.png" in said.err
+    assert "could not draw a.png: TypeError: 'f' is to be a matplotlib.figure.Figure, not NoneType" in said.err
     assert "row: all pixels" in page.words
 
 
