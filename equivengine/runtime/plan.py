@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from equivengine.runtime.drawing import Draws
 from equivengine.runtime.loading import Workbench, resolve_device
 from equivengine.runtime.tables import PLACES
 from equivengine.runtime.wanted import wanted_of
-from equivengine.store.enough import StopRule, digest_with
+from equivengine.store.enough import StopRule, digest_with, in_own_order_of
 from equivengine.store.layout import StoredPlan
 from equivengine.store.schema import MAX_UNITS
 
@@ -37,14 +37,14 @@ class Plan:
         duplicates: Units left out because another one is the same work on the same content.
         batch_sizes: How many units share a call of their probe, in order, as pairs of a size and how often it comes;
             empty where each is run by itself. Frozen with the plan, so that a resumed run groups them as before.
-        cautions: What may make its results mislead, as far as a plan can tell; not stored with it.
+        in_own_order: Image sets under stop rules that are taken in an order that is not known to be random.
     """
 
     config: RunConfig
     units: UnitList
     duplicates: int = 0
     batch_sizes: tuple[tuple[int, int], ...] = ()
-    cautions: tuple[str, ...] = ()
+    in_own_order: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "batch_sizes", Batches(self.units, self.batch_sizes).sizes)
@@ -64,7 +64,19 @@ class Plan:
         }
         if self.batch_sizes:
             plan["batches"] = [list(pair) for pair in self.batch_sizes]
+        if self.in_own_order:
+            plan["in_own_order"] = list(self.in_own_order)
         return plan
+
+    @property
+    def cautions(self) -> list[str]:
+        """What may make its results mislead, as far as a plan can tell."""
+        return [
+            f"stop: the images of {uri!r} are taken in its own order, which is not known to be random. A stop rule "
+            'takes them for independent draws: pass --order random (order = "random" in a run file), or an address '
+            "that samples"
+            for uri in self.in_own_order
+        ]
 
     @cached_property
     def digest(self) -> str:
@@ -120,7 +132,8 @@ class Plan:
             units, sizes = units or units_from_json(data, MAX_UNITS), batch_sizes_from_json(batches)
         else:
             raise ValueError(f"plan version {version!r} is none of 1 to {PLAN_VERSION}")
-        return cls(RunConfig.model_validate(data["config"]), units, batch_sizes=sizes)
+        config, in_own_order = RunConfig.model_validate(data["config"]), in_own_order_of(data)
+        return cls(config, units, batch_sizes=sizes, in_own_order=in_own_order)
 
 
 def make_plan(config: RunConfig, bench: Workbench) -> Plan:
@@ -167,20 +180,14 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
     planned = UnitList(draws.table(), groups)
     units = planned.without_repetitions()
     largest = {(probe.cls.name, probe.params): probe.batch for of_model in probes.values() for probe in of_model}
-    return Plan(config, units, len(planned) - len(units), cut(units, largest), tuple(_cautions(config, bench)))
+    return Plan(config, units, len(planned) - len(units), cut(units, largest), _in_own_order(config, bench))
 
 
-def _cautions(config: RunConfig, bench: Workbench) -> Iterator[str]:
+def _in_own_order(config: RunConfig, bench: Workbench) -> tuple[str, ...]:
     """Stop rules take images for independent draws; in an order that is not random, the first ones are none."""
     if not config.stop or config.order == "random":
-        return
-    for uri in dict.fromkeys(config.images):
-        if not bench.images(uri).random_order:
-            yield (
-                f"stop: the images of {uri!r} are taken in its own order, which is not known to be random. A stop rule "
-                'takes them for independent draws: pass --order random (order = "random" in a run file), or an address '
-                "that samples"
-            )
+        return ()
+    return tuple(uri for uri in dict.fromkeys(config.images) if not bench.images(uri).random_order)
 
 
 def cut(units: UnitList, largest: Mapping[tuple[str, str], int]) -> tuple[tuple[int, int], ...]:

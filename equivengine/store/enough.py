@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -85,6 +85,18 @@ def digest_with(digest: str, rules: Sequence[StopRule]) -> str:
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
+def in_own_order_of(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """The image sets of a stored plan whose order is not known to be random.
+
+    Raises:
+        ValueError: If that is no list of texts.
+    """
+    found = plan.get("in_own_order", [])
+    if not isinstance(found, list) or not all(isinstance(uri, str) for uri in found):
+        raise ValueError(f"in_own_order is no list of texts: {found!r}"[:200])
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Ending:
     """Where the units of one model, set of parameters and image set stand under a rule.
@@ -97,6 +109,8 @@ class Ending:
         needed: How many of them are needed, from the front, as far as is known.
         decided: Whether that is final; otherwise some of them have not run.
         effort: The median at the last look, and how well it is known; None before the first.
+        in_own_order: Whether the images are taken in an order that is not known to be random, so that the first ones
+            may be no independent draws, and the interval may be wrong.
     """
 
     rule: StopRule
@@ -106,6 +120,7 @@ class Ending:
     needed: int
     decided: bool
     effort: Effort | None
+    in_own_order: bool = False
 
     @property
     def unneeded(self) -> range:
@@ -120,7 +135,8 @@ class Ending:
             return f"{name}: not decided {asked}; the next look is after {self.needed:,} of {len(self.places):,} units"
         half_width = math.inf if self.effort is None else self.effort.half_width
         known = f"known within {half_width:.1%}" if math.isfinite(half_width) else "no interval"
-        return f"{name}: {known} {asked} after {self.needed:,} of {len(self.places):,} units"
+        order = ", in an order not known to be random" if self.in_own_order else ""
+        return f"{name}: {known} {asked} after {self.needed:,} of {len(self.places):,} units{order}"
 
 
 class Enough:
@@ -130,12 +146,16 @@ class Enough:
         rules: At most one for each probe.
         units: The units of the plan.
         batches: How they are computed together; looks come after whole batches.
+        in_own_order: Image sets whose order is not known to be random.
     """
 
-    def __init__(self, rules: Sequence[StopRule], units: UnitList, batches: Batches) -> None:
+    def __init__(
+        self, rules: Sequence[StopRule], units: UnitList, batches: Batches, in_own_order: Iterable[str] = ()
+    ) -> None:
         self.rules = tuple(rules)
         self._units = units
         self._batches = batches
+        self._in_own_order = frozenset(in_own_order)
         self._sections = [
             (rule, common.model, images, places)
             for rule in self.rules
@@ -148,7 +168,8 @@ class Enough:
         Args:
             value_of: Called with the id of a unit and the name of a scalar; see `ValueOf`.
         """
-        return [self._ending(*section, value_of) for section in self._sections]
+        found = (self._ending(*section, value_of) for section in self._sections)
+        return [replace(ending, in_own_order=ending.images in self._in_own_order) for ending in found]
 
     def unneeded(self, endings: Iterable[Ending]) -> list[str]:
         """Ids of the units that are not needed, in the order of the plan."""

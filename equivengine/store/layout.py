@@ -15,7 +15,7 @@ from equivengine.contracts.unit import Unit
 from equivengine.contracts.units import Batches, UnitIds, UnitList, plan_digest
 from equivengine.errors import StoreError
 from equivengine.store import atomic, elements, guard, schema
-from equivengine.store.enough import Enough, StopRule, digest_with
+from equivengine.store.enough import Enough, StopRule, digest_with, in_own_order_of
 from equivengine.store.shards import Shards
 
 
@@ -97,7 +97,11 @@ class StoredPlan:
         rules, units = StopRule.all_of(self.plan), self.units
         if not rules or units is None:
             return None
-        return Enough(rules, units, Batches(units, schema.plan_batches(self.plan, "the plan")))
+        batches = Batches(units, schema.plan_batches(self.plan, "the plan"))
+        try:
+            return Enough(rules, units, batches, in_own_order_of(self.plan))
+        except ValueError as error:
+            raise StoreError("the plan is damaged", expected="in_own_order: image URIs", got=error) from error
 
     def check(self, what: str) -> None:
         """Read the units, and hold those of a plan with groups against the digest; ``what`` names it in errors.

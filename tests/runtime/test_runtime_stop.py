@@ -206,7 +206,22 @@ def test_the_warning_comes_before_the_first_unit(registry, make):
     )
     assert [before for before, _ in said] == [0]
     assert report.cautions == [text for _, text in said]
-    assert resume(report.directory, registry=registry).cautions == []  # what is there was warned of
+    again = resume(report.directory, registry=registry)
+    assert (again.cautions, again.outcomes) == (report.cautions, {"skipped": 8})  # the results are no better for it
+    for path in (report.directory, report.directory / "run.h5"):  # and whoever reads them is told
+        with open_run(path) as run:
+            assert [ending.in_own_order for ending in run.endings] == [True]
+            assert str(run.endings[0]).endswith("units, in an order not known to be random")
+
+
+def test_a_plan_that_names_no_sets_in_own_order_is_damaged(registry, make, tmp_path):
+    plan, _ = plan_of(make("x", images=["digits"], limit=9), registry)
+    assert plan.to_json()["in_own_order"] == ["digits"]
+    assert "in_own_order" not in plan_of(make("x"), registry)[0].to_json()
+    RunDirectory.create_or_open(tmp_path / "kept", {**plan.to_json(), "in_own_order": 3}, plan.digest)
+    with pytest.raises(StoreError, match="the plan is damaged") as caught, open_run(tmp_path / "kept") as run:
+        assert run.endings
+    assert "in_own_order" in str(caught.value.got)
 
 
 @pytest.mark.parametrize(
