@@ -99,6 +99,7 @@ def _print(comparison: Comparison) -> None:
     from rich.padding import Padding
 
     from equivengine.cli.output import console, literal
+    from equivengine.contracts.wording import counted
     from equivengine.report.summary import by_group
     from equivengine.statistics import ENOUGH
 
@@ -128,7 +129,9 @@ def _print(comparison: Comparison) -> None:
                 name = Padding(literal(each.label), (0, 0, 0, 2))
                 table.add_row(name, *cells, literal("" if each.unit == "1" else each.unit))
             if len(of_title) > CLASSES:
-                table.add_row(literal(f"  {len(of_title) - CLASSES} more classes: --json lists all"))
+                table.add_row(
+                    literal(f"  {counted(len(of_title) - CLASSES, 'more class', 'more classes')}: --json lists all")
+                )
         out.print(table)
     first = comparison.columns[0].label
     out.print(literal(f"x, +, -: against {first} on the same images, medians; * its interval leaves out no difference"))
@@ -139,11 +142,12 @@ def _table(title: str, comparison: Comparison, *, classes: bool = False) -> Tabl
     from rich.table import Table
 
     from equivengine.cli.output import literal
+    from equivengine.contracts.wording import counted
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(title, overflow="fold")
     for column in comparison.columns:
-        units = f"{column.section.units:,} {column.section.noun}{'s' * (column.section.units != 1)}"
+        units = counted(column.section.units, column.section.noun)
         interval = "95% interval" if classes else column.interval
         table.add_column(literal(f"{column.label}\n{units}\n{interval}"), justify="right", overflow="fold")
     table.add_column("unit", no_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from equivengine.cli.output import console, literal
 from equivengine.cli.text import command_line
-from equivengine.contracts.wording import between, number
+from equivengine.contracts.wording import between, counted, number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,10 +67,10 @@ def print_run(run: Run, report: RunReport | None = None) -> None:
     for section in sections[:SECTIONS]:
         _print_section(out, section)
     if len(sections) > SECTIONS:
-        more = f"{len(sections) - SECTIONS} more sets of parameters, probes or models"
+        more = f"{counted(len(sections) - SECTIONS, 'more set', 'more sets')} of parameters, probes or models"
         out.print(literal(f"{more}: --json lists all; `equivengine leaderboard` has a line for each model", "yellow"))
     if pictures is not None:
-        counts = f"{_count(pictures.pictures, 'picture')} of {_count(pictures.units, 'unit')}"
+        counts = f"{counted(pictures.pictures, 'picture')} of {counted(pictures.units, 'unit')}"
         place = pictures.folder or f"within {run.path} (UnitRecord.pictures); no PNG files beside it"
         out.print(literal(f"{counts}: {place}"), soft_wrap=True)
     _print_failures(out, run.failures)
@@ -103,12 +103,12 @@ def _print_section(out: Console, section: Section) -> None:
     from rich.padding import Padding
     from rich.table import Table
 
-    out.print(literal(f"{section.name} · {section.model} · {_count(section.units, section.noun)}", "bold"))
+    out.print(literal(f"{section.name} · {section.model} · {counted(section.units, section.noun)}", "bold"))
     for warning in section.warnings:
         out.print(literal(f"! {warning}", "yellow"))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(
-        f"median over {_count(section.units, section.noun)}" if section.over_units else "",
+        f"median over {counted(section.units, section.noun)}" if section.over_units else "",
         overflow="fold",
         min_width=_NAMES,
     )
@@ -170,7 +170,7 @@ def _print_failures(out: Console, failures: Mapping[str, Failure]) -> None:
         for line in message.splitlines():
             out.print(literal(f"    {line}"), soft_wrap=True)
     if len(reasons) > REASONS:
-        out.print(literal(f"failed: {len(reasons) - REASONS} more reasons; --json lists all", "red"))
+        out.print(literal(f"failed: {counted(len(reasons) - REASONS, 'more reason')}; --json lists all", "red"))
     if any(failure.error_type == "DataError" for failure in failures.values()):
         advice = "A repaired image is new content: repeat the command with another --out."
         out.print(literal(f"{advice} `resume` tries the old content again."))
@@ -201,7 +201,3 @@ def _same_images(run: Run, probe: str, model: str) -> str:
     words = ["equivengine", "probe", "--plugin", probe, "--model", model, "--images", *config.get("images", [])[:1]]
     limit = config.get("limit")
     return " ".join(map(shlex.quote, [*words, *(["--limit", str(limit)] if limit else [])]))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -77,6 +77,7 @@ def _document(found: Inspection) -> dict[str, Any]:
 
 def _print(found: Inspection) -> None:
     from equivengine.cli.output import console, literal
+    from equivengine.contracts.wording import counted
 
     out = console()
 
@@ -92,16 +93,20 @@ def _print(found: Inspection) -> None:
         if finding.unit_ids:
             line(f"  to compute again: {_names(finding)}")
     if found.unneeded:
-        line(f"{_count(len(found.unneeded), 'unit')} of the plan not needed: its stop rules end image sets before them")
+        line(
+            f"{counted(len(found.unneeded), 'unit')} of the plan not needed: its stop rules end image sets before them"
+        )
     for unit_ids, what in ((found.missing, "not published yet"), (found.failed, "failed")):
         if unit_ids:
-            line(f"{_count(len(unit_ids), 'unit')} {what}: {', '.join(one[:12] for one in unit_ids[:NAMES])}"
+            line(f"{counted(len(unit_ids), 'unit')} {what}: {', '.join(one[:12] for one in unit_ids[:NAMES])}"
                  + (f" and {len(unit_ids) - NAMES} more" if len(unit_ids) > NAMES else ""), "yellow")  # fmt: skip
     if found.outdated and not found.findings:
         line("run.h5 does not hold what the directory holds by now, or is not there", "yellow")
-    files = f"{_count(found.shards, 'shard')}, {_count(found.failures, 'failure')}" if found.path.is_dir() else "1 file"
+    files = (
+        f"{counted(found.shards, 'shard')}, {counted(found.failures, 'failure')}" if found.path.is_dir() else "1 file"
+    )
     size = f"{found.bytes / 1e6:.1f} MB" if found.path.is_dir() else f"{found.path.stat().st_size / 1e6:.1f} MB"
-    verdict = f"{_count(len(found.findings), 'finding')}" if found.findings else "nothing is damaged"
+    verdict = counted(len(found.findings), "finding") if found.findings else "nothing is damaged"
     line(f"{verdict}: {files}, {size} read")
     if _resume(found):
         line("next:", "bold")
@@ -120,7 +125,3 @@ def _resume(found: Inspection) -> str | None:
     beyond = not found.path.is_dir() or any(finding.path.name == PLAN_FILE for finding in found.findings)
     todo = found.findings or found.missing or found.failed or found.outdated
     return command_line("equivengine", "resume", found.path) if todo and not beyond else None
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from equivengine.contracts.wording import counted
 from equivengine.statistics import ENOUGH
 from equivengine.store.run import Run
 
@@ -115,12 +116,12 @@ def _counts(columns: Sequence[Column], runs: Sequence[Run]) -> list[str]:
             found.append(f"{column.label}: {images} {noun}s: in place of 95% intervals stand smallest and largest")
         if column.subjects.repeated:
             found.append(
-                f"{column.label}: {section.units:,} units of {images:,} {noun}s: the median of each counts once"
+                f"{column.label}: {section.units:,} units of {counted(images, noun)}: the median of each counts once"
             )
         if section.failed:
             found.append(
-                f"{column.label}: {section.failed:,} of {section.units + section.failed:,} units failed, and are in no "
-                "number"
+                f"{column.label}: {_share(section.failed, section.units + section.failed)} failed, and "
+                f"{_are(section.failed)} in no number"
             )
     return found + whole(list({id(run): run for run in runs}.values()))
 
@@ -131,8 +132,17 @@ def whole(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         found += [f"{run.path}: stop: {ending}" for ending in run.endings]
         if run.missing:
-            found.append(f"{run.path}: {len(run.missing):,} units of the plan are missing, and in no number")
+            count = len(run.missing)
+            found.append(f"{run.path}: {counted(count, 'unit')} of the plan {_are(count)} missing, and in no number")
     return found
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:,} of {counted(total, 'unit')}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def compared(words: str, pools: Mapping[tuple[str, str], Pooled], numbering: dict[str, int], common: bool) -> list[str]:
@@ -177,13 +187,13 @@ def compared(words: str, pools: Mapping[tuple[str, str], Pooled], numbering: dic
         )
     failed = {model[0]: pool for model, pool in pools.items() if pool.failed}
     for model, pool in failed.items():
-        every_unit = pool.failed + pool.units
-        found.append(f"{words}: {pool.failed:,} of {every_unit:,} units of {model} failed, and are in no number")
+        share = _share(pool.failed, pool.failed + pool.units)
+        found.append(f"{words}: {share} of {model} failed, and {_are(pool.failed)} in no number")
     for (model, _), pool in filled.items():
         if pool.not_converged:
             found.append(
-                f"{words}: {pool.not_converged:,} of {pool.units:,} units of {model} did not converge; they are in the "
-                "numbers"
+                f"{words}: {_share(pool.not_converged, pool.units)} of {model} did not converge; "
+                f"{'it is' if pool.not_converged == 1 else 'they are'} in the numbers"
             )
     return found
 

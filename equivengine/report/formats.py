@@ -17,7 +17,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "
 #: Characters of CSV that are written at once.
 _LINES = 1 << 16
 #: A row group of Parquet has so many cells, or characters in its texts: what is in memory while it is gathered.
-GROUP_CELLS, GROUP_TEXT = 1 << 18, 1 << 23
+GROUP_CELLS, GROUP_TEXT = 1 << 16, 1 << 21
 
 
 class Writer(Protocol):

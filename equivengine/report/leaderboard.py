@@ -185,7 +185,8 @@ def _entry(pools: dict[Unit, Pooled], kind: Unit, metric: Metric, numbering: dic
     entry = Entry(units=pool.units, not_converged=pool.not_converged, failed=pool.failed, noun=pool.noun)
     if not pool.units:
         first = next(iter(pool.reasons), "")
-        return replace(entry, why=f"all {pool.failed:,} units failed: {first.splitlines()[0] if first else ''}")
+        whose = "its one unit" if pool.failed == 1 else f"all {pool.failed:,} units"
+        return replace(entry, why=f"{whose} failed: {first.splitlines()[0] if first else ''}")
     if not pool.has(metric.name):
         return replace(entry, why="its units do not have this number")
     alone = pool.alone(metric.name)

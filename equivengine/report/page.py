@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import equivengine
+from equivengine.contracts.wording import counted
 from equivengine.errors import UsageError
 from equivengine.report import templates
 from equivengine.report.drawing import drawn, relabelled
@@ -218,8 +219,9 @@ def _left_out(sections: int, images: int, megabytes: float) -> list[str]:
     remarks = []
     if sections > 0:
         remarks.append(
-            f"{sections:,} more sets of parameters, probes or models are not on this page: `equivengine show` and "
-            "`equivengine export` have them all"
+            f"{counted(sections, 'more set', 'more sets')} of parameters, probes or models "
+            f"{'is' if sections == 1 else 'are'} not on this page: `equivengine show` and `equivengine export` have "
+            "them all"
         )
     if images:
         remarks.append(

@@ -12,6 +12,7 @@ import numpy as np
 
 from equivengine.contracts.result import Check, Scalar
 from equivengine.contracts.unit import Unit, settings
+from equivengine.contracts.wording import counted
 from equivengine.report.gathering import Failed, Gathering, Group, gather
 from equivengine.report.tallies import CheckTally, Remarks, Texts
 from equivengine.statistics import ENOUGH, median_of
@@ -281,7 +282,7 @@ def _warnings(group: Group) -> list[str]:
             of = f" ({count:,} of {total:,} units, with other numbers)" if differ else share(count)
             warnings.append(f"{kind}: {text}{of}")
         if left := remarks.total() - sum(count for _, count, _ in shown):
-            warnings.append(f"{kind}: other remarks on {left:,} units; `equivengine export` lists them")
+            warnings.append(f"{kind}: other remarks on {counted(left, 'unit')}; `equivengine export` lists them")
 
     if group.random:
         warnings.append(f"random weights: this says nothing about a trained model{share(group.random)}")

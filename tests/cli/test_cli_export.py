@@ -34,6 +34,13 @@ def test_tables_go_beside_run_h5_unless_out_says_otherwise(run, cli, tmp_path):
     assert len(list((tmp_path / "tables").glob("*.parquet"))) == 4
 
 
+def test_one_row_is_no_plural(measure, cli, photos, tmp_path):
+    measure("--limit", "1")
+    said = cli("export", tmp_path / "run", "--csv")
+    assert "units-measure.csv: 1 row, " in said.out
+    assert "checks.csv: 1 row, 10 columns" in said.out
+
+
 def test_a_run_with_tables_in_it_is_still_a_run(run, cli, photos, save_image):
     cli("export", run, "--csv")
     assert "1 failed" in cli("resume", run, code=3).out

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from equivengine.contracts.wording import between, number
+from equivengine.contracts.wording import between, counted, number
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,8 @@ def test_a_number_has_four_digits_and_separators(value, text):
 
 def test_both_ends_of_an_interval_are_written_alike():
     assert between((996.5, 1409.5)) == "996.5 .. 1,410"
+
+
+def test_what_is_counted_is_in_the_singular_of_one_alone():
+    assert [counted(count, "row") for count in (0, 1, 2, 30000)] == ["0 rows", "1 row", "2 rows", "30,000 rows"]
+    assert [counted(count, "more class", "more classes") for count in (1, 5)] == ["1 more class", "5 more classes"]

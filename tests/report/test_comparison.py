@@ -60,12 +60,12 @@ def test_columns_without_a_common_image_say_so(compared):
 def test_units_that_failed_or_are_missing_are_counted(compared, tmp_path):
     entries = units([1.0] * 6) + units([2.0] * 5, model="second") + [(unit(5, model="second"), "no luck")]
     (found,) = compared(entries)
-    assert "second: 1 of 6 units failed, and are in no number" in found.cautions
+    assert "second: 1 of 6 units failed, and is in no number" in found.cautions
     assert found.columns[1].section.failed == 1
     path = write_run(tmp_path / "missing", *units([1.0] * 6, model="third"), missing=[unit(7, model="third")])
     with open_run(path) as third, open_run(tmp_path / "run0") as first:
         (found,) = compare([third, first])
-    assert f"{path}: 1 units of the plan are missing, and in no number" in found.cautions
+    assert f"{path}: 1 unit of the plan is missing, and in no number" in found.cautions
 
 
 def test_several_units_of_an_image_are_one_observation(compared):

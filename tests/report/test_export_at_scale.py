@@ -119,7 +119,7 @@ def test_row_groups_hold_what_one_group_holds(tmp_path, monkeypatch):
     (whole, *_) = export_tables(Many(50, failed=3), tmp_path / "whole", "parquet")
     monkeypatch.setattr(formats, "GROUP_CELLS", 700)
     (parts, *_) = export_tables(Many(50, failed=3), tmp_path / "parts", "parquet")
-    monkeypatch.setattr(formats, "GROUP_CELLS", 1 << 18)
+    monkeypatch.setattr(formats, "GROUP_CELLS", 1 << 16)
     monkeypatch.setattr(formats, "GROUP_TEXT", 2000)
     (texts, *_) = export_tables(Many(50, failed=3), tmp_path / "texts", "parquet")
     assert (whole.rows, parts.rows, texts.rows) == (50, 50, 50)

@@ -104,8 +104,8 @@ def test_what_failed_or_did_not_converge_is_counted(board):
     assert (entry.units, entry.not_converged, entry.failed) == (6, 1, 1)
     (again,) = board(entries, entries).rows[0].entries
     assert (again.units, again.not_converged) == (6, 1)
-    assert "slopes: 1 of 7 units of first failed, and are in no number" in found.cautions
-    assert "slopes: 1 of 6 units of first did not converge; they are in the numbers" in found.cautions
+    assert "slopes: 1 of 7 units of first failed, and is in no number" in found.cautions
+    assert "slopes: 1 of 6 units of first did not converge; it is in the numbers" in found.cautions
 
 
 def test_a_failure_counts_once_and_not_where_another_run_succeeded(board):
@@ -189,7 +189,7 @@ def test_the_table_has_a_row_for_each_model_and_says_why_a_cell_is_empty(board):
     assert (columns["slopes.slope.low"], columns["slopes.slope.high"]) == ([1.0, None], [3.0, None])
     assert columns["slopes.slope.interval"] == ["min .. max", None]
     assert columns["slopes.slope.failed"] == [0, 1]
-    assert columns["slopes.slope.why"] == [None, "all 1 units failed: no luck"]
+    assert columns["slopes.slope.why"] == [None, "its one unit failed: no luck"]
 
 
 def test_a_probe_that_ran_in_another_precision_or_version_says_so(board):
