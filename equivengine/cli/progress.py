@@ -14,7 +14,7 @@ import click
 
 from equivengine.cli import signals
 from equivengine.cli.pace import Pace, clock_time
-from equivengine.cli.text import printable
+from equivengine.cli.text import in_line, printable
 from equivengine.contracts.unit import Batch, Unit, UnitOutcome
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Bar(Silent):
         if outcome.outcome == "failed":
             self._progress.console.print(_describe(unit, outcome), highlight=False, markup=False)
         failed = f"{self._pace.failed} failed" if self._pace.failed else ""
-        last = printable(unit.samples[0].id)[:40]
+        last = in_line(unit.samples[0].id)[:40]
         self._progress.update(self._task, advance=1, last=last, failed=failed)
 
     def caution(self, text: str) -> None:
@@ -247,7 +247,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _describe(unit: Unit, outcome: UnitOutcome) -> str:
-    samples = " -> ".join(sample.id for sample in unit.samples[:2])
+    samples = " -> ".join(in_line(sample.id) for sample in unit.samples[:2])
     text = f"{unit.probe} {samples}: {outcome.outcome}"
     if outcome.status not in ("", "ok"):
         text += f", {outcome.status}"

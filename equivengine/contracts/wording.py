@@ -39,9 +39,15 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The known names closest to ``name``, or all of them."""
+    """The known names closest to ``name``, or all of them.
+
+    >>> suggest("model", ["models", "for_models", "order"]), suggest("x", ["cats", "dogs"])
+    ("perhaps 'models'", 'cats, dogs')
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, name, one).ratio() for one in close]
+    close = [one for one, like in zip(close, likeness, strict=True) if like > likeness[0] - 0.2]
     return ("perhaps " + " or ".join(map(repr, close))) if close else (", ".join(known) or "nothing: none is there")
 
 

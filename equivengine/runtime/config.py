@@ -54,6 +54,8 @@ __all__ = [
 
 #: With no image set named, the bundled digits are used, and this many of them.
 DEFAULT_LIMIT = 6
+#: Where values come from that stand in no run file.
+OPTIONS = "the options"
 #: What the tables of an entry are.
 TABLES: dict[str, type[BaseModel]] = {
     "probes": ProbeRequest,
@@ -246,7 +248,7 @@ def load_toml(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
     return config
 
 
-def validated(data: dict[str, Any], where: str | Callable[[Place], str] = "the options") -> RunConfig:
+def validated(data: dict[str, Any], where: str | Callable[[Place], str] = OPTIONS) -> RunConfig:
     """A `RunConfig` from plain values; with no image set named, the first `DEFAULT_LIMIT` bundled digits.
 
     Args:
@@ -305,7 +307,8 @@ def probe_params(
     try:
         return probe.Params.model_validate(settings)
     except ValidationError as error:
-        raise _usage_error(error, where or f"--set for probe {probe.name!r}", probe.Params) from None
+        named = where or f"--set for probe {probe.name!r}"
+        raise _usage_error(error, named, probe.Params, "see `equivengine ls probes`") from None
 
 
 def executor_params(executor: type[Executor], settings: dict[str, Any]) -> Params:
@@ -317,29 +320,39 @@ def executor_params(executor: type[Executor], settings: dict[str, Any]) -> Param
     try:
         return executor.Params.model_validate(settings)
     except ValidationError as error:
-        raise _usage_error(error, f"--set-executor for executor {executor.name!r}", executor.Params) from None
+        where = f"--set-executor for executor {executor.name!r}"
+        raise _usage_error(error, where, executor.Params, "see `equivengine ls executors`") from None
 
 
-def _usage_error(error: ValidationError, where: str | Callable[[Place], str], model: type[BaseModel]) -> UsageError:
-    """The first thing that pydantic found, in our words."""
+def _usage_error(
+    error: ValidationError,
+    where: str | Callable[[Place], str],
+    model: type[BaseModel],
+    hint: str | None = None,
+) -> UsageError:
+    """The first thing that pydantic found, in our words; ``hint`` says where one reads what there is."""
     first = error.errors(include_url=False)[0]
     place: Place = (*first["loc"], *first.get("ctx", {}).get("place", ()))
     named = where if isinstance(where, str) else where(place)
     location = place_text(place)
     if first["type"] == "extra_forbidden":
         known = model if len(place) == 1 else TABLES[str(place[0])]
-        return UsageError(f"{named}: {location!r} is not known", expected=suggest(str(place[-1]), known.model_fields))
+        expected = suggest(str(place[-1]), known.model_fields)
+        return UsageError(f"{named}: {location!r} is not known", expected=expected, hint=hint)
     if not place:
-        return UsageError(f"{named}: the values do not fit together", expected=reworded(first["msg"]))
+        return UsageError(f"{named}: the values do not fit together", expected=reworded(first["msg"]), hint=hint)
     inner = TABLES.get(str(place[0])) if len(place) > 2 else None
     field = inner.model_fields.get(str(place[2])) if inner is not None else model.model_fields.get(str(place[0]))
     described = f" ({field.description.rstrip('.')})" if field is not None and field.description else ""
     if first["type"] == "missing":
         return UsageError(f"{named}: {location!r} is missing{described}", hint=f"give {place[-1]} a value")
+    # An option of the command line goes by the name that was typed.
+    what = f"--{location}" if where is OPTIONS and len(place) == 1 else f"{named}: {location!r}"
     return UsageError(
-        f"{named}: {location!r} is not usable{described}",
+        f"{what} is not usable{described}",
         expected=reworded(first["msg"]),
         got=_shortened(repr(_within(first.get("input"), first.get("ctx", {}).get("place", ())))),
+        hint=hint,
     )
 
 

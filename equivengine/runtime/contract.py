@@ -11,9 +11,12 @@ from equivengine.contracts.conformity import check_hooks as check_hooks
 from equivengine.contracts.dataset import Sample
 from equivengine.contracts.executor import Executor
 from equivengine.contracts.probe import ARITIES, Arity, Params, Probe
+from equivengine.contracts.unit import canonical_json
 from equivengine.errors import EngineError, PluginError
 from equivengine.runtime.records import Shelf, State
 
+#: What is typed on command lines, becomes part of file names, and is not to be taken for another name.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 #: Characters that are shown of what a foreign exception says.
 LONGEST = 2000
 
@@ -31,11 +34,11 @@ def check_class(cls: object, shelf: Shelf[Any]) -> None:
             got=repr(cls),
         )
     name = getattr(cls, "name", None)
-    if not (isinstance(name, str) and name.isprintable() and name and not any(c in name for c in " :?/\\,")):
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise PluginError(
             f"{cls.__name__} has no usable name",
-            expected="a class attribute `name` without spaces, commas, colons and slashes",
-            got=repr(name),
+            expected="a class attribute `name` of at most 64 ASCII letters, digits and _ - + . after a letter or digit",
+            got=shortened(repr(name)),
         )
     if issubclass(cls, Probe | Executor) and not (isinstance(cls.Params, type) and issubclass(cls.Params, Params)):
         raise PluginError(
@@ -86,6 +89,23 @@ def check_sample(sample: object, images: str, index: int, owner: str) -> None:
             got=repr(sample.label),
             hint=hint,
         )
+
+
+def stored_params(cls: type[Probe[Any]], params: Params) -> str:
+    """Parameters as they stand in a plan: canonical JSON.
+
+    Raises:
+        PluginError: If a default is no JSON value: a NaN, an object.
+    """
+    try:
+        return canonical_json(params.model_dump(mode="json"))
+    except (ValueError, TypeError) as error:
+        raise PluginError(
+            f"parameters of probe {cls.name!r} cannot be stored",
+            expected="numbers other than NaN and infinity, texts, lists and tables of them, None",
+            got=one_line(error),
+            hint="give them other types or defaults",
+        ) from error
 
 
 def arity_of(cls: type[Probe[Any]], params: Params) -> Arity:

@@ -181,7 +181,10 @@ class Registry:
     def _classes(self, record: PluginRecord, kind: str, shelf: Shelf[Any]) -> list[type[Any]]:
         hook = f"equivengine_register_{kind}"
         classes: dict[str, type[Any]] = {}
-        for returned in self._alone(record.name, hook)():
+        results = self._alone(record.name, hook)()
+        if not results and hasattr(self._manager.get_plugin(record.name), hook):
+            results = [None]  # which pluggy leaves out
+        for returned in results:
             if not isinstance(returned, list | tuple):
                 raise PluginError(f"{hook} returned no list", expected="a list of classes", got=repr(returned))
             for cls in returned:

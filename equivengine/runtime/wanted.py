@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from equivengine.contracts.probe import Arity, Probe
-from equivengine.contracts.unit import SampleRef, canonical_json
+from equivengine.contracts.unit import SampleRef
 from equivengine.errors import UsageError
 from equivengine.runtime import contract
 from equivengine.runtime.config import ProbeRequest, RunConfig, probe_params
@@ -97,7 +97,7 @@ def _wanted(
     return Wanted(
         cls,
         request,
-        canonical_json(params.model_dump(mode="json")),
+        contract.stored_params(cls, params),
         contract.arity_of(cls, params),
         contract.batch_of(cls, params),
         contract.references_of(cls, params),

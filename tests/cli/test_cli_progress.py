@@ -189,6 +189,14 @@ def test_lines_show_rate_rest_and_failures(clock, capsys):
     assert lines[-1] == "[6/6] measure a.png: published (100.0 s; 1 failed)"
 
 
+def test_a_name_of_two_lines_stays_on_its_line(clock, capsys):
+    (unit,) = units(1, samples=(SampleRef("folder:x", 0, "a\nb.png", "d"),))
+    with Lines() as lines:
+        lines.start(Path("run"), 1, 0, [[unit]])
+        lines.unit_done(*done(unit))
+    assert capsys.readouterr().err.splitlines()[1].startswith("[1/1] measure a\\nb.png: published (1.0 s")
+
+
 def test_lines_say_that_units_are_computed_together(clock, capsys):
     todo = units(8)
     with Lines() as progress:

@@ -205,7 +205,7 @@ def test_every_option_counts_more_than_the_run_file(cli, tmp_path):
 def test_a_wrong_option_is_not_blamed_on_the_run_file(cli, tmp_path):
     (tmp_path / "sweep.toml").write_text(TOML)
     said = cli("run", "sweep.toml", "--limit", "0", code=2).err
-    assert "'limit' is not usable" in said
+    assert "--limit is not usable" in said
     assert "sweep.toml" not in said
     assert "no label" in cli("run", "sweep.toml", "--pairing", "other-class", "--limit", "1", code=2).err
     (tmp_path / "sweep.toml").write_text("limit = 0\n" + TOML)

@@ -1,9 +1,8 @@
 """Whatever a model, an image set or a probe does wrong is laid at its own door, and costs its own units alone."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -103,6 +102,18 @@ def test_what_a_module_does_on_its_first_call_is_the_fault_of_its_backend(make_p
     with pytest.raises(ModelError, match="'toy' cannot be loaded") as caught:
         make_plan(images=[NOISE])
     assert "plugin 'toys'" in caught.value.got
+
+
+@pytest.mark.parametrize(("kind", "default"), [(float, float("nan")), (Any, object())])
+def test_parameters_that_cannot_be_stored_are_the_fault_of_their_probe(
+    make_plan, toy_module, monkeypatch, kind, default
+):
+    class Odd(eqv.Params):
+        odd: kind = default
+
+    monkeypatch.setattr(toy_module.Measure, "Params", Odd)
+    with pytest.raises(PluginError, match="parameters of probe 'measure' cannot be stored"):
+        make_plan(images=[NOISE])
 
 
 def test_a_plugin_that_leaves_the_working_directory_loses_nothing(
