@@ -1,8 +1,8 @@
 """Reads a run once, and keeps of each unit a few numbers and names: what summaries, comparisons and pages are made of.
 
-A unit costs about 8 bytes for each scalar, and 120 for its id, its names and what it is about; records, arrays and
-pictures are let go of, but for the few that are shown. So a run of 100,000 units takes some megabytes, however large
-its results are.
+A unit costs about 8 bytes for each scalar, and 130 for its id, its names and what it is about; records, arrays and
+pictures are let go of, but for the few that are shown. So a run of 100,000 units takes some 15 megabytes, however
+large its results are.
 """
 
 from __future__ import annotations
