@@ -68,6 +68,27 @@ def test_every_parameter_that_is_named_exists():
     assert named <= known
 
 
+def test_times_and_counts_that_the_page_states_are_those_of_the_code():
+    import dask
+    import distributed  # noqa: F401 - brings the settings of its scheduler
+
+    from equivengine_plugins.executors import attempts, slurm_array, unit_worker
+    from equivengine_plugins.executors.dask import CORES_OF_A_GROUP, DaskParams
+
+    stated = {
+        "15 minutes of waiting": unit_worker.IDLE_SECONDS == 15 * 60,
+        "is not back within five minutes": slurm_array._REQUEUING == 5 * 60,
+        "(90 seconds, or a quarter of it if that is less)": slurm_array._WARNING == 90,
+        "`patience` (5 s)": DaskParams().patience == 5,
+        "one for each four cores": CORES_OF_A_GROUP == 4,
+        "to the same batch three times": attempts.LIMIT == 3,
+        "one death for each four workers": dask.config.get("distributed.scheduler.allowed-failures") == 3,
+    }
+    page = " ".join(PAGE.split())
+    assert {text: text in page for text in stated} == dict.fromkeys(stated, True)
+    assert stated == dict.fromkeys(stated, True)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_blocks_run(sweep, environment):
