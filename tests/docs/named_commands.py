@@ -19,7 +19,7 @@ from equivengine.runtime.config import RunConfig
 from equivengine.runtime.registry import Registry
 
 #: Options of other programs that pages speak of.
-FOREIGN = {"--nthreads": "dask worker"}
+FOREIGN = {"--nthreads": "dask worker", "--requeue": "sbatch"}
 #: Folders that hold scripts.
 SCRIPTS = ("bench", "tools", "tests")
 
