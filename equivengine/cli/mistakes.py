@@ -16,7 +16,7 @@ def understood(error: click.ClickException) -> UsageError:
     path = context.command_path if context is not None else "equivengine"
     hint = f"see `{path} --help`"
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        return _missing(error.param, hint)
+        return _missing(error.param, path, hint)
     if isinstance(error, click.NoSuchOption):
         known = [name for name in error.possibilities or () if name.startswith("-")]
         expected = f"perhaps {' or '.join(known)}" if known else None
@@ -43,12 +43,14 @@ def unknown_command(name: str, known: list[str], path: str) -> UsageError:
     return UsageError(f"no command is called {name!r}", expected=expected, hint=f"see `{path} --help`")
 
 
-def _missing(parameter: click.Parameter, hint: str) -> UsageError:
+def _missing(parameter: click.Parameter, path: str, hint: str) -> UsageError:
     expected: str | None = None
     if isinstance(parameter.type, click.Choice):
         expected = ", ".join(map(str, parameter.type.choices))
     elif isinstance(parameter, click.Option) and parameter.help:
         expected = parameter.help[0].lower() + parameter.help[1:].rstrip(".")
+    if isinstance(parameter, click.Option):  # `equivengine probe ldlc` is what many type first
+        hint = f"{path} {_named(parameter)} {parameter.metavar or 'VALUE'}; {hint}"
     kind = "option" if isinstance(parameter, click.Option) else "argument"
     return UsageError(f"the {kind} {_named(parameter)} is missing", expected=expected, hint=hint)
 

@@ -126,6 +126,13 @@ def normalises_once(subject: EncoderSubject) -> str:
     mean, std = torch.tensor(preprocessing.mean).double(), torch.tensor(preprocessing.std).double()
     if not bool((mean != 0).any()) and not bool((std != 1).any()):
         return "nothing is declared"
+    if bool((mean > 1).any()):
+        raise Breach(
+            "the declared mean is none of pixels in [0, 1]",
+            expected="a mean and a std of pixels in [0, 1]",
+            got=f"mean {preprocessing.mean} and std {preprocessing.std}",
+            hint="divide both by 255 if they are those of levels of 0 to 255",
+        )
     seen = _Constants()
     z = subject.normalised(subject.inputs(1))
     with torch.no_grad(), seen:

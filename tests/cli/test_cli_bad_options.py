@@ -153,3 +153,9 @@ def test_a_pair_of_two_classes_needs_labels_and_two_classes(measure, cli, tmp_pa
     measure("--pairing", "other-class", images=uri, probe="difference")
     document = cli("show", tmp_path / "run", "--json").document
     assert document["published"] == 4
+
+
+def test_a_probe_without_its_option_is_told_how_to_name_it(cli):
+    said = cli("probe", "measure", code=2).err
+    assert "the option --plugin is missing" in said
+    assert "next: equivengine probe --plugin NAME; see `equivengine probe --help`" in said
