@@ -2,7 +2,8 @@
 
 Kills: a run of 200 units is started, killed with SIGKILL at a random moment, resumed, killed again, until it is
 finished; then the next one, until 200 kills are counted. The moment is uniform over a time that begins, by turns at
-random, with the process, with its first unit, or (where little is left to do) with its consolidation. After each kill,
+random, with the process, with its first unit, or (where little is left to do) with its consolidation. That time is a
+share of what an undisturbed run takes, so that kills fall on all of it however fast the machine is. After each kill,
 every shard that was there before is held against its bytes, every new one is read in whole, and every unit that was
 reported as published must be there. Each finished run must have the content of an undisturbed one, bit for bit.
 
@@ -151,7 +152,9 @@ def kills(folder: Path, wanted: int, units: int, rng: random.Random) -> dict[str
     """Kill and resume until so many kills are counted and the last run is finished."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    start = time.perf_counter()
     engine.execute(config(folder / "undisturbed", units))
+    working = time.perf_counter() - start
     undisturbed = content(folder / "undisturbed")
     start = time.perf_counter()
     RunDirectory.open(folder / "undisturbed").consolidate()
@@ -172,7 +175,7 @@ def kills(folder: Path, wanted: int, units: int, rng: random.Random) -> dict[str
         while code != 0:
             early = sum(phases.values()) < 0.7 * wanted and len(witness.seen) < 0.9 * units
             aim = rng.choice([0, 2, 2, 2] if early else [0, 2, 4, 4, 4])
-            moment = rng.uniform(0, {0: starting, 2: 1.5, 4: 1.2 * gathering}[aim])
+            moment = rng.uniform(0, {0: starting, 2: 0.4 * working, 4: 1.2 * gathering}[aim])
             process = context.Process(target=carry_out, args=(config(out, units), witness.log, folder / "phase"))
             process.start()
             if sum(phases.values()) < wanted:
