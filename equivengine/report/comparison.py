@@ -14,6 +14,7 @@ from equivengine.report.classes import ClassLine, class_lines, labelled
 from equivengine.report.gathering import Group, gather
 from equivengine.report.paired import Difference, Subjects, difference
 from equivengine.report.summary import Row, Section, middle_of, sections_of
+from equivengine.report.twice import once
 from equivengine.statistics import ENOUGH
 from equivengine.store.run import Run
 
@@ -125,6 +126,8 @@ def compare(
 ) -> list[Comparison]:
     """Compare what several runs hold, or several models of one run.
 
+    Units that two runs hold with the same numbers are one column, and those with other numbers two; both is said.
+
     Args:
         runs: At least one. Differences are against the first column.
         drawn: Whether to keep units for figures.
@@ -146,16 +149,20 @@ def compare(
             classes[digest] = name if classes.get(digest, name) == name else None
         for section, group in sections_of(gathered):
             found.setdefault(section.probe, []).append((run, section, group))
-    several = {probe: parts for probe, parts in found.items() if len(parts) > 1}
+    distinct = {probe: once(parts) for probe, parts in found.items()}
+    several = {probe: (parts, said) for probe, (parts, said) in distinct.items() if len(parts) > 1}
     if not several:
+        repeated = [sentence for _, said in distinct.values() for sentence in said]
         raise UsageError(
             "there is nothing to compare",
             expected="a probe that ran on two models, or with two sets of parameters",
-            got=", ".join(f"{probe} on {parts[0][1].model}" for probe, parts in found.items()) or "no results",
+            got="; ".join(repeated)
+            or ", ".join(f"{probe} on {parts[0][1].model}" for probe, parts in found.items())
+            or "no results",
             hint="run the same probe on another model, and pass both runs",
         )
     numbering: dict[str, int] = {}
-    comparisons = [_comparison(probe, parts, numbering) for probe, parts in several.items()]
+    comparisons = [_comparison(probe, parts, said, numbering) for probe, (parts, said) in several.items()]
     if per_class:
         members = labelled(classes, numbering)
         comparisons = [
@@ -164,7 +171,9 @@ def compare(
     return comparisons
 
 
-def _comparison(probe: str, parts: Sequence[tuple[Run, Section, Group]], numbering: dict[str, int]) -> Comparison:
+def _comparison(
+    probe: str, parts: Sequence[tuple[Run, Section, Group]], said: Sequence[str], numbering: dict[str, int]
+) -> Comparison:
     columns = [
         Column(label, section, group, Subjects(numbering, group.subjects))
         for label, (_, section, group) in zip(_labels(parts), parts, strict=True)
@@ -175,7 +184,7 @@ def _comparison(probe: str, parts: Sequence[tuple[Run, Section, Group]], numberi
         for name in dict.fromkeys(name for each in rows for name in each)
     ]
     units = {row.unit for each in rows for row in each.values()}
-    return Comparison(probe, columns, lines, cautions(columns, units, [run for run, _, _ in parts]))
+    return Comparison(probe, columns, lines, [*said, *cautions(columns, units, [run for run, _, _ in parts])])
 
 
 def _labels(parts: Sequence[tuple[Run, Section, Group]]) -> list[str]:

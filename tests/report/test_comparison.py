@@ -131,3 +131,41 @@ def test_inputs_of_several_kinds_are_named(compared):
     (found,) = compared(units([1.0] * 6) + second)
     said = "inputs are of several kinds (pixel, coordinate): lengths of changes, and what is per unit, differ"
     assert said in found.cautions
+
+
+def test_the_same_units_with_the_same_numbers_are_one_column(compared, tmp_path):
+    first = units([1.0, np.nan, 3])
+    (found,) = compared(first, first, units([5.0, 6, 7], model="second"))
+    assert [column.label for column in found.columns] == ["first", "second"]
+    assert found.cautions[0] == (
+        f"{tmp_path / 'run0'} and {tmp_path / 'run1'} both hold 3 units of first, with the same numbers: "
+        "they count once"
+    )
+
+
+def test_runs_that_are_the_same_are_nothing_to_compare(compared):
+    with pytest.raises(UsageError, match="there is nothing to compare") as caught:
+        compared(units([1.0]), units([1.0]))
+    assert "both hold 1 unit of first, with the same numbers: it counts once" in caught.value.got
+
+
+def test_the_same_units_with_other_numbers_are_two_columns(compared):
+    (found,) = compared(units([1.0, 2, 3]), units([1.0, 2, 4]))
+    assert [column.label for column in found.columns] == ["first, run0", "first, run1"]
+    assert "both hold 3 units of first, 1 of them with other numbers: they stand in two columns" in found.cautions[0]
+
+
+def test_a_unit_with_another_scalar_has_other_numbers(compared):
+    (found,) = compared(units([1.0]), [(unit(0), published(1.0, "another"))])
+    assert "both hold 1 unit of first, with other numbers: it stands in two columns" in found.cautions[0]
+
+
+def test_units_that_two_runs_share_among_others_stay_in_both(compared):
+    (found,) = compared(units([1.0, 2, 3]), units([2.0, 3, 4], start=1))
+    assert len(found.columns) == 2
+    assert "both hold 2 units of first, with the same numbers: they stand in two columns" in found.cautions[0]
+
+
+def test_runs_of_one_model_on_other_images_share_no_unit(compared):
+    (found,) = compared(units([1.0]), units([1.0], start=4))
+    assert not any("both hold" in caution for caution in found.cautions)
