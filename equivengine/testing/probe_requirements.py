@@ -7,7 +7,6 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from equivengine.contracts.encoder import weights_digest
 from equivengine.contracts.probe import ARITIES
 from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import SampleRef, Unit, canonical_json
+from equivengine.testing import switches
 from equivengine.testing.probe_subject import ProbeSubject
 from equivengine.testing.verdict import Breach, Requirement
 
@@ -211,11 +211,11 @@ def runs_in_both_precisions(subject: ProbeSubject) -> str:
 
 
 def leaves_things_alone(subject: ProbeSubject) -> str:
-    """Samples, references, encoder and torch's global switches are as they were."""
+    """Samples, references, encoder, torch's global switches and the working directory are as they were."""
     _ = subject.result
     task = subject.task()
     before = [x.clone() for x in (*task.samples, task.references)]
-    digest, switches = weights_digest(subject.encoder.module), _switches()
+    digest = weights_digest(subject.encoder.module)
     subject.run(task)
     for name, x, old in zip(
         [*(f"sample {n}" for n in range(len(task.samples))), "the references"],
@@ -229,23 +229,14 @@ def leaves_things_alone(subject: ProbeSubject) -> str:
             )
     if weights_digest(subject.encoder.module) != digest or any(p.requires_grad for p in subject.encoder.parameters()):
         raise Breach("it changes the encoder", expected="frozen weights that stay as they were")
-    if _switches() != switches:
+    if subject.left:
         raise Breach(
-            "it leaves torch in another state",
-            expected=switches,
-            got=_switches(),
-            hint="put default dtype, gradient mode and precision switches back, best with a context manager",
+            "it leaves the process in another state",
+            expected={name: value for name, value in switches.read().items() if name in subject.left},
+            got=subject.left,
+            hint="put back what a unit needs otherwise, best with a context manager",
         )
     return ""
-
-
-def _switches() -> dict[str, Any]:
-    return {
-        "default dtype": torch.get_default_dtype(),
-        "gradients": torch.is_grad_enabled(),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "threads": torch.get_num_threads(),
-    }
 
 
 def crosses_processes(subject: ProbeSubject) -> str:

@@ -16,6 +16,7 @@ from equivengine.contracts.encoder import Encoder
 from equivengine.contracts.model import LoadedModel, Preprocessing
 from equivengine.contracts.probe import ARITIES, Params, Probe, ProbeTask
 from equivengine.contracts.result import ProbeResult
+from equivengine.testing import switches
 from equivengine.testing.verdict import Breach, NotTried
 
 #: Samples of a unit, by arity.
@@ -80,6 +81,7 @@ class ProbeSubject:
         self.module = module or probe.__module__
         self.seconds_per_unit = seconds_per_unit
         self._encoder, self._samples, self._params = encoder, samples, params
+        self.left: dict[str, Any] = {}
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -134,7 +136,11 @@ class ProbeSubject:
         )
 
     def run(self, task: ProbeTask[Any], *, noise: int = 0) -> object:
-        """What the probe returns for a task, with the global random generators in a state of one's choice."""
+        """What the probe returns for a task, with the global random generators in a state of one's choice.
+
+        Whatever it leaves switched is noted in `left` and switched back, so that one fault does not look like others.
+        """
+        before = switches.read()
         states = torch.get_rng_state(), np.random.get_state(), random.getstate()
         torch.manual_seed(noise)
         np.random.seed(noise)
@@ -151,6 +157,7 @@ class ProbeSubject:
                 return returned[0]
             return self.cls().run(task)
         finally:
+            self.left |= switches.put_back(before)
             torch.set_rng_state(states[0])
             np.random.set_state(states[1])
             random.setstate(states[2])

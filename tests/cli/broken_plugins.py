@@ -353,6 +353,18 @@ PROBE_FAULTS = {
         PROBE.replace(_RUN, "        import torch; torch.set_num_threads(torch.get_num_threads() + 1)\n" + _RUN),
         "leaves_things_alone",
     ),
+    "leaves_gradients_off": (
+        PROBE.replace(_RUN, "        import torch; torch.set_grad_enabled(False)\n" + _RUN),
+        "leaves_things_alone",
+    ),
+    "leaves_another_dtype": (
+        PROBE.replace(_RUN, "        import torch; torch.set_default_dtype(torch.float64)\n" + _RUN),
+        "leaves_things_alone",
+    ),
+    "leaves_the_directory": (
+        PROBE.replace(_RUN, "        import os; os.chdir('/')\n" + _RUN),
+        "leaves_things_alone",
+    ),
     "object_in_provenance": (
         PROBE.replace('of the embedding")})', 'of the embedding")}, provenance={"what": self})'),
         "crosses_processes",
