@@ -65,7 +65,7 @@ def test_on_a_cpu_gpus_stay_as_they_are_and_processes_share_the_cores(noted, mon
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="libraries take no more threads than there are cores")
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_torch_takes_as_many_threads_as_its_process_was_given(noted, monkeypatch, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", str(3 - threads))
     (_, found) = noted(Dask(DaskParams(workers=1, threads=threads)), "torch")
