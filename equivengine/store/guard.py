@@ -27,9 +27,9 @@ from equivengine.store import schema
 _FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
 _LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
 _PLAIN = "integers, floats or fixed-width strings"
-#: Bytes of an open file's structure that HDF5 keeps at most. Without it, what was read of units that were passed stays
-#: in memory, up to eight times as much.
-_STRUCTURE_BYTES = 4 << 20
+#: Bytes of an open file's structure that HDF5 keeps at most, as they are in the file: in memory they take some twenty
+#: times as much. Without this, what was read of units that were passed stays there.
+_STRUCTURE_BYTES = 256 << 10
 _HASH_STEP = 4 << 20
 _READING = h5p.create(h5p.FILE_ACCESS)
 _READING.set_file_locking(True, True)  # as far as the disk can, HDF5's default: others here may have it open
@@ -52,7 +52,7 @@ CHECKED_ON_OPEN_BYTES = 256 << 20
 def keeps_little(access: h5p.PropFAID | h5f.FileID) -> None:
     """Let HDF5 keep little of the structure of files that are opened so, or of an open one: some hold many units."""
     config = access.get_mdc_config()
-    config.max_size = _STRUCTURE_BYTES
+    config.initial_size = config.min_size = config.max_size = _STRUCTURE_BYTES
     access.set_mdc_config(config)
 
 
