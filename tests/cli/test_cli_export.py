@@ -86,6 +86,7 @@ def test_missing_units_are_mentioned(run, cli):
         (["--csv", "--probe", "nothing"], "no results of probe 'nothing'"),
         (["--csv", "--out", "taken"], "cannot write in"),
     ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value) or "none",
 )
 def test_bad_options_are_one_clear_error(run, cli, tmp_path, options, says):
     (tmp_path / "taken").write_text("a file")
