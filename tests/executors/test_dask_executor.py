@@ -196,6 +196,12 @@ def test_each_gpu_gets_one_process(monkeypatch, visible, there, device, pinned):
 # -- standing clusters ------------------------------------------------------------------------------------------------
 
 
+def address_in(file):
+    """The address in a scheduler's file, once it is there in whole."""
+    with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        return json.loads(file.read_text())["address"]
+
+
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory):
     """A scheduler on this machine with two workers, as a user would start them."""
@@ -217,11 +223,11 @@ def standing(tmp_path_factory):
             str(file),
             *["--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard"],
         )
-    deadline = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < deadline, "the scheduler did not start"
+    deadline = time.monotonic() + 120
+    while not (address := address_in(file)):
+        assert time.monotonic() < deadline, "".join(log.read_text() for log in sorted(folder.glob("log-*")))
         time.sleep(0.1)
-    yield json.loads(file.read_text())["address"], started
+    yield address, started
     for process in started:
         process.kill()
         process.wait()
