@@ -11,7 +11,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class PackedTexts(Sequence[str]):
-    """Texts in order, which grow at the end: their bytes and nine more each. Of a sha256 in hex, the 32 bytes are kept."""
+    """Texts in order, which grow at the end: their bytes and nine more each. Of a sha256 in hex, 32 bytes are kept."""
 
     def __init__(self) -> None:
         self._raw, self._ends, self._is_digest = bytearray(), array("Q"), bytearray()
