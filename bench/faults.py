@@ -37,7 +37,7 @@ import torch
 from equivengine import Array, Picture, open_run
 from equivengine.runtime import engine
 from equivengine.runtime.config import RunConfig, validated
-from equivengine.store import RunDirectory, content_digest, guard, inspect_run, scan, schema
+from equivengine.store import RunDirectory, content_digest, digests, inspect_run, scan, schema
 
 HERE = Path(__file__).parent
 TOYS = HERE.parent / "tests" / "toys"
@@ -114,14 +114,14 @@ class Witness:
     def look(self) -> dict[str, int]:
         shards = set((self.out / schema.SHARDS).glob("*/[0-9a-f]*.h5"))
         lost = sum(path not in shards for path in self.seen)
-        changed = sum(guard.sha256_of(path) != self.seen[path] for path in shards & set(self.seen))
+        changed = sum(digests.sha256_of(path) != self.seen[path] for path in shards & set(self.seen))
         unreadable = 0
         for path in shards - set(self.seen):
             try:
                 unreadable += scan.scan_shard(path) != [path.stem]
             except Exception:
                 unreadable += 1
-            self.seen[path] = guard.sha256_of(path)
+            self.seen[path] = digests.sha256_of(path)
         promised = set(self.log.read_text().split()) if self.log.exists() else set()
         lost += len(promised - {path.stem for path in shards})
         for name, read in ((schema.PLAN_FILE, lambda path: RunDirectory.open(path.parent)),

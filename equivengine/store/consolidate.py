@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 
-from equivengine.store import elements, files, guard, layout, schema, shard, units
+from equivengine.store import elements, files, guard, layout, refusal, schema, shard, units
 from equivengine.store.growing import Overflow
 from equivengine.store.shards import in_order, path_of
 from equivengine.store.tables import Manifest, Tables
@@ -50,7 +50,7 @@ def write_run_file(path: Path, root: Path) -> Manifest:
     with guard.open_untrusted(path, schema.RUN_FORMAT, check=True) as file:
         found = units.ids_in(guard.group(file, "units"))
         if found != order:
-            raise guard.Refused(f"{len(found)} units", f"{len(order)} units")
+            raise refusal.Refused(f"{len(found)} units", f"{len(order)} units")
     return manifest
 
 

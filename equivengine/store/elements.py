@@ -13,7 +13,7 @@ import numpy as np
 
 from equivengine.contracts.result import Array
 from equivengine.errors import PluginError
-from equivengine.store import guard, nodes, schema
+from equivengine.store import guard, nodes, refusal, schema
 
 # ---------------------------------------------------------------------------------------------------------- writing
 
@@ -217,7 +217,7 @@ def read_text(parent: h5py.Group, name: str, encoding: str = "string") -> str:
     expect(node, encoding)
     dtype = node.id.dtype
     if dtype.kind != "S" or node.id.rank or dtype.itemsize > schema.MAX_TEXT_BYTES:
-        raise guard.Refused(f"{node.name} is {node.dtype} {node.shape}", "one text")
+        raise refusal.Refused(f"{node.name} is {node.dtype} {node.shape}", "one text")
     return nodes.read_text(node).decode("utf-8")
 
 

@@ -14,7 +14,7 @@ import h5py
 from h5py import h5f, h5g, h5p
 
 from equivengine.errors import StoreError
-from equivengine.store import elements, guard, schema
+from equivengine.store import digests, elements, guard, refusal, schema
 
 _ORDERED = h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED
 _CREATION = h5p.create(h5p.FILE_CREATE)
@@ -103,7 +103,7 @@ def new_file(path: Path, file_format: str) -> Iterator[h5py.File]:
         if sink.error is not None:
             raise sink.error
         sink.file.seek(0)
-        sink.file.write(guard.user_block(file_format, guard.sha256_of(path, schema.USER_BLOCK)))
+        sink.file.write(digests.user_block(file_format, digests.sha256_of(path, schema.USER_BLOCK)))
     finally:
         sink.file.close()
 
@@ -129,7 +129,7 @@ class MemoryFile:
         """The bytes of the file, as it is; it may be changed, and asked again."""
         h5f.flush(self._file)
         data = self._file.get_file_image()  # it begins behind the user block
-        return guard.user_block(self._format, hashlib.sha256(data).hexdigest()) + data
+        return digests.user_block(self._format, hashlib.sha256(data).hexdigest()) + data
 
     def close(self) -> None:
         """Let go of it, and of all that was opened in it."""
@@ -194,9 +194,9 @@ def compare_image(path: Path, content: bytes) -> None:
     Raises:
         StoreError: If it holds anything else, or cannot be read.
     """
-    with guard.damage(path):
+    with refusal.damage(path):
         if path.read_bytes() != content:
-            raise guard.Refused("other bytes", "those that were written")
+            raise refusal.Refused("other bytes", "those that were written")
 
 
 def _begin(root: h5py.Group, file_format: str) -> None:

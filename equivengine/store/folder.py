@@ -8,7 +8,7 @@ from pathlib import Path
 
 from equivengine.contracts.wording import counted
 from equivengine.errors import StoreError
-from equivengine.store import guard, schema
+from equivengine.store import refusal, schema
 
 #: Runs that an error names.
 _NAMED = 5
@@ -25,7 +25,7 @@ def runs_in(folder: Path) -> list[Path]:
     Raises:
         StoreError: If it cannot be read.
     """
-    with guard.damage(folder):
+    with refusal.damage(folder):
         return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_run(path))
 
 

@@ -12,8 +12,7 @@ import contextlib
 import hashlib
 import math
 import os
-import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ import h5py
 import numpy as np
 from h5py import h5, h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5p, h5s, h5t, h5z
 
-from equivengine.errors import StoreError
-from equivengine.store import schema
+from equivengine.store import digests, schema
+from equivengine.store.refusal import Refused, damage
 
 _FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32}
 _LINKS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
@@ -30,7 +29,6 @@ _PLAIN = "integers, floats or fixed-width strings"
 #: Bytes of an open file's structure that HDF5 keeps at most, as they are in the file: in memory they take some twenty
 #: times as much. Without this, what was read of units that were passed stays there.
 _STRUCTURE_BYTES = 256 << 10
-_HASH_STEP = 4 << 20
 _READING = h5p.create(h5p.FILE_ACCESS)
 _READING.set_file_locking(True, True)  # as far as the disk can, HDF5's default: others here may have it open
 _IN_MEMORY = h5p.create(h5p.FILE_ACCESS)
@@ -59,62 +57,6 @@ def keeps_little(access: h5p.PropFAID | h5f.FileID) -> None:
 keeps_little(_READING)
 
 
-class Refused(Exception):
-    """What the guard will not read, and what belongs there; becomes a StoreError that names the file."""
-
-    def __init__(self, what: str, expected: str) -> None:
-        self.expected = expected
-        super().__init__(what)
-
-
-@contextlib.contextmanager
-def damage(path: Path) -> Iterator[None]:
-    """Turn whatever a damaged or hostile file raises into one StoreError.
-
-    Raises:
-        StoreError: Naming the file and the next step.
-    """
-    hint = next_step(path)
-    try:
-        yield
-    except StoreError as error:
-        if error.hint is not None:
-            raise
-        raise StoreError(error.what, expected=error.expected, got=error.got, hint=hint) from error
-    except Refused as error:
-        raise StoreError(f"{path} is not safe to read", expected=error.expected, got=error, hint=hint) from error
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} does not exist", hint="pass a run directory, or its run.h5") from error
-    except PermissionError as error:
-        raise StoreError(f"{path} cannot be read", got=error.strerror, hint="change its permissions") from error
-    except MemoryError as error:
-        raise StoreError(
-            f"there is too little memory to read {path}", hint="free some memory, and try again"
-        ) from error
-    except OSError as error:
-        if error.errno is not None:  # the disk or the network, not the content: nothing is to be deleted
-            hint = "see that its file system is well, and try again"
-            raise StoreError(f"{path} cannot be read", got=os.strerror(error.errno), hint=hint) from error
-        raise _damaged(path, error) from error
-    except Exception as error:  # h5py raises nearly every built-in error for one kind of damage or another
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> StoreError:
-    got = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    expected = "a file that equivengine wrote"
-    return StoreError(f"{path} is damaged", expected=expected, got=got, hint=next_step(path))
-
-
-def next_step(path: Path) -> str:
-    """What to do about a file of ours that cannot be trusted."""
-    if path.name == schema.PLAN_FILE:
-        return f"choose another --out; {schema.RUN_FILE}, if it is there, holds a copy of the plan"
-    if schema.is_unit_id(path.stem) or path.name.startswith(schema.PACK_PREFIX):
-        return "`equivengine resume` sets it aside, and computes again what it held"
-    return "consolidate its run directory again (`equivengine resume`), or pass the directory"
-
-
 @contextlib.contextmanager
 def open_untrusted(
     path: Path, file_format: str, *, check: bool | None = None, sealed: bool = False
@@ -132,14 +74,14 @@ def open_untrusted(
             the ``with`` block become StoreErrors too.
     """
     with damage(path):
-        size = regular_size(path)
+        size = digests.regular_size(path)
         if sealed or check or (check is None and size <= CHECKED_ON_OPEN_BYTES):
-            _check_digest(path)
+            digests.check_digest(path)
         with h5py.File(h5f.open(os.fsencode(path), h5f.ACC_RDONLY, _READING)) as file:
             version = text(file, "format-version")
             found = schema.check_format(str(path), text(file, "format"), version, file_format)
             if sealed:
-                _check_block(path, f"{file_format} {version}", known=schema.is_known(found))
+                digests.check_block(path, f"{file_format} {version}", known=schema.is_known(found))
             yield file
 
 
@@ -156,16 +98,16 @@ def open_once(path: Path, file_format: str) -> Iterator[tuple[h5py.Group, str, i
         StoreError: As `open_untrusted`.
     """
     with damage(path), contextlib.ExitStack() as stack:
-        size = regular_size(path)
+        size = digests.regular_size(path)
         if size > IN_MEMORY_BYTES:
-            digest, size = checked_digest(path)
+            digest, size = digests.checked_digest(path)
             yield stack.enter_context(open_untrusted(path, file_format, check=False)), digest, size
             return
         with open(path, "rb") as stream:
             content = stream.read(IN_MEMORY_BYTES + 1)
-        lines = _lines_of(content[: schema.USER_BLOCK])
+        lines = digests.lines_of(content[: schema.USER_BLOCK])
         if lines is not None:
-            _hold_against(path, lines, hashlib.sha256(memoryview(content)[schema.USER_BLOCK :]).hexdigest())
+            digests.hold_against(path, lines, hashlib.sha256(memoryview(content)[schema.USER_BLOCK :]).hexdigest())
         access = _IN_MEMORY.copy()
         access.set_file_image(content)
         file = h5f.open(os.fsencode(path) + _MEMORY_MARK, h5f.ACC_RDONLY, access)
@@ -173,113 +115,6 @@ def open_once(path: Path, file_format: str) -> Iterator[tuple[h5py.Group, str, i
         root = h5py.Group(h5g.open(file, b"/"))
         schema.check_format(str(path), text(root, "format"), text(root, "format-version"), file_format)
         yield root, hashlib.sha256(content).hexdigest(), len(content)
-
-
-def sha256_of(path: Path, start: int = 0) -> str:
-    """Sha256 (hex) of a file from byte ``start`` on."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        file.seek(start)
-        while block := file.read(_HASH_STEP):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def checked_digest(path: Path) -> tuple[str, int]:
-    """Sha256 (hex) and bytes of a whole file, which is held against its own digest meanwhile.
-
-    Raises:
-        StoreError: If it is not what was written, or cannot be read.
-    """
-    with damage(path):
-        size = regular_size(path)
-        block, lines = _read_block(path)
-        whole, inner = hashlib.sha256(block), hashlib.sha256()
-        with open(path, "rb") as file:
-            file.seek(len(block))
-            while part := file.read(_HASH_STEP):
-                whole.update(part)
-                inner.update(part)
-        if block.startswith(schema.MAGIC):
-            _hold_against(path, lines, inner.hexdigest())
-        return whole.hexdigest(), size
-
-
-def require_file(path: Path) -> None:
-    """Refuse a path at which there is nothing.
-
-    Raises:
-        StoreError: If there is nothing.
-    """
-    with damage(path):
-        os.stat(path)
-
-
-def regular_size(path: Path) -> int:
-    """Size of a regular file, bytes.
-
-    Raises:
-        Refused: If it is something else (a pipe would block for ever).
-    """
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused("something that is no regular file", "a regular file")
-    return found.st_size
-
-
-def user_block(file_format: str, digest: str) -> bytes:
-    """What our writer puts in front of a file; ``digest``: sha256 (hex) of what follows."""
-    block = schema.MAGIC + f"format {file_format} {schema.VERSION_TEXT}\nsha256 {digest}\n".encode()
-    return block.ljust(schema.USER_BLOCK, b"\0")
-
-
-def _read_block(path: Path) -> tuple[bytes, dict[str, str]]:
-    """The user block, and the lines in it; none where another tool rewrote the file (h5repack drops the block)."""
-    with open(path, "rb") as file:
-        block = file.read(schema.USER_BLOCK)
-    return block, _lines_of(block) or {}
-
-
-def _lines_of(block: bytes) -> dict[str, str] | None:
-    """The lines of a user block; None where it is none of ours."""
-    if not block.startswith(schema.MAGIC):
-        return None
-    lines = block.rstrip(b"\0").decode("ascii").splitlines()
-    return dict(line.split(" ", 1) for line in lines[1:] if " " in line)
-
-
-def _check_block(path: Path, format_line: str, *, known: bool) -> None:
-    """Hold the user block against the one that its writer put there; ``known``: no newer minor version wrote it."""
-    block, lines = _read_block(path)
-    if not lines:
-        raise StoreError(
-            f"{path} carries no digest: nothing vouches for its content",
-            expected="the block that its writer put in front",
-            got="a file that another tool rewrote, or a block that was lost",
-            hint=next_step(path),
-        )
-    rebuilt = schema.MAGIC + "".join(f"{key} {value}\n" for key, value in lines.items()).encode()
-    if block != rebuilt.ljust(schema.USER_BLOCK, b"\0") or (known and not set(lines) <= {"format", "sha256"}):
-        raise Refused("something that no writer puts in front", "format, sha256, and zero bytes")
-    if lines.get("format", format_line) != format_line:
-        raise Refused(f"{lines['format'][:80]!r} in front of another format", format_line)
-
-
-def _check_digest(path: Path) -> None:
-    block, lines = _read_block(path)
-    if block.startswith(schema.MAGIC):
-        _hold_against(path, lines, sha256_of(path, schema.USER_BLOCK))
-
-
-def _hold_against(path: Path, lines: Mapping[str, str], actual: str) -> None:
-    stored = lines.get("sha256", "")
-    if stored != actual:
-        raise StoreError(
-            f"{path} is damaged: its content is not what was written",
-            expected=f"sha256 {stored[:64]}",
-            got=f"sha256 {actual}",
-            hint=next_step(path),
-        )
 
 
 def names(group: h5py.Group, limit: int = schema.MAX_ENTRIES) -> list[str]:

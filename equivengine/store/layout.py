@@ -14,7 +14,7 @@ import h5py
 from equivengine.contracts.unit import Unit
 from equivengine.contracts.units import Batches, UnitIds, UnitList, plan_digest
 from equivengine.errors import StoreError
-from equivengine.store import atomic, elements, guard, schema
+from equivengine.store import atomic, digests, elements, guard, refusal, schema
 from equivengine.store.enough import Enough, StopRule, digest_with, in_own_order_of
 from equivengine.store.shards import Shards
 
@@ -163,10 +163,10 @@ def read_json_file(path: Path) -> dict[str, Any]:
     Raises:
         StoreError: If it is absent, unreadable, too large or damaged.
     """
-    with guard.damage(path):
-        size = guard.regular_size(path)
+    with refusal.damage(path):
+        size = digests.regular_size(path)
         if size > schema.MAX_JSON_FILE_BYTES:
-            raise guard.Refused(f"{size} bytes", f"at most {schema.MAX_JSON_FILE_BYTES}")
+            raise refusal.Refused(f"{size} bytes", f"at most {schema.MAX_JSON_FILE_BYTES}")
         return schema.parse_json(path.read_bytes(), str(path))
 
 
@@ -177,7 +177,7 @@ def read_plan(root: Path) -> StoredPlan:
         StoreError: If it is absent or damaged.
     """
     path = root / schema.PLAN_FILE
-    with guard.damage(path):
+    with refusal.damage(path):
         return StoredPlan.from_json(read_json_file(path), str(path))
 
 
@@ -187,7 +187,7 @@ def read_failure(path: Path) -> Failure:
     Raises:
         StoreError: If it is absent, damaged, or of another unit than its name says.
     """
-    with guard.damage(path):
+    with refusal.damage(path):
         failure = Failure.from_json(read_json_file(path), str(path))
         if failure.unit.unit_id != path.stem:
             raise StoreError(f"{path} holds the failure of another unit", expected=path.stem, got=failure.unit.unit_id)
@@ -201,9 +201,9 @@ def check_canonical(path: Path) -> None:
         StoreError: If it is not the canonical JSON of what it holds.
     """
     data = read_json_file(path)
-    with guard.damage(path):
+    with refusal.damage(path):
         if path.read_bytes() != schema.to_json(data, str(path)).encode():
-            raise guard.Refused("JSON in another form than ours", "canonical JSON: ASCII, sorted keys, no spaces")
+            raise refusal.Refused("JSON in another form than ours", "canonical JSON: ASCII, sorted keys, no spaces")
 
 
 def stored_plan(file: h5py.File, what: str) -> StoredPlan:
@@ -299,7 +299,7 @@ def packed_units(path: Path) -> list[str]:
 
 def _entries(directory: Path) -> list[Path]:
     """Entries of a directory, sorted; none if it is no directory or absent."""
-    with guard.damage(directory):
+    with refusal.damage(directory):
         try:
             with os.scandir(directory) as entries:
                 return sorted(Path(entry.path) for entry in entries)

@@ -15,7 +15,7 @@ import numpy as np
 
 from equivengine.contracts.result import Array, Picture
 from equivengine.errors import StoreError
-from equivengine.store import elements, guard, pictures
+from equivengine.store import elements, guard, pictures, refusal
 
 _Value = TypeVar("_Value")
 
@@ -58,7 +58,7 @@ class Source:
                 check = False if self._checked else None
                 file = stack.enter_context(guard.open_untrusted(self.path, self.format, check=check))
                 self._checked = True
-            stack.enter_context(guard.damage(self.path))
+            stack.enter_context(refusal.damage(self.path))
             yield guard.group(guard.group(file, "units"), unit_id)
 
 
@@ -134,7 +134,7 @@ class StoredArray:
             node = guard.dataset(guard.group(group, "arrays"), self._stored)
             elements.expect(node, "array")
             if node.shape != self.shape:
-                raise guard.Refused(f"shape {node.shape} of {self.name!r}", str(self.shape))
+                raise refusal.Refused(f"shape {node.shape} of {self.name!r}", str(self.shape))
             data = elements.decode_values(node, np.asarray(node[selection]))
         return data[turned]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from equivengine.contracts.result import MAX_PICTURE_NAME, Picture, is_picture_name
 from equivengine.pictures.raster import shape_problem
-from equivengine.store import elements, guard, nodes, schema
+from equivengine.store import elements, guard, nodes, refusal, schema
 
 _GREY = {"CLASS": "IMAGE", "IMAGE_VERSION": "1.2", "IMAGE_SUBCLASS": "IMAGE_GRAYSCALE"}
 _COLOUR = {**_GREY, "IMAGE_SUBCLASS": "IMAGE_TRUECOLOR", "INTERLACE_MODE": "INTERLACE_PIXEL"}
@@ -46,7 +46,7 @@ def picture_names(unit: h5py.Group) -> list[str]:
     found = [name for name in guard.names(group) if guard.encoding(group, name) == "picture"]
     for name in found:
         if not is_picture_name(name):
-            raise guard.Refused(
+            raise refusal.Refused(
                 f"a picture is called {name[:80]!r}", f"an ASCII identifier of at most {MAX_PICTURE_NAME} characters"
             )
     return found
@@ -62,7 +62,7 @@ def picture_node(unit: h5py.Group, name: str) -> h5py.Dataset:
     elements.expect(node, "picture")
     problem = "uint8" if node.dtype != np.uint8 else shape_problem(node.shape)
     if problem is not None:
-        raise guard.Refused(f"picture {node.name} is {node.dtype} {node.shape}", problem)
+        raise refusal.Refused(f"picture {node.name} is {node.dtype} {node.shape}", problem)
     return node
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from equivengine.contracts.result import Check, ProbeResult, Scalar, Status
 from equivengine.contracts.unit import Unit
 from equivengine.errors import PluginError
-from equivengine.store import guard, schema
+from equivengine.store import refusal, schema
 
 _Entry = TypeVar("_Entry")
 
@@ -104,7 +104,7 @@ def parse(text: str | bytes, what: object) -> Record:
     data = schema.parse_json(text, what)
     status = _text(data, "status", what)
     if status not in get_args(Status):
-        raise guard.Refused(f"status {status[:40]!r} in {what}", ", ".join(get_args(Status)))
+        raise refusal.Refused(f"status {status[:40]!r} in {what}", ", ".join(get_args(Status)))
     return Record(
         unit=schema.parse_unit(_object(data, "unit", what), what),
         status=status,  # type: ignore[arg-type]  # one of them, as was seen
@@ -161,17 +161,17 @@ def _check_text(text: str, what: str) -> None:
 def _object(data: Mapping[str, Any], key: str, what: object) -> dict[str, Any]:
     found = data.get(key)
     if not isinstance(found, dict):
-        raise guard.Refused(f"{key} in {what} is {_kind(found)}", "an object")
+        raise refusal.Refused(f"{key} in {what} is {_kind(found)}", "an object")
     return found
 
 
 def _text(data: Mapping[str, Any], key: str, what: object, limit: int | None = None) -> str:
     found = data.get(key, "")
     if not isinstance(found, str):
-        raise guard.Refused(f"{key} in {what} is {_kind(found)}", "a text")
+        raise refusal.Refused(f"{key} in {what} is {_kind(found)}", "a text")
     size = len(found) if found.isascii() else len(found.encode("utf-8"))  # half a character is no text
     if limit is not None and size > limit:
-        raise guard.Refused(f"{key} in {what} has {size} bytes", f"at most {limit}")
+        raise refusal.Refused(f"{key} in {what} has {size} bytes", f"at most {limit}")
     return found
 
 
@@ -179,7 +179,7 @@ def _number(value: object, key: str, what: object) -> float:
     if isinstance(value, str) and value in _NON_FINITE:
         return _NON_FINITE[value]
     if type(value) not in (float, int):
-        raise guard.Refused(f"{key} in {what} is {_kind(value)}", "a number")
+        raise refusal.Refused(f"{key} in {what} is {_kind(value)}", "a number")
     return float(value)  # type: ignore[arg-type]  # a float or an int, as was seen
 
 
@@ -189,16 +189,18 @@ def _entries(
     """A list of objects that carry their names, since JSON objects keep no order."""
     given = data.get(key)
     if not isinstance(given, list):
-        raise guard.Refused(f"{key} in {what} is {_kind(given)}", "a list")
+        raise refusal.Refused(f"{key} in {what} is {_kind(given)}", "a list")
     if len(given) > schema.MAX_ENTRIES:
-        raise guard.Refused(f"{len(given)} entries of {key} in {what}", f"at most {schema.MAX_ENTRIES}")
+        raise refusal.Refused(f"{len(given)} entries of {key} in {what}", f"at most {schema.MAX_ENTRIES}")
     found = {}
     for entry in given:
         if not isinstance(entry, dict):
-            raise guard.Refused(f"an entry of {key} in {what} is {_kind(entry)}", "an object")
+            raise refusal.Refused(f"an entry of {key} in {what} is {_kind(entry)}", "an object")
         name = _text(entry, "name", what, schema.MAX_NAME_BYTES)
         if not name or name in found:
-            raise guard.Refused(f"a name {name[:80]!r} in {key} of {what} that is empty or comes twice", "one for each")
+            raise refusal.Refused(
+                f"a name {name[:80]!r} in {key} of {what} that is empty or comes twice", "one for each"
+            )
         found[name] = convert(entry, what)
     return found
 
@@ -208,10 +210,10 @@ def _to_scalar(entry: Mapping[str, Any], what: object) -> Scalar:
     ends = None
     if interval is not None:
         if not isinstance(interval, list) or len(interval) != 2:
-            raise guard.Refused(f"interval in {what} is {_kind(interval)}", "two numbers")
+            raise refusal.Refused(f"interval in {what} is {_kind(interval)}", "two numbers")
         ends = (_number(interval[0], "interval", what), _number(interval[1], "interval", what))
     if n is not None and (type(n) is not int or abs(n) >= 1 << 63):
-        raise guard.Refused(f"n in {what} is {_kind(n)}", "an integer of 64 bits")
+        raise refusal.Refused(f"n in {what} is {_kind(n)}", "an integer of 64 bits")
     return Scalar(
         _number(entry.get("value"), "value", what),
         _text(entry, "unit", what, schema.MAX_ATTRIBUTE_BYTES),
@@ -225,7 +227,7 @@ def _to_scalar(entry: Mapping[str, Any], what: object) -> Scalar:
 def _to_check(entry: Mapping[str, Any], what: object) -> Check:
     passed = entry.get("passed")
     if not isinstance(passed, bool):
-        raise guard.Refused(f"passed in {what} is {_kind(passed)}", "true or false")
+        raise refusal.Refused(f"passed in {what} is {_kind(passed)}", "true or false")
     return Check(
         passed,
         _number(entry.get("value"), "value", what),

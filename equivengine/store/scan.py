@@ -12,7 +12,7 @@ import numpy as np
 
 from equivengine.contracts.units import ID_BYTES, UnitIds
 from equivengine.errors import StoreError
-from equivengine.store import elements, guard, layout, pictures, schema, units
+from equivengine.store import elements, guard, layout, pictures, refusal, schema, units
 from equivengine.store.growing import ROWS
 from equivengine.store.shards import same_units
 
@@ -75,7 +75,7 @@ def scan_run_file(path: Path) -> RunFile:
 
 def _hold_against(name: str, listed: UnitIds, found: UnitIds) -> None:
     if not same_units(listed, found):
-        raise guard.Refused(f"{len(listed)} units in /{name}, {len(found)} in /units", "the same units")
+        raise refusal.Refused(f"{len(listed)} units in /{name}, {len(found)} in /units", "the same units")
 
 
 class StoredManifest(Mapping[str, ManifestEntry]):
@@ -142,13 +142,13 @@ def read_manifest(file: h5py.File) -> StoredManifest:
     group = guard.group(file, "manifest")
     columns = [_column(group, name) for name in ("unit_id", "shard", "sha256", "size")]
     if {column.shape for column in columns} != {columns[0].shape} or columns[0].ndim != 1:
-        raise guard.Refused("columns of different lengths in /manifest", "one row for each unit")
+        raise refusal.Refused("columns of different lengths in /manifest", "one row for each unit")
     if [column.dtype.kind for column in columns] != ["S", "S", "S", "i"]:
-        raise guard.Refused("columns of other types in /manifest", "texts, and sizes")
+        raise refusal.Refused("columns of other types in /manifest", "texts, and sizes")
     ids, shards, digests, sizes = columns
     unit_ids = _unit_ids(ids)
     if not _each_once(unit_ids):
-        raise guard.Refused("a unit twice in /manifest", "each unit once")
+        raise refusal.Refused("a unit twice in /manifest", "each unit once")
     other_shards = {
         place: shard
         for place, (shard, unit_id) in enumerate(zip(_texts(shards), unit_ids, strict=True))
@@ -194,8 +194,8 @@ def _unit_ids(column: h5py.Dataset) -> UnitIds:
     return UnitIds(raw.getvalue())
 
 
-def _no_ids(column: h5py.Dataset) -> guard.Refused:
-    return guard.Refused(f"{column.dtype} in place of unit ids", "64 lower-case hex digits each")
+def _no_ids(column: h5py.Dataset) -> refusal.Refused:
+    return refusal.Refused(f"{column.dtype} in place of unit ids", "64 lower-case hex digits each")
 
 
 def _each_once(unit_ids: UnitIds) -> bool:
@@ -217,7 +217,7 @@ def _scan_units(file: h5py.File) -> UnitIds:
     found = units.ids_in(group)
     if len(found) != len(group):
         strange = next(name for name in group if not schema.is_unit_id(name))
-        raise guard.Refused(f"a unit called {strange[:80]!r}", "64 lower-case hex digits")
+        raise refusal.Refused(f"a unit called {strange[:80]!r}", "64 lower-case hex digits")
     for unit_id in found:
         _scan_unit(guard.group(group, unit_id), unit_id)
     return found
@@ -231,7 +231,7 @@ def _scan_unit(group: h5py.Group, unit_id: str) -> None:
             f"{path} holds a unit whose content is not that of its id",
             expected=f"unit {unit_id}",
             got=f"content of unit {unit.unit_id}",
-            hint=guard.next_step(path),
+            hint=refusal.next_step(path),
         )
     units.check_canonical(group)
     for name in units.array_names(group).values():
@@ -239,7 +239,7 @@ def _scan_unit(group: h5py.Group, unit_id: str) -> None:
         elements.expect(node, "array")
         dims = guard.text(node, "dims")
         if len(dims.split(",") if dims else ()) != node.ndim:
-            raise guard.Refused(f"{node.ndim} axes and the dimensions {dims[:80]!r} of {name!r}", "one name per axis")
+            raise refusal.Refused(f"{node.ndim} axes and the dimensions {dims[:80]!r} of {name!r}", "one name per axis")
         for key in ("unit", "description", "dtype"):
             guard.text(node, key)
         _scan_values(node)

@@ -14,7 +14,7 @@ import numpy as np
 from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
 from equivengine.errors import EngineError, PluginError, StoreError
-from equivengine.store import elements, files, guard, pictures, schema, units
+from equivengine.store import digests, elements, files, guard, pictures, refusal, schema, units
 from equivengine.store.record import Record
 from equivengine.store.template import Structure, Templates, fits, structure_of
 
@@ -111,7 +111,7 @@ def write_shard(path: Path, unit: Unit, result: ProbeResult, provenance: Mapping
         with files.new_file(path, schema.SHARD_FORMAT) as file:
             fill(file, text.encode("ascii"))
         with _read_back_errors(unit):
-            guard.checked_digest(path)
+            digests.checked_digest(path)
             _compare(path, unit, result, text, values=False)  # they are in the digest, and many
         return
     content, from_other = _content(unit, result, text, fill)
@@ -174,9 +174,9 @@ def _compare(path: Path, unit: Unit, result: ProbeResult, text: str, *, values: 
         group = guard.group(guard.group(file, "units"), unit.unit_id)
         found = units.read_record(group)
         if found.unit != unit:
-            raise guard.Refused("another unit", unit.unit_id)
+            raise refusal.Refused("another unit", unit.unit_id)
         if elements.read_text(group, schema.RECORD, "json") != text:
-            raise guard.Refused("another record", "the one that was given")
+            raise refusal.Refused("another record", "the one that was given")
         _compare_arrays(group, result, values)
         _compare_pictures(group, result, values)
 
@@ -186,14 +186,14 @@ def _compare_arrays(group: h5py.Group, result: ProbeResult, values: bool) -> Non
     stored = {name: elements.stored_name(name, array.dims, dims) for name, array in result.arrays.items()}
     arrays = units.arrays_of(group)
     if ([] if arrays is None else guard.names(arrays)[: len(stored)]) != list(stored.values()):
-        raise guard.Refused("other arrays", ", ".join(result.arrays))
+        raise refusal.Refused("other arrays", ", ".join(result.arrays))
     for name, array in result.arrays.items():
         _compare_values(arrays, stored[name], array.data, values)
 
 
 def _compare_pictures(group: h5py.Group, result: ProbeResult, values: bool) -> None:
     if pictures.picture_names(group) != list(result.pictures):
-        raise guard.Refused("other pictures", ", ".join(result.pictures))
+        raise refusal.Refused("other pictures", ", ".join(result.pictures))
     for name, picture in result.pictures.items():
         _compare_values(guard.group(group, schema.PICTURES), name, picture.levels, values)
 
@@ -201,10 +201,10 @@ def _compare_pictures(group: h5py.Group, result: ProbeResult, values: bool) -> N
 def _compare_values(parent: h5py.Group, name: str, data: np.ndarray, values: bool) -> None:
     node = guard.dataset(parent, name)
     if node.shape != data.shape:
-        raise guard.Refused(f"shape {node.shape} of {name!r}", str(data.shape))
+        raise refusal.Refused(f"shape {node.shape} of {name!r}", str(data.shape))
     if not values:
         return
     found = elements.decode_values(node, np.asarray(node[()]))
     given = elements.decode_values(node, elements.stored_values(name, data)[0])
     if found.dtype != given.dtype or found.tobytes() != given.tobytes():
-        raise guard.Refused(f"other values of {name!r}", "those that were given")
+        raise refusal.Refused(f"other values of {name!r}", "those that were given")

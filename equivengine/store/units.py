@@ -9,7 +9,7 @@ import h5py
 
 from equivengine.contracts.unit import Unit
 from equivengine.contracts.units import UnitIds
-from equivengine.store import elements, guard, nodes, pictures, record, schema, version_1
+from equivengine.store import elements, guard, nodes, pictures, record, refusal, schema, version_1
 from equivengine.store.record import Record
 from equivengine.store.template import Structure
 
@@ -82,7 +82,7 @@ def check_canonical(group: h5py.Group) -> None:
     if elements.expect(group, "unit")[0] > 1:
         text = _record_text(group)
         if schema.to_json(schema.parse_json(text, guard.Where(group)), "a record") != text:
-            raise guard.Refused("JSON in another form than ours", "canonical JSON: ASCII, sorted keys, no spaces")
+            raise refusal.Refused("JSON in another form than ours", "canonical JSON: ASCII, sorted keys, no spaces")
 
 
 def copy_unit(source: h5py.Group, parent: h5py.Group, unit_id: str) -> Record:
@@ -162,7 +162,7 @@ def _parse(group: h5py.Group, text: str) -> Record:
 
 def _record_text(group: h5py.Group) -> str:
     if not guard.has(group, schema.RECORD):
-        raise guard.Refused(f"{group.name} has no {schema.RECORD}", "what was run, and what came of it")
+        raise refusal.Refused(f"{group.name} has no {schema.RECORD}", "what was run, and what came of it")
     return elements.read_text(group, schema.RECORD, "json")
 
 
@@ -184,7 +184,7 @@ def _copy_arrays(source: h5py.Group, unit: h5py.Group) -> None:
         text = guard.text(copy, "dims")  # only arrays have them
         dims = text.split(",") if text else []
         if text and len(dims) != copy.id.rank:
-            raise guard.Refused(f"{copy.ndim} axes and {len(dims)} dimensions of {stored!r}", "as many")
+            raise refusal.Refused(f"{copy.ndim} axes and {len(dims)} dimensions of {stored!r}", "as many")
         for axis, dim in enumerate(dims):
             if stored != dim:
                 nodes.attach_scale(copy, axis, copies[dim])

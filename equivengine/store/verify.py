@@ -16,7 +16,7 @@ from typing import Literal
 
 from equivengine.contracts.units import UnitIds
 from equivengine.errors import StoreError
-from equivengine.store import folder, guard, layout, scan, schema
+from equivengine.store import digests, folder, layout, refusal, scan, schema
 from equivengine.store.layout import StoredPlan
 from equivengine.store.lazy import Source
 from equivengine.store.published import read_value
@@ -115,7 +115,7 @@ def inspect_run(path: str | os.PathLike[str], *, check_plan: PlanCheck | None = 
     """
     root = Path(path).absolute()
     if not root.is_dir():
-        guard.require_file(root)
+        digests.require_file(root)
         found = Inspection(root)
         with _findings(found, root):
             scan.scan_run_file(root)
@@ -168,7 +168,7 @@ class _Inspector:
 
     def _read_plan(self, check_plan: PlanCheck | None) -> None:
         path = self.root / schema.PLAN_FILE
-        self.inspection.bytes += guard.regular_size(path)
+        self.inspection.bytes += digests.regular_size(path)
         plan = layout.read_plan(self.root)
         layout.check_canonical(path)
         self.planned = plan.unit_ids
@@ -183,7 +183,7 @@ class _Inspector:
             return None
         read: scan.RunFile | None = None
         with _findings(self.inspection, path):
-            self.inspection.bytes += guard.regular_size(path)
+            self.inspection.bytes += digests.regular_size(path)
             read = scan.scan_run_file(path)
         if read is None:
             return None
@@ -204,7 +204,7 @@ class _Inspector:
         named = (path.stem,) if schema.is_unit_id(path.stem) else ()
         with _findings(self.inspection, path, self._of_plan(named)):
             self.inspection.shards += 1
-            self.inspection.bytes += guard.regular_size(path)
+            self.inspection.bytes += digests.regular_size(path)
             unit_ids = scan.scan_shard(path)
             if not packed and (not ours or unit_ids != [path.stem]):
                 raise _Misplaced(unit_ids)
@@ -221,7 +221,7 @@ class _Inspector:
         for path in layout.failure_files(self.root):
             with _findings(self.inspection, path):
                 self.inspection.failures += 1
-                self.inspection.bytes += guard.regular_size(path)
+                self.inspection.bytes += digests.regular_size(path)
                 failure = layout.read_failure(path)
                 layout.check_canonical(path)
                 if self.plan is not None and path.stem not in self.planned:
@@ -272,7 +272,7 @@ class _Inspector:
 
     def _hold_against(self, shard: Path, entry: scan.ManifestEntry) -> None:
         with _findings(self.inspection, shard):
-            actual, size = guard.sha256_of(shard), guard.regular_size(shard)
+            actual, size = digests.sha256_of(shard), digests.regular_size(shard)
             relative = str(shard.relative_to(self.root))
             if (actual, size, relative) != (entry.sha256, entry.size, entry.shard):
                 error = StoreError(
@@ -304,7 +304,7 @@ def _findings(inspection: Inspection, path: Path, unit_ids: tuple[str, ...] = ()
     """Collect what is wrong with one file; a file that another process has moved or removed meanwhile is nothing."""
     identity = identity_of(path)
     try:
-        with guard.damage(path):
+        with refusal.damage(path):
             try:
                 yield
             except _Foreign as foreign:
@@ -320,7 +320,7 @@ def _findings(inspection: Inspection, path: Path, unit_ids: tuple[str, ...] = ()
                     f"{path} holds other units than its name says",
                     expected=f"unit {path.stem[:80]}",
                     got=f"unit {', '.join(misplaced.unit_ids)[:200] or 'none'}",
-                    hint=guard.next_step(path),
+                    hint=refusal.next_step(path),
                 )
                 inspection.findings.append(Finding(path, "misplaced", error, unit_ids, identity))
     except StoreError as error:

@@ -8,7 +8,7 @@ from typing import get_args
 import h5py
 
 from equivengine.contracts.result import Check, Scalar, Status
-from equivengine.store import elements, guard, nodes, schema
+from equivengine.store import elements, guard, nodes, refusal, schema
 from equivengine.store.record import Record
 
 
@@ -21,7 +21,7 @@ def read_record(group: h5py.Group) -> Record:
     summary, checks = guard.group(group, "summary"), guard.group(group, "checks")
     status = elements.read_text(group, "status")
     if status not in get_args(Status):
-        raise guard.Refused(f"status {status[:40]!r}", ", ".join(get_args(Status)))
+        raise refusal.Refused(f"status {status[:40]!r}", ", ".join(get_args(Status)))
     return Record(
         unit=schema.parse_unit(elements.read_json(group, "unit"), f"{group.file.filename}:{group.name}/unit"),
         status=status,  # type: ignore[arg-type]  # one of them, as was seen
@@ -37,7 +37,7 @@ def _number(parent: h5py.Group, name: str, encoding: str) -> tuple[h5py.Dataset,
     node = guard.dataset(parent, name)
     elements.expect(node, encoding)
     if node.dtype.kind != "f" or node.shape != ():
-        raise guard.Refused(f"{node.name} is {node.dtype} {node.shape}", "one float")
+        raise refusal.Refused(f"{node.name} is {node.dtype} {node.shape}", "one float")
     return node, _one_nan(nodes.read_float(node))
 
 
@@ -50,9 +50,9 @@ def _read_scalar(parent: h5py.Group, name: str) -> Scalar:
     node, value = _number(parent, name, "scalar")
     interval, n = guard.attribute(node, "interval"), guard.attribute(node, "n")
     if interval is not None and (interval.dtype.kind != "f" or interval.shape != (2,)):
-        raise guard.Refused(f"interval of {node.name} is {interval.dtype} {interval.shape}", "two floats")
+        raise refusal.Refused(f"interval of {node.name} is {interval.dtype} {interval.shape}", "two floats")
     if n is not None and (n.dtype.kind not in "iu" or n.shape != ()):
-        raise guard.Refused(f"n of {node.name} is {n.dtype} {n.shape}", "one integer")
+        raise refusal.Refused(f"n of {node.name} is {n.dtype} {n.shape}", "one integer")
     return Scalar(
         value,
         guard.text(node, "unit"),
@@ -69,5 +69,5 @@ def _read_check(parent: h5py.Group, name: str) -> Check:
     for what, found, kinds in (("bound", bound, "f"), ("passed", passed, "iu")):
         if found is None or found.dtype.kind not in kinds or found.shape != ():
             got = "absent" if found is None else f"{found.dtype} {found.shape}"
-            raise guard.Refused(f"{what} of {node.name} is {got}", "one number")
+            raise refusal.Refused(f"{what} of {node.name} is {got}", "one number")
     return Check(bool(int(passed)), value, _one_nan(float(bound)), guard.text(node, "description"))

@@ -49,7 +49,7 @@ class ErrorRecorder:
     def watch(self) -> None:
         """From here on, see each error that is made."""
         from equivengine.errors import EngineError
-        from equivengine.store.guard import Refused
+        from equivengine.store.refusal import Refused
 
         for cls in (EngineError, Refused):
             self._wrap(cls)

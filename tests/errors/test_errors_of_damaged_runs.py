@@ -18,7 +18,19 @@ from store_cases import make_plan, make_result, make_unit
 
 from equivengine.contracts.result import Array, ProbeResult
 from equivengine.errors import EngineError
-from equivengine.store import RunDirectory, elements, files, guard, nodes, open_run, schema, shard, units
+from equivengine.store import (
+    RunDirectory,
+    digests,
+    elements,
+    files,
+    guard,
+    nodes,
+    open_run,
+    refusal,
+    schema,
+    shard,
+    units,
+)
 from equivengine.store.record import Record
 from equivengine.store.template import Templates
 
@@ -62,7 +74,7 @@ def edit(path, change):
 def seal(path, lines):
     """Write the user block: the right digest, and ``lines``."""
     with open(path, "r+b") as file:
-        digest = guard.sha256_of(path, schema.USER_BLOCK)
+        digest = digests.sha256_of(path, schema.USER_BLOCK)
         block = schema.MAGIC + lines + f"sha256 {digest}\n".encode()
         file.write(block.ljust(schema.USER_BLOCK, b"\0"))
 
@@ -388,7 +400,7 @@ UNSTORABLE = {
 
 @pytest.mark.parametrize("value", UNSTORABLE)
 def test_what_cannot_be_stored(tmp_path, value):
-    with h5py.File(tmp_path / "file.h5", "w") as file, pytest.raises((EngineError, guard.Refused)):
+    with h5py.File(tmp_path / "file.h5", "w") as file, pytest.raises((EngineError, refusal.Refused)):
         UNSTORABLE[value](file)
 
 

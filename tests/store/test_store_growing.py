@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from equivengine.errors import PluginError
-from equivengine.store import elements, growing, guard, nodes, schema
+from equivengine.store import elements, growing, guard, nodes, refusal, schema
 from equivengine.store.files import new_file
 from equivengine.store.growing import Numbers, Overflow, Texts, Words, write_column
 
@@ -93,8 +93,8 @@ def test_names_are_handed_over_in_order_without_a_list(tmp_path, tracked, monkey
         found = []
         guard.each_name(group, found.append)
         assert found == (wanted if tracked else sorted(wanted))
-        with pytest.raises(guard.Refused, match="101 entries in /units"):
+        with pytest.raises(refusal.Refused, match="101 entries in /units"):
             guard.each_name(group, found.append, 100)
         group.create_group("n" * (schema.MAX_NAME_BYTES + 1))
-        with pytest.raises(guard.Refused, match="a name of"):
+        with pytest.raises(refusal.Refused, match="a name of"):
             guard.each_name(group, found.append)

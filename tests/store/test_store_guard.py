@@ -13,7 +13,7 @@ import pytest
 from store_cases import make_unit
 
 from equivengine.errors import StoreError
-from equivengine.store import guard, open_run, schema, verify_run
+from equivengine.store import digests, open_run, schema, verify_run
 
 UNIT = f"units/{make_unit().unit_id}"
 
@@ -30,7 +30,7 @@ def edit(path, change):
     with h5py.File(path, "r+", libver=("v108", "latest")) as file:
         change(file)
     with open(path, "r+b") as file:
-        file.write(schema.MAGIC + f"sha256 {guard.sha256_of(path, schema.USER_BLOCK)}\n".encode().ljust(500, b"\0"))
+        file.write(schema.MAGIC + f"sha256 {digests.sha256_of(path, schema.USER_BLOCK)}\n".encode().ljust(500, b"\0"))
 
 
 @pytest.fixture(params=["shard", "run.h5"])
@@ -333,7 +333,7 @@ def test_a_failing_disk_is_not_taken_for_a_damaged_file(directory, shard_of, mon
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(guard, "sha256_of", fail)
+    monkeypatch.setattr(digests, "sha256_of", fail)
     with pytest.raises(StoreError, match="cannot be read") as caught:
         read_everything(directory.path)
     assert str(path) in caught.value.what
@@ -369,7 +369,7 @@ def test_the_manifest_names_every_shard_by_its_digest(directory, shard_of):
             raw.decode(): digest.decode() for raw, digest in zip(manifest["shard"], manifest["sha256"], strict=True)
         }
         assert sorted(manifest["size"]) == sorted(path.stat().st_size for path in paths)
-    assert found == {str(path.relative_to(directory.path)): guard.sha256_of(path) for path in paths}
+    assert found == {str(path.relative_to(directory.path)): digests.sha256_of(path) for path in paths}
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "A" * 64, "", "g" * 64])

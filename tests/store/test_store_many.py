@@ -13,7 +13,17 @@ from test_store_round_trip import assert_equal_results
 from equivengine.contracts.result import ProbeResult, Scalar
 from equivengine.contracts.units import UnitIds, UnitList, plan_digest
 from equivengine.contracts.units_as_json import units_to_json
-from equivengine.store import RunDirectory, consolidate, guard, inspect_run, layout, open_run, run, schema, units
+from equivengine.store import (
+    RunDirectory,
+    consolidate,
+    digests,
+    inspect_run,
+    layout,
+    open_run,
+    run,
+    schema,
+    units,
+)
 from equivengine.store.columns import scalar_columns
 from equivengine.store.files import new_file
 from equivengine.store.shard import write_unit
@@ -159,7 +169,7 @@ def test_consolidation_keeps_less_than_300_bytes_of_a_unit(tmp_path, monkeypatch
             directory.publish(unit, result, {})
         consolidate.write_run_file(tmp_path / f"warm-{count}", directory.path)
         stored = layout.read_plan(directory.path)
-        monkeypatch.setattr(guard, "_HASH_STEP", 64 << 10)  # files larger than that are in memory in parts
+        monkeypatch.setattr(digests, "_HASH_STEP", 64 << 10)  # files larger than that are in memory in parts
         monkeypatch.setattr(layout, "read_plan", lambda root, stored=stored: stored)
         tracemalloc.start()
         consolidate.write_run_file(tmp_path / f"{count}.h5", directory.path)

@@ -10,7 +10,19 @@ from store_cases import make_unit
 from equivengine.contracts.result import ProbeResult, Scalar
 from equivengine.contracts.units import UnitList, plan_digest
 from equivengine.contracts.units_as_json import units_to_json
-from equivengine.store import RunDirectory, consolidate, growing, guard, inspect_run, open_run, run, scan, schema, shard
+from equivengine.store import (
+    RunDirectory,
+    consolidate,
+    digests,
+    growing,
+    guard,
+    inspect_run,
+    open_run,
+    run,
+    scan,
+    schema,
+    shard,
+)
 from equivengine.store import tables as store_tables
 from equivengine.store.files import new_file
 
@@ -28,7 +40,7 @@ def small_parts():
             patched.setattr(module, "ROWS", 16)
         patched.setattr(schema, "CHUNK_BYTES", 4096)
         patched.setattr(schema, "CHUNKED_FROM_BYTES", 4096)
-        patched.setattr(guard, "_HASH_STEP", 16 << 10)
+        patched.setattr(digests, "_HASH_STEP", 16 << 10)
         patched.setattr(run, "KEPT_UNITS", 0)
         yield
 

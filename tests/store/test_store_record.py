@@ -19,6 +19,7 @@ from equivengine.errors import PluginError, StoreError
 from equivengine.store import (
     RunDirectory,
     content_digest,
+    digests,
     files,
     guard,
     inspect_run,
@@ -214,9 +215,9 @@ def test_what_a_disk_gives_back_otherwise_is_not_published(directory, monkeypatc
         raw[-100] ^= 1
         path.write_bytes(raw)
 
-    write_image, checked_digest = files.write_image, guard.checked_digest
+    write_image, checked_digest = files.write_image, digests.checked_digest
     monkeypatch.setattr(files, "write_image", lambda path, content: (write_image(path, content), spoil(path)))
-    monkeypatch.setattr(guard, "checked_digest", lambda path: (spoil(path), checked_digest(path)))
+    monkeypatch.setattr(digests, "checked_digest", lambda path: (spoil(path), checked_digest(path)))
     with pytest.raises(StoreError, match="cannot be read back"):
         directory.publish(make_unit(1), make_result(1), {})
     assert directory.published() == {make_unit(0).unit_id}

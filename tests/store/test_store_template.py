@@ -11,7 +11,7 @@ from store_cases import make_plan, make_result, make_unit
 from test_store_round_trip import assert_equal_results
 
 from equivengine.contracts.result import Array, ProbeResult
-from equivengine.store import RunDirectory, content_digest, guard, inspect_run, open_run, shard, template
+from equivengine.store import RunDirectory, content_digest, digests, inspect_run, open_run, shard, template
 from equivengine.store.template import Templates, fits, structure_of
 
 
@@ -109,11 +109,11 @@ def _listing(path):
 def test_a_shard_that_was_changed_is_not_taken_for_one_of_this_process(tmp_path):
     run = published(tmp_path / "run", [make_result(0), make_result(1)])
     one, other = sorted(run.path.glob("shards/*/*.h5"))
-    assert shard.structure_written(guard.checked_digest(one)[0]) is not None
+    assert shard.structure_written(digests.checked_digest(one)[0]) is not None
     with h5py.File(one, "r+") as file:
         next(iter(file["units"].values())).attrs["more"] = 1
-    assert shard.structure_written(guard.sha256_of(one)) is None
-    assert shard.structure_written(guard.sha256_of(other)) is not None
+    assert shard.structure_written(digests.sha256_of(one)) is None
+    assert shard.structure_written(digests.sha256_of(other)) is not None
 
 
 def test_a_file_that_becomes_a_thousand_units_does_not_grow(tmp_path):

@@ -17,7 +17,7 @@ from equivengine.store import (
     aside,
     atomic,
     content_digest,
-    guard,
+    digests,
     inspect_run,
     open_run,
     schema,
@@ -110,7 +110,7 @@ def test_a_lost_user_block_is_found_since_nothing_vouches_for_the_rest(whole):
 @pytest.mark.parametrize("line", [b"format equivengine-run 1.2\n", b"format equivengine-shard 1.0\n", b"frmt x\n"])
 def test_a_user_block_that_says_something_else_is_found(whole, line):
     path = path_of(whole, 0)
-    block = schema.MAGIC + line + f"sha256 {guard.sha256_of(path, schema.USER_BLOCK)}\n".encode()
+    block = schema.MAGIC + line + f"sha256 {digests.sha256_of(path, schema.USER_BLOCK)}\n".encode()
     path.write_bytes(block.ljust(schema.USER_BLOCK, b"\0") + path.read_bytes()[schema.USER_BLOCK :])
     assert "in front" in verify_run(whole)[path].got
 
