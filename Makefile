@@ -103,7 +103,7 @@ bench: $(BUILT)  ## measure time, memory and accuracy into bench/results/; leave
 	-OMP_NUM_THREADS=1 $(PY) bench/store.py
 	$(PY) bench/model_families.py
 	$(PY) bench/stopping.py
-	$(PY) bench/executors.py
+	OMP_NUM_THREADS=1 $(PY) bench/executors.py
 	OMP_NUM_THREADS=1 $(PY) bench/scale.py
 	$(PY) bench/tables.py
 
@@ -144,7 +144,7 @@ $(INSTALLED): pyproject.toml tools/check_python.py tools/hold_installed.py | $(S
 	$(PY) tools/check_python.py --torch
 	$(PY) tools/hold_installed.py > $(ENVIRONMENT).hold
 	$(PY) -m pip install --quiet -c $(ENVIRONMENT).hold "setuptools>=77" ninja pybind11 numpy
-	EQUIVENGINE_NO_EXTENSION=1 $(PY) -m pip install --quiet --no-build-isolation -c $(ENVIRONMENT).hold -e ".[$(EXTRAS)]"
+	EQUIVENGINE_NO_EXTENSION=1 PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-build-isolation -c $(ENVIRONMENT).hold -e ".[$(EXTRAS)]"
 	@touch $@
 
 else
@@ -159,7 +159,7 @@ $(INSTALLED): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg | $(STAMPS)
 	$(PY) -m pip install --quiet --upgrade pip
 	@echo "installing torch and its friends: about 3 GB the first time"
 	$(PY) -m pip install --quiet -c constraints.txt torch torchvision numpy "setuptools>=77" ninja pybind11
-	EQUIVENGINE_NO_EXTENSION=1 $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[$(EXTRAS)]"
+	EQUIVENGINE_NO_EXTENSION=1 PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
 
 endif

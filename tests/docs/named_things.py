@@ -164,7 +164,10 @@ def names_in_code() -> frozenset[str]:
     files = [path for folder in ("equivengine", "plugins", "csrc") for path in (ROOT / folder).rglob("*.*")]
     sources = [path for path in files if path.suffix in (".py", ".cpp", ".h", ".cu")]
     texts = (path.read_text(encoding="utf-8") for path in (*sources, ROOT / "setup.py", ROOT / "Makefile"))
-    return frozenset(name for text in texts for name in re.findall(r"\bEQUIVENGINE_[A-Z_]+\b", text))
+    found = {name for text in texts for name in re.findall(r"\bEQUIVENGINE_[A-Z_]+\b", text)}
+    for path in (ROOT / "tests").rglob("*.py"):  # what they read themselves, not what they try
+        found |= set(re.findall(r"environ\.get\(\"(EQUIVENGINE_TEST_[A-Z_]+)\"", path.read_text(encoding="utf-8")))
+    return frozenset(found)
 
 
 def variables_read() -> set[str]:
