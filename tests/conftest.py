@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -23,10 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hold errors against tests/errors/records."""
+    """Hold errors against tests/errors/records; let tests interrupt what they start."""
     import error_recorder
 
     error_recorder.start(config)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # `make test &`: what tests start would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass

@@ -104,7 +104,7 @@ def test_what_a_module_does_on_its_first_call_is_the_fault_of_its_backend(make_p
     assert "plugin 'toys'" in caught.value.got
 
 
-@pytest.mark.parametrize(("kind", "default"), [(float, float("nan")), (Any, object())])
+@pytest.mark.parametrize(("kind", "default"), [(float, float("nan")), (Any, object())], ids=["nan", "object"])
 def test_parameters_that_cannot_be_stored_are_the_fault_of_their_probe(
     make_plan, toy_module, monkeypatch, kind, default
 ):
