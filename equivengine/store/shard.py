@@ -29,6 +29,9 @@ _STRUCTURES = 256
 
 _templates = Templates()
 
+#: Structures, each once.
+_structures: dict[Structure, Structure] = {}
+
 #: Structures of what this process wrote, by the sha256 of the whole file; the last of them.
 _written: dict[bytes, Structure] = {}
 _WRITTEN = 20_000
@@ -118,7 +121,7 @@ def write_shard(path: Path, unit: Unit, result: ProbeResult, provenance: Mapping
     files.write_image(path, content)
     with _read_back_errors(unit):
         files.compare_image(path, content)
-        structure = structure_of(result)
+        structure = _same(structure_of(result))
         if (structure, from_other) not in _read_back:
             _compare(path, unit, result, text, values=True)
             _keep(_read_back, (structure, from_other), None, _STRUCTURES)
@@ -141,6 +144,13 @@ def _content(
     if fits(result):
         return _templates.content(unit, result, text, fill)
     return files.make_image(schema.SHARD_FORMAT, lambda root: fill(root, text.encode("ascii"))), False
+
+
+def _same(structure: Structure) -> Structure:
+    """An equal structure that is kept already, if there is one: `_written` names a few thousands of times."""
+    same = _structures.get(structure, structure)
+    _keep(_structures, same, same, _STRUCTURES)
+    return same
 
 
 def _keep(last: dict[_Key, _Value], key: _Key, value: _Value, limit: int) -> None:
