@@ -99,7 +99,7 @@ bench: $(BUILT)  ## measure time, memory and accuracy into bench/results/; leave
 	$(PY) bench/orthonormalise.py
 	OMP_NUM_THREADS=1 $(PY) bench/honesty.py
 	OMP_NUM_THREADS=1 $(PY) bench/faults.py
-# It exits with 1 while storing costs more than its bar, which must not keep the rest from being measured.
+# It exits with 1 where storing costs more than its bar, which must not keep the rest from being measured.
 	-OMP_NUM_THREADS=1 $(PY) bench/store.py
 	$(PY) bench/model_families.py
 	$(PY) bench/stopping.py
