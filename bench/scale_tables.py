@@ -54,6 +54,55 @@ def scale(document: dict[str, Any]) -> str:
     )
 
 
+def store(document: dict[str, Any]) -> str:
+    """What storing adds, within a run and between runs."""
+    found = {row["case"]: row for row in document["results"]}
+    within, between, disk = found["within"], found["between"], found["disk"]
+    ratio = between["ratio"]
+    rows = [
+        [
+            f"within one run of {within['units']:,} units of {within['unit_ms']:.0f} ms: what the store holds it up",
+            f"{within['overhead']:.1%}",
+        ],
+        [
+            f"between runs with and without it, by turns, median of {between['blocks']}",
+            f"{round(between['overhead'], 3) + 0.0:.1%} ({ratio['min'] - 1:.1%} to {ratio['max'] - 1:.1%})",
+        ],
+    ]
+    return _table([f"storing adds to the time of `{document['probe']}`, at most {document['bar']:.0%}", ""], rows) + (
+        f"\nFlushing a shard of {disk['bytes'] / 1e3:.0f} KB and its folder takes this disk {disk['file_ms']:.2f} and "
+        f"{disk['directory_ms']:.2f} ms if nothing else is done.\n"
+    )
+
+
+def executors(document: dict[str, Any]) -> str:
+    """What executors gain, cost and survive."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in document["results"]:
+        found.setdefault(row["case"], []).append(row)
+    rows = []
+    for row in found.get("speed", []):
+        rounds = [serial / dask for serial, dask in zip(row["serial_s"], row["dask_s"], strict=True)]
+        spread = f"{statistics.median(rounds):.2f} times as fast ({min(rounds):.2f} - {max(rounds):.2f})"
+        rows.append([f"{row['workers']} Dask workers against serial, {len(rounds)} rounds", spread, _same(row)])
+    for row in found.get("kills", []):
+        what = f"{row['workers']} Dask workers, one process of units killed every {row['every_s']:g} s"
+        rows.append(
+            [what, f"{row['kills']} kills, {row['outcomes']['published']} of {document['units']} units", _same(row)]
+        )
+    for row in found.get("across", []):
+        units = ", ".join(f"{name} {count}" for name, count in zip(row["executors"], row["units"], strict=True))
+        rows.append(["interrupted twice, finished on a third executor", f"units: {units}", _same(row)])
+    for row in found.get("empty", []):
+        what = f"{row['executor']}, a batch that does nothing"
+        rows.append([what, f"{row['ms_per_batch']:.2f} ms, after {row['start_up_s']:.1f} s", ""])
+    return _table([f"{document['units']} units of `{document['probe']}`", "", "content"], rows)
+
+
+def _same(row: dict[str, Any]) -> str:
+    return "that of the serial run" if row["same_content"] else "ANOTHER ONE"
+
+
 def beyond(seconds: float, units: int, exponent: float) -> float:
     """Seconds of a million units, by the exponent between the two largest sizes; that is taken to be at least 1."""
     return seconds * (MILLION / units) ** max(1.0, exponent)

@@ -315,7 +315,12 @@ TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {
 #: Those of docs/models.md.
 MODEL_TOPICS: dict[str, Callable[[dict[str, Any]], str]] = {"model_families": model_families}
 #: Those of docs/scale.md; `unit_cost` is made from the results of several benchmarks.
-SCALE_TOPICS: dict[str, Callable[[Any], str]] = {"unit_cost": scale_tables.unit_cost, "scale": scale_tables.scale}
+SCALE_TOPICS: dict[str, Callable[[Any], str]] = {
+    "unit_cost": scale_tables.unit_cost,
+    "scale": scale_tables.scale,
+    "store": scale_tables.store,
+    "executors": scale_tables.executors,
+}
 
 
 def section(topic: str, results: Path) -> str:
