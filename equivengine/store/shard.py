@@ -77,17 +77,6 @@ def check_storable(unit: Unit, result: ProbeResult) -> None:
             )
 
 
-def write_unit(parent: h5py.Group, unit: Unit, result: ProbeResult, provenance: Mapping[str, Any]) -> None:
-    """Write ``units/<unit_id>``.
-
-    Raises:
-        PluginError: If the result holds what cannot be stored.
-    """
-    check_storable(unit, result)
-    text = Record.of(unit, result, provenance).to_text()
-    _fill_unit(parent, unit, result, text.encode("ascii"))
-
-
 def _fill_unit(parent: h5py.Group, unit: Unit, result: ProbeResult, record: bytes) -> None:
     group = elements.new_group(parent, unit.unit_id, "unit")
     elements.write_record(group, record)

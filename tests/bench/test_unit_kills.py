@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
-import unit_kills  # noqa: E402
+import unit_kills  # noqa: E402  bench/ is on the path only now
 
 KEPT = sorted((ROOT / "bench" / "results").glob("executors-*.json"))
 

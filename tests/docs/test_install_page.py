@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
 
-import pages  # noqa: E402
-from test_packaging import copy_tree  # noqa: E402
+import pages  # noqa: E402  tools/ is on the path only now
+from test_packaging import copy_tree  # noqa: E402  tests/ is on the path only now
 
 PAGES = pages.pages()
 SETUP, BROUGHT, IN_PLACE, PIP = [block.body for block in pages.found(PAGES["docs/install.md"])]

@@ -13,7 +13,7 @@ from equivengine.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import pages  # noqa: E402
+import pages  # noqa: E402  tools/ is on the path only now
 
 BLOCKS = list(pages.found((ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")))
 FILES = {}

@@ -4,6 +4,8 @@ import numpy as np
 
 from equivengine.contracts.result import Array, Check, Picture, ProbeResult, Scalar
 from equivengine.contracts.unit import SampleRef, Unit
+from equivengine.store import shard
+from equivengine.store.record import Record
 
 
 def make_unit(seed=0, probe="ldlc"):
@@ -49,3 +51,8 @@ def make_result(seed=0, size=8, side=12):
 
 def make_plan(count=3):
     return {"name": "plan", "units": [make_unit(seed).to_json() for seed in range(count)]}
+
+
+def write_unit(parent, unit, result, provenance):
+    """Write a unit into the group of them, as shards that hold several would have it."""
+    shard._fill_unit(parent, unit, result, Record.of(unit, result, provenance).to_text().encode())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_cases import make_result, make_unit
+from store_cases import make_result, make_unit, write_unit
 from test_store_round_trip import assert_equal_results
 
 from equivengine.contracts.result import ProbeResult, Scalar
@@ -26,7 +26,6 @@ from equivengine.store import (
 )
 from equivengine.store.columns import scalar_columns
 from equivengine.store.files import new_file
-from equivengine.store.shard import write_unit
 from equivengine.store.shards import Shards, in_order, same_units
 
 IDS = [make_unit(seed).unit_id for seed in range(12)]

@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from store_cases import make_plan, make_result, make_unit
+from store_cases import make_plan, make_result, make_unit, write_unit
 
 from equivengine.contracts.result import Array, Check, Picture, ProbeResult, Scalar
 from equivengine.errors import PluginError, StoreError
 from equivengine.store import RunDirectory, open_run
 from equivengine.store import schema as store_schema
 from equivengine.store.files import new_file
-from equivengine.store.shard import write_unit
 
 DTYPES = ["f2", "f4", "f8", ">f4", ">i8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
 
