@@ -1,12 +1,14 @@
 """Write `records` anew: ``python tests/errors/write_records.py [TESTS...]``.
 
 Runs the tests that are named (all that the records name, and tests/errors, where none is), and takes for each place at
-which an error is made the plainest of what it saw. Records that still hold stay as they are.
+which an error is made the plainest of what it saw. Records that still hold stay as they are. Calls may run side by
+side: records are read and written in one step, after the tests.
 """
 
 from __future__ import annotations
 
 import ast
+import fcntl
 import functools
 import json
 import os
@@ -24,14 +26,22 @@ from error_records import Record
 
 def main(arguments: list[str]) -> int:
     """Run the tests, and write what they saw."""
-    known = error_records.records()
-    tests = arguments or sorted({"tests/errors", *(record.test.partition("::")[0] for record in known.values())})
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "seen.jsonl"
+    tests = arguments
+    if not tests:
+        named = {record.test.partition("::")[0] for record in error_records.records().values()}
+        tests = sorted({"tests/errors", *named})
+    with tempfile.TemporaryDirectory() as temporary:
+        log = Path(temporary) / "seen.jsonl"
         # Tests fail where records are out of date: what they saw counts.
         subprocess.run([sys.executable, "-m", "pytest", "-q", "--record-errors", log, *tests], cwd=error_sites.ROOT)
         seen = [Record(*json.loads(line)) for line in log.read_text().splitlines()] if log.exists() else []
-    merge(known, seen)
+    folder = os.open(error_records.FOLDER, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        error_records.records.cache_clear()  # another call may have written while the tests ran
+        merge(error_records.records(), seen)
+    finally:
+        os.close(folder)
     return 0
 
 
