@@ -205,18 +205,30 @@ def test_ssim_falls_with_noise_and_with_blur():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: reread(torch.rand(4, 4)), r"\[4, 4\]"),
-        (lambda: reread(torch.rand(3, 0, 4)), r"\[3, 0, 4\]"),
-        (lambda: psnr(torch.rand(3, 4, 4), torch.rand(3, 4, 4)), r"\[3, 4, 4\]"),
-        (lambda: ssim(torch.rand(2, 3, 4, 4), torch.rand(1, 3, 4, 4)), r"\[1, 3, 4, 4\]"),
-        (lambda: psnr(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4), peak=0), "peak"),
-        (lambda: picture(torch.rand(2, 4, 4), "x"), r"\[2, 4, 4\]"),
-        (lambda: picture(torch.rand(1, 3, 4, 4), "x"), r"\[1, 3, 4, 4\]"),
-        (lambda: difference(torch.rand(3, 4, 4), torch.rand(3, 4, 5), "x"), r"\[3, 4, 5\]"),
-        (lambda: difference(torch.rand(3, 4, 4), torch.rand(3, 4, 4), "x", gain=0), "gain"),
-        (lambda: to_levels(torch.zeros(3, 4, 4, dtype=torch.uint8)), "uint8"),
-        (lambda: to_levels(torch.rand(3, 4, 4), 1.0, 1.0), "low=1.0"),
-        (lambda: from_levels(torch.rand(3, 4, 4)), "float32"),
+        pytest.param(lambda: reread(torch.rand(4, 4)), r"\[4, 4\]", id="reread a matrix"),
+        pytest.param(lambda: reread(torch.rand(3, 0, 4)), r"\[3, 0, 4\]", id="reread an empty image"),
+        pytest.param(lambda: psnr(torch.rand(3, 4, 4), torch.rand(3, 4, 4)), r"\[3, 4, 4\]", id="psnr of one image"),
+        pytest.param(
+            lambda: ssim(torch.rand(2, 3, 4, 4), torch.rand(1, 3, 4, 4)), r"\[1, 3, 4, 4\]", id="ssim of other sizes"
+        ),
+        pytest.param(
+            lambda: psnr(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4), peak=0), "peak", id="psnr with a peak of 0"
+        ),
+        pytest.param(lambda: picture(torch.rand(2, 4, 4), "x"), r"\[2, 4, 4\]", id="picture of two channels"),
+        pytest.param(lambda: picture(torch.rand(1, 3, 4, 4), "x"), r"\[1, 3, 4, 4\]", id="picture of a batch"),
+        pytest.param(
+            lambda: difference(torch.rand(3, 4, 4), torch.rand(3, 4, 5), "x"),
+            r"\[3, 4, 5\]",
+            id="difference of other sizes",
+        ),
+        pytest.param(
+            lambda: difference(torch.rand(3, 4, 4), torch.rand(3, 4, 4), "x", gain=0),
+            "gain",
+            id="difference with a gain of 0",
+        ),
+        pytest.param(lambda: to_levels(torch.zeros(3, 4, 4, dtype=torch.uint8)), "uint8", id="levels of levels"),
+        pytest.param(lambda: to_levels(torch.rand(3, 4, 4), 1.0, 1.0), "low=1.0", id="levels of an empty range"),
+        pytest.param(lambda: from_levels(torch.rand(3, 4, 4)), "float32", id="pixels of pixels"),
     ],
 )
 def test_what_is_no_image_is_a_clear_error(call, words):
@@ -224,7 +236,15 @@ def test_what_is_no_image_is_a_clear_error(call, words):
         call()
 
 
-@pytest.mark.parametrize("call", [to_levels, reread, lambda x: picture(x, "x"), lambda x: difference(x, x, "x")])
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(to_levels, id="to_levels"),
+        pytest.param(reread, id="reread"),
+        pytest.param(lambda x: picture(x, "x"), id="picture"),
+        pytest.param(lambda x: difference(x, x, "x"), id="difference"),
+    ],
+)
 def test_nan_has_no_level(call):
     x = torch.rand(3, 4, 4)
     x[0, 0, 0] = float("nan")

@@ -89,12 +89,20 @@ def test_torchs_variant_of_the_processor_differs_by_rounding(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"do_resize": False}, "no resizing"),
-        ({"do_pad": True}, "padding"),
-        ({"size": {"shortest_edge": 32}, "do_center_crop": False}, "not fixed"),
-        ({"size": {"shortest_edge": 24}, "do_center_crop": True, "crop_size": 32}, "shorter side"),
-        ({"size": {"height": 40, "width": 36}, "do_center_crop": True, "crop_size": 32}, "not squares"),
-        ({"resample": 4}, "filter 4"),
+        pytest.param({"do_resize": False}, "no resizing", id="no resizing"),
+        pytest.param({"do_pad": True}, "padding", id="padding"),
+        pytest.param({"size": {"shortest_edge": 32}, "do_center_crop": False}, "not fixed", id="size not fixed"),
+        pytest.param(
+            {"size": {"shortest_edge": 24}, "do_center_crop": True, "crop_size": 32},
+            "shorter side",
+            id="crop larger than size",
+        ),
+        pytest.param(
+            {"size": {"height": 40, "width": 36}, "do_center_crop": True, "crop_size": 32},
+            "not squares",
+            id="not square",
+        ),
+        pytest.param({"resample": 4}, "filter 4", id="resampling filter"),
     ],
 )
 def test_preprocessing_that_cannot_be_declared_is_refused(change, message):
@@ -380,12 +388,12 @@ def test_code_that_a_checkpoint_brings_along_is_refused_and_not_run(saved, file)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "nonesuch"}, "does not know the kind"),
-        ({"architectures": ["Nonesuch"]}, "names no model"),
-        ({"architectures": ["Trainer"]}, "names no model"),
-        ({"architectures": ["BeitModel"]}, "names no model"),
-        ({"hidden_act": "nonesuch"}, "cannot build ViTModel"),
-        ({"hidden_size": 64}, "do not fit the model"),
+        pytest.param({"model_type": "nonesuch"}, "does not know the kind", id="unknown kind"),
+        pytest.param({"architectures": ["Nonesuch"]}, "names no model", id="unknown architecture"),
+        pytest.param({"architectures": ["Trainer"]}, "names no model", id="class that is no model"),
+        pytest.param({"architectures": ["BeitModel"]}, "names no model", id="model of another kind"),
+        pytest.param({"hidden_act": "nonesuch"}, "cannot build ViTModel", id="unknown activation"),
+        pytest.param({"hidden_size": 64}, "do not fit the model", id="other width"),
     ],
 )
 def test_configuration_that_makes_no_sense_is_a_model_error(saved, changes, message):

@@ -107,7 +107,13 @@ def test_every_declared_preprocessing_is_open_clips(interpolation, resize_mode, 
     assert (declared.mean, declared.std) == (cfg["mean"], cfg["std"])
 
 
-@pytest.mark.parametrize("change", [{"size": (96, 64)}, {"resize_mode": "longest", "fill_color": 255}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"size": (96, 64)}, id="not square"),
+        pytest.param({"resize_mode": "longest", "fill_color": 255}, id="fitted by padding"),
+    ],
+)
 def test_preprocessing_that_cannot_be_declared_is_refused(change):
     cfg = {"size": 96, "mean": (0.5,) * 3, "std": (0.5,) * 3, **change}
     with pytest.raises(eqv.ModelError, match="cannot be declared"):

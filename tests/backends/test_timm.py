@@ -113,10 +113,10 @@ def test_every_declared_preprocessing_is_timms(interpolation, crop_mode, crop_pc
 @pytest.mark.parametrize(
     "change",
     [
-        {"crop_mode": "border"},
-        {"input_size": (3, 96, 64)},
-        {"input_size": (4, 96, 96), "mean": (0.0,) * 4, "std": (1.0,) * 4},
-        {"interpolation": "hamming"},
+        pytest.param({"crop_mode": "border"}, id="crop mode"),
+        pytest.param({"input_size": (3, 96, 64)}, id="not square"),
+        pytest.param({"input_size": (4, 96, 96), "mean": (0.0,) * 4, "std": (1.0,) * 4}, id="four channels"),
+        pytest.param({"interpolation": "hamming"}, id="interpolation"),
     ],
 )
 def test_preprocessing_that_cannot_be_declared_is_refused(change):

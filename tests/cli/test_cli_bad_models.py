@@ -12,13 +12,17 @@ from PIL import Image
 @pytest.mark.parametrize(
     ("behaviour", "says"),
     [
-        ("nan", ["returns NaN or infinity"]),
-        ("tuple", ["does not return one tensor", "tuple of 2"]),
-        ("shape", ["output of a wrong shape", "got: [2, 5, 1]"]),
-        ("fickle", ["two different embeddings", "dropout"]),
-        ("raises", ["cannot be loaded", "plugin 'toys'", "RuntimeError: this backend cannot load anything"]),
-        ("exits", ["cannot be loaded", "plugin 'toys'", "it called sys.exit(0)"]),
-        ("needs", ["cannot be loaded", "No module named 'a_package_that_nobody_has'"]),
+        pytest.param("nan", ["returns NaN or infinity"], id="nan"),
+        pytest.param("tuple", ["does not return one tensor", "tuple of 2"], id="tuple"),
+        pytest.param("shape", ["output of a wrong shape", "got: [2, 5, 1]"], id="shape"),
+        pytest.param("fickle", ["two different embeddings", "dropout"], id="fickle"),
+        pytest.param(
+            "raises",
+            ["cannot be loaded", "plugin 'toys'", "RuntimeError: this backend cannot load anything"],
+            id="raises",
+        ),
+        pytest.param("exits", ["cannot be loaded", "plugin 'toys'", "it called sys.exit(0)"], id="exits"),
+        pytest.param("needs", ["cannot be loaded", "No module named 'a_package_that_nobody_has'"], id="needs"),
     ],
 )
 def test_a_model_that_breaks_the_contract(measure, tmp_path, behaviour, says):

@@ -8,39 +8,98 @@ import pytest
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--plugin", "mesure"), ["no probe is called 'mesure'", "perhaps 'measure'", "equivengine ls probes"]),
-        (("--plugin", "xyz"), ["no probe is called 'xyz'", "expected: ", "difference", "equivengine ls probes"]),
-        (("--model", "tow"), ["no model family is called 'tow'", "perhaps 'toy'", "equivengine ls models"]),
-        (("--model", ""), ["an address is empty"]),
-        (("--model", "toy?sed=1"), ["does not know the option 'sed'", "expected: seed, weights"]),
-        (("--model", "toy?seed=x"), ["option 'seed'", "an integer"]),
-        (("--images", "foldr:x"), ["no image set is called 'foldr'", "perhaps 'folder'", "equivengine ls datasets"]),
-        (("--images", "folder"), ["needs a directory", "folder:PATH"]),
-        (("--images", "photos"), ["no image set is called 'photos'", "perhaps 'folder:photos'"]),
-        (("--model", "resnet50"), ["no model family is called 'resnet50'", "perhaps 'timm:resnet50'"]),
-        (("--model", "facebook/dinov2-base"), ["perhaps 'hf:facebook/dinov2-base'"]),
-        (("--executor", "seriel"), ["no executor is called 'seriel'", "perhaps 'serial'", "equivengine ls executors"]),
-        (("--device", "gpu"), ["unknown device", "auto, cpu, cuda or cuda:N", "got: 'gpu'"]),
-        (("--device", "cuda:99"), ["'cuda:99' is not there", "--device cpu"]),
-        (("--limit", "0"), ["--limit is not usable", "greater than or equal to 1", "got: 0"]),
-        (("--seed", "-1"), ["--seed is not usable", "greater than or equal to 0"]),
-        (("--seed", str(2**63)), ["--seed is not usable", "less than 9223372036854775808"]),
-        (("--pairing", "other"), ["'other'", "any", "other-class"]),
-        (
+        pytest.param(
+            ("--plugin", "mesure"),
+            ["no probe is called 'mesure'", "perhaps 'measure'", "equivengine ls probes"],
+            id="misspelled probe",
+        ),
+        pytest.param(
+            ("--plugin", "xyz"),
+            ["no probe is called 'xyz'", "expected: ", "difference", "equivengine ls probes"],
+            id="unknown probe",
+        ),
+        pytest.param(
+            ("--model", "tow"),
+            ["no model family is called 'tow'", "perhaps 'toy'", "equivengine ls models"],
+            id="misspelled model",
+        ),
+        pytest.param(("--model", ""), ["an address is empty"], id="empty model"),
+        pytest.param(
+            ("--model", "toy?sed=1"),
+            ["does not know the option 'sed'", "expected: seed, weights"],
+            id="misspelled option",
+        ),
+        pytest.param(("--model", "toy?seed=x"), ["option 'seed'", "an integer"], id="option of a wrong type"),
+        pytest.param(
+            ("--images", "foldr:x"),
+            ["no image set is called 'foldr'", "perhaps 'folder'", "equivengine ls datasets"],
+            id="misspelled images",
+        ),
+        pytest.param(("--images", "folder"), ["needs a directory", "folder:PATH"], id="images without a folder"),
+        pytest.param(
+            ("--images", "photos"), ["no image set is called 'photos'", "perhaps 'folder:photos'"], id="a bare folder"
+        ),
+        pytest.param(
+            ("--model", "resnet50"),
+            ["no model family is called 'resnet50'", "perhaps 'timm:resnet50'"],
+            id="a bare model of timm",
+        ),
+        pytest.param(
+            ("--model", "facebook/dinov2-base"), ["perhaps 'hf:facebook/dinov2-base'"], id="a bare model of the hub"
+        ),
+        pytest.param(
+            ("--executor", "seriel"),
+            ["no executor is called 'seriel'", "perhaps 'serial'", "equivengine ls executors"],
+            id="misspelled executor",
+        ),
+        pytest.param(
+            ("--device", "gpu"), ["unknown device", "auto, cpu, cuda or cuda:N", "got: 'gpu'"], id="unknown device"
+        ),
+        pytest.param(("--device", "cuda:99"), ["'cuda:99' is not there", "--device cpu"], id="a GPU that is not there"),
+        pytest.param(
+            ("--limit", "0"), ["--limit is not usable", "greater than or equal to 1", "got: 0"], id="limit of 0"
+        ),
+        pytest.param(("--seed", "-1"), ["--seed is not usable", "greater than or equal to 0"], id="negative seed"),
+        pytest.param(
+            ("--seed", str(2**63)), ["--seed is not usable", "less than 9223372036854775808"], id="seed too large"
+        ),
+        pytest.param(("--pairing", "other"), ["'other'", "any", "other-class"], id="unknown pairing"),
+        pytest.param(
             ("--pairing", "other-class"),
             ["no probe of this run takes pairs", "got: measure", "next: leave --pairing out"],
+            id="pairing without pairs",
         ),
-        (("--precision", "fp16"), ["'fp16'", "fp32", "fp64"]),
-        (("--set", "scal=1"), ["'scal' is not known", "perhaps 'scale'", "next: see `equivengine ls probes`"]),
-        (("--set", "scale"), ["--set takes KEY=VALUE", "got: 'scale'"]),
-        (("--set", "scale=big"), ["'scale' is not usable", "a valid number\n", "got: 'big'", "equivengine ls probes"]),
-        (("--set", "count=1.5"), ["'count' is not usable", "a valid integer", "got: 1.5"]),
-        (("--set", "scale=11"), ["'scale' is not usable", "less than or equal to 10", "got: 11"]),
-        (("--set", "scale=NaN"), ["'scale' is not usable", "a finite number", "got: nan"]),
-        (("--set", "scale=-Infinity"), ["'scale' is not usable", "a finite number"]),
-        (("--set", "count=" + "9" * 5000), ["'count' is not usable", "got: '9999"]),
-        (("--set", "count=" + "[" * 100000), ["'count' is not usable"]),
-        (("--set", "scale=1", "--set", "scale=2"), ["--set scale is given twice", "keep one of the two"]),
+        pytest.param(("--precision", "fp16"), ["'fp16'", "fp32", "fp64"], id="unknown precision"),
+        pytest.param(
+            ("--set", "scal=1"),
+            ["'scal' is not known", "perhaps 'scale'", "next: see `equivengine ls probes`"],
+            id="misspelled parameter",
+        ),
+        pytest.param(("--set", "scale"), ["--set takes KEY=VALUE", "got: 'scale'"], id="parameter without a value"),
+        pytest.param(
+            ("--set", "scale=big"),
+            ["'scale' is not usable", "a valid number\n", "got: 'big'", "equivengine ls probes"],
+            id="words for a number",
+        ),
+        pytest.param(
+            ("--set", "count=1.5"),
+            ["'count' is not usable", "a valid integer", "got: 1.5"],
+            id="fraction for an integer",
+        ),
+        pytest.param(
+            ("--set", "scale=11"),
+            ["'scale' is not usable", "less than or equal to 10", "got: 11"],
+            id="parameter out of range",
+        ),
+        pytest.param(("--set", "scale=NaN"), ["'scale' is not usable", "a finite number", "got: nan"], id="NaN"),
+        pytest.param(("--set", "scale=-Infinity"), ["'scale' is not usable", "a finite number"], id="infinity"),
+        pytest.param(("--set", "count=" + "9" * 5000), ["'count' is not usable", "got: '9999"], id="5000 digits"),
+        pytest.param(("--set", "count=" + "[" * 100000), ["'count' is not usable"], id="100000 brackets"),
+        pytest.param(
+            ("--set", "scale=1", "--set", "scale=2"),
+            ["--set scale is given twice", "keep one of the two"],
+            id="parameter given twice",
+        ),
     ],
 )
 def test_an_option_that_makes_no_sense(cli, photos, tmp_path, arguments, says):
@@ -99,21 +158,36 @@ def test_the_environment_names_the_plugins_to_load(cli, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (None, ["'run.toml' does not exist"]),
-        ("models = [", ["'run.toml' is no TOML"]),
-        (b"\xff\xfe", ["'run.toml' cannot be read"]),
-        ("", ["run.toml: 'probes' is missing"]),
-        ("probes = []", ["run.toml, line 1: 'probes' is not usable"]),
-        ('model = "toy"\n[[probes]]\nname = "measure"', ["'model' is not known", "perhaps 'models'"]),
-        ('[[probes]]\nnmae = "measure"', ["probes.0.name' is missing"]),
-        ('[[probes]]\nname = "measure"\nsets = {}', ["'probes.0.sets' is not known", "perhaps 'set'"]),
-        ('[[probes]]\nname = "measure"\nset = { scale = 0 }', ["'scale' is not usable", "greater than 0"]),
-        (
+        pytest.param(None, ["'run.toml' does not exist"], id="no file"),
+        pytest.param("models = [", ["'run.toml' is no TOML"], id="no TOML"),
+        pytest.param(b"\xff\xfe", ["'run.toml' cannot be read"], id="no text"),
+        pytest.param("", ["run.toml: 'probes' is missing"], id="empty"),
+        pytest.param("probes = []", ["run.toml, line 1: 'probes' is not usable"], id="no probes"),
+        pytest.param(
+            'model = "toy"\n[[probes]]\nname = "measure"',
+            ["'model' is not known", "perhaps 'models'"],
+            id="misspelled key",
+        ),
+        pytest.param('[[probes]]\nnmae = "measure"', ["probes.0.name' is missing"], id="misspelled name of a probe"),
+        pytest.param(
+            '[[probes]]\nname = "measure"\nsets = {}',
+            ["'probes.0.sets' is not known", "perhaps 'set'"],
+            id="misspelled key of a probe",
+        ),
+        pytest.param(
+            '[[probes]]\nname = "measure"\nset = { scale = 0 }',
+            ["'scale' is not usable", "greater than 0"],
+            id="parameter out of range",
+        ),
+        pytest.param(
             'pairing = "same"\n[[probes]]\nname = "measure"',
             ["'pairing' is not usable", "'any', 'other-class' or 'one-target'"],
+            id="unknown pairing",
         ),
-        ('limit = 0\n[[probes]]\nname = "measure"', ["'limit' is not usable"]),
-        ('models = []\n[[probes]]\nname = "measure"', ["'models' is not usable", "at least 1 item"]),
+        pytest.param('limit = 0\n[[probes]]\nname = "measure"', ["'limit' is not usable"], id="limit of 0"),
+        pytest.param(
+            'models = []\n[[probes]]\nname = "measure"', ["'models' is not usable", "at least 1 item"], id="no models"
+        ),
     ],
 )
 def test_a_run_file_that_makes_no_sense(cli, tmp_path, text, says):

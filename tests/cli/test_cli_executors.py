@@ -82,9 +82,16 @@ def test_a_missing_package_names_the_extra(measure, monkeypatch, tmp_path, execu
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("scheduler=tcp://127.0.0.1:1",), 1, "no Dask scheduler answers at tcp://127.0.0.1:1"),
-        (("scheduler=tcp://192.0.2.1:8786",), 2, "in plain text"),
-        (("scheduler=tls://127.0.0.1:1", "workers=2"), 2, "a standing one has the workers that it has"),
+        pytest.param(
+            ("scheduler=tcp://127.0.0.1:1",), 1, "no Dask scheduler answers at tcp://127.0.0.1:1", id="nobody answers"
+        ),
+        pytest.param(("scheduler=tcp://192.0.2.1:8786",), 2, "in plain text", id="plain text"),
+        pytest.param(
+            ("scheduler=tls://127.0.0.1:1", "workers=2"),
+            2,
+            "a standing one has the workers that it has",
+            id="workers of a standing cluster",
+        ),
     ],
 )
 def test_a_cluster_that_cannot_be_had_is_one_error_before_anything_is_loaded(measure, tmp_path, arguments, code, says):

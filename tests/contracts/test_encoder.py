@@ -68,23 +68,43 @@ def stuck_dropout(self, x):
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
-        (lambda self, x: self.embed(x) * float("nan"), "returns NaN or infinity"),
-        (lambda self, x: (self.embed(x), x), "does not return one tensor[^$]*tuple of 2"),
-        (lambda self, x: {"pooled": self.embed(x)}, "does not return one tensor[^$]*dict with keys"),
-        (lambda self, x: ModelOutput(pooler=self.embed(x)), "does not return one tensor[^$]*ModelOutput with keys"),
-        (lambda self, x: self.conv(x), "output of a wrong shape"),
-        (lambda self, x: self.embed(x)[:1], "output of a wrong shape"),
-        (lambda self, x: self.embed(x)[:, :0], "output of a wrong shape"),
-        (half_forward, "another dtype than its input's"),
-        (lambda self, x: self.embed(x) + 0.1 * torch.rand(5), "the same input gave two different embeddings"),
-        (lambda self, x: self.head(nn.functional.dropout(self.conv(x).mean((2, 3)))), "two different embeddings"),
-        (stuck_dropout, "switches itself back to training mode[^$]*drop"),
-        (train_mode_norm, "depends on what else is in the batch"),
-        (lambda self, x: self.embed(x.detach()), "no gradient reaches the input"),
-        (torch.no_grad()(lambda self, x: self.embed(x)), "no gradient reaches the input"),
-        (lambda self, x: self.embed(x * 0), "gradient of exactly zero"),
-        (lambda self, x: self.embed(x) + (x * 0).sum((1, 2, 3)).sqrt()[:, None], "gradient holds NaN or infinity"),
-        (lambda self, x: self.embed(x[:, :2]), "fails on noise of its declared input shape"),
+        pytest.param(lambda self, x: self.embed(x) * float("nan"), "returns NaN or infinity", id="NaN"),
+        pytest.param(lambda self, x: (self.embed(x), x), "does not return one tensor[^$]*tuple of 2", id="tuple"),
+        pytest.param(
+            lambda self, x: {"pooled": self.embed(x)}, "does not return one tensor[^$]*dict with keys", id="dict"
+        ),
+        pytest.param(
+            lambda self, x: ModelOutput(pooler=self.embed(x)),
+            "does not return one tensor[^$]*ModelOutput with keys",
+            id="ModelOutput",
+        ),
+        pytest.param(lambda self, x: self.conv(x), "output of a wrong shape", id="feature map"),
+        pytest.param(lambda self, x: self.embed(x)[:1], "output of a wrong shape", id="another batch size"),
+        pytest.param(lambda self, x: self.embed(x)[:, :0], "output of a wrong shape", id="no columns"),
+        pytest.param(half_forward, "another dtype than its input's", id="another dtype"),
+        pytest.param(
+            lambda self, x: self.embed(x) + 0.1 * torch.rand(5),
+            "the same input gave two different embeddings",
+            id="noise",
+        ),
+        pytest.param(
+            lambda self, x: self.head(nn.functional.dropout(self.conv(x).mean((2, 3)))),
+            "two different embeddings",
+            id="dropout",
+        ),
+        pytest.param(stuck_dropout, "switches itself back to training mode[^$]*drop", id="stuck dropout"),
+        pytest.param(train_mode_norm, "depends on what else is in the batch", id="train-mode norm"),
+        pytest.param(lambda self, x: self.embed(x.detach()), "no gradient reaches the input", id="detached"),
+        pytest.param(torch.no_grad()(lambda self, x: self.embed(x)), "no gradient reaches the input", id="no_grad"),
+        pytest.param(lambda self, x: self.embed(x * 0), "gradient of exactly zero", id="zero gradient"),
+        pytest.param(
+            lambda self, x: self.embed(x) + (x * 0).sum((1, 2, 3)).sqrt()[:, None],
+            "gradient holds NaN or infinity",
+            id="infinite gradient",
+        ),
+        pytest.param(
+            lambda self, x: self.embed(x[:, :2]), "fails on noise of its declared input shape", id="another input shape"
+        ),
     ],
 )
 def test_module_that_breaks_the_contract_is_refused(forward, message):
@@ -184,13 +204,28 @@ def test_normalisation_is_inside_the_graph():
     assert torch.allclose(gradient, expected / scale, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (1, 3, 9, 9), (1, 1, 8, 8), (1, 1, *SHAPE)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param(SHAPE, id="no batch"),
+        pytest.param((1, 3, 9, 9), id="too large"),
+        pytest.param((1, 1, 8, 8), id="too few channels"),
+        pytest.param((1, 1, *SHAPE), id="two batch dimensions"),
+    ],
+)
 def test_input_of_a_wrong_shape_is_refused(shape):
     with pytest.raises(eqv.ModelError, match="input of a wrong shape"):
         wrap(Small())(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(torch.float64, id="float64"),
+        pytest.param(torch.bfloat16, id="bfloat16"),
+        pytest.param(torch.uint8, id="uint8"),
+    ],
+)
 def test_input_of_a_wrong_dtype_is_refused(dtype):
     with pytest.raises(eqv.ModelError, match="input of another dtype"):
         wrap(Small())(batch().to(dtype))
@@ -258,12 +293,14 @@ def add_hidden_buffer(module):
 @pytest.mark.parametrize(
     "change",
     [
-        flip_lowest_bit,
-        rename,
-        add_hidden_buffer,
-        lambda module: module.head.double(),
-        lambda module: module.norm.running_mean.add_(1e-3),
-        lambda module: setattr(module.head, "weight", nn.Parameter(module.head.weight.reshape(4, 5))),
+        pytest.param(flip_lowest_bit, id="one bit"),
+        pytest.param(rename, id="a name"),
+        pytest.param(add_hidden_buffer, id="a hidden buffer"),
+        pytest.param(lambda module: module.head.double(), id="a dtype"),
+        pytest.param(lambda module: module.norm.running_mean.add_(1e-3), id="a buffer"),
+        pytest.param(
+            lambda module: setattr(module.head, "weight", nn.Parameter(module.head.weight.reshape(4, 5))), id="a shape"
+        ),
     ],
 )
 def test_digest_sees_every_change(change):
@@ -318,9 +355,9 @@ def test_preprocessing_then_display_gives_the_image_back():
 @pytest.mark.parametrize(
     ("produced", "message"),
     [
-        (torch.zeros(3, 9, 9), "did not produce an input"),
-        (np.zeros(SHAPE), "did not produce an input"),
-        (torch.full(SHAPE, float("inf")), "holds NaN or infinity"),
+        pytest.param(torch.zeros(3, 9, 9), "did not produce an input", id="wrong shape"),
+        pytest.param(np.zeros(SHAPE), "did not produce an input", id="a numpy array"),
+        pytest.param(torch.full(SHAPE, float("inf")), "holds NaN or infinity", id="infinity"),
     ],
 )
 def test_preprocessing_that_yields_no_input_is_a_data_error(produced, message):
@@ -338,7 +375,14 @@ def test_image_that_breaks_off_is_a_data_error():
         wrap(Small()).preprocess(broken)
 
 
-@pytest.mark.parametrize("arguments", [{"mean": (0.0,)}, {"mode": "L"}, {"std": (1.0, 0.0, 1.0)}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param({"mean": (0.0,)}, id="one mean"),
+        pytest.param({"mode": "L"}, id="gray for three channels"),
+        pytest.param({"std": (1.0, 0.0, 1.0)}, id="std of 0"),
+    ],
+)
 def test_preprocessing_that_contradicts_itself_is_refused(arguments):
     with pytest.raises(eqv.UsageError, match=r"Preprocessing\.(mean|std)"):
         eqv.Preprocessing(size=(8, 8), **arguments)
@@ -378,7 +422,15 @@ def test_abilities_that_a_backend_does_not_give_say_so():
     assert able.embed_text(["a", "b"]).shape == (2, 5)
 
 
-@pytest.mark.parametrize("limits", [(-float("inf"), float("inf")), (0.0, float("nan")), (1.0, 0.0), (0.5, 0.5)])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param((-float("inf"), float("inf")), id="infinite"),
+        pytest.param((0.0, float("nan")), id="NaN"),
+        pytest.param((1.0, 0.0), id="reversed"),
+        pytest.param((0.5, 0.5), id="empty"),
+    ],
+)
 def test_input_range_that_is_no_interval_is_refused(limits):
     with pytest.raises(eqv.ModelError, match="input range is no interval") as caught:
         wrap(Small(), input_range=limits)

@@ -116,7 +116,13 @@ def test_plain_values_are_no_measurements(parts, what, expected):
     assert caught.value.expected == expected
 
 
-@pytest.mark.parametrize("made", [lambda unit, text: Array([1.0], ("k",), unit, text), partial(Scalar, 1.0)])
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(lambda unit, text: Array([1.0], ("k",), unit, text), id="array"),
+        pytest.param(partial(Scalar, 1.0), id="scalar"),
+    ],
+)
 def test_units_and_descriptions_are_texts(made):
     for unit, text in ((None, "x"), ("1", None), (3, "x")):
         with pytest.raises(PluginError, match="is no text") as caught:

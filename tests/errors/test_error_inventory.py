@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import re
 
 import error_records
@@ -37,6 +39,35 @@ def test_the_tests_that_records_name_are_there():
         path, _, name = record.test.partition("::")
         function = name.rpartition("::")[2].partition("[")[0]
         assert f"def {function}(" in (error_sites.ROOT / path).read_text(encoding="utf-8"), record
+
+
+def test_a_record_names_the_case_of_its_test_by_words():
+    """pytest numbers a case that has no name of its own: one that comes in before it would change records."""
+    numbered = []
+    for record in error_records.records().values():
+        case = record.test.partition("[")[2].removesuffix("]")
+        parameters = "|".join(_parameters(record.test)) or "-"
+        if case and re.search(rf"(^|-)(({parameters})\d+|<lambda>\d*)(-|$)", case):
+            numbered.append(record.test)
+    assert not numbered, "give these cases an `id` each:\n" + "\n".join(numbered)
+
+
+def _parameters(test: str) -> list[str]:
+    """The arguments that a test is parametrized by, as its decorators spell them."""
+    path, _, name = test.partition("[")[0].partition("::")
+    found: list[str] = []
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.FunctionDef) and node.name == name.rpartition("::")[2]:
+            for mark in node.decorator_list:
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.parametrize":
+                    words = ast.literal_eval(mark.args[0])
+                    found += re.findall(r"\w+", words) if isinstance(words, str) else words
+    return found
+
+
+@functools.cache
+def _tree(path: str) -> ast.Module:
+    return ast.parse((error_sites.ROOT / path).read_text(encoding="utf-8"))
 
 
 #: Errors that say neither, and why nothing more can be said.

@@ -95,14 +95,21 @@ def test_each_batch_is_submitted_once(run):
 @pytest.mark.parametrize(
     ("client", "says"),
     [
-        (Claims(workers=0), ["the Dask cluster tls://head:8786 has no workers", "within 0.05 s"]),
-        (Claims(workers=None), ["the Dask scheduler tls://head:8786 went away", "resume the run"]),
-        (Claims("lost"), ["the Dask scheduler tls://head:8786 went away"]),
-        (
+        pytest.param(
+            Claims(workers=0), ["the Dask cluster tls://head:8786 has no workers", "within 0.05 s"], id="no workers"
+        ),
+        pytest.param(
+            Claims(workers=None),
+            ["the Dask scheduler tls://head:8786 went away", "resume the run"],
+            id="scheduler gone at first",
+        ),
+        pytest.param(Claims("lost"), ["the Dask scheduler tls://head:8786 went away"], id="scheduler gone later"),
+        pytest.param(
             Claims(ModuleNotFoundError("No module named 'torch'")),
             ["a worker of the Dask cluster tls://head:8786 cannot carry out units", "No module named 'torch'"],
+            id="worker without torch",
         ),
-        (Claims(eqv.StoreError("there is no room")), ["there is no room"]),
+        pytest.param(Claims(eqv.StoreError("there is no room")), ["there is no room"], id="an error of its own"),
     ],
 )
 def test_a_cluster_that_fails_is_one_error(run, client, says):

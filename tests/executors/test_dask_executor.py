@@ -271,21 +271,49 @@ def test_a_batch_outlives_the_dask_worker_that_it_was_on(carry_out, executor, st
 @pytest.mark.parametrize(
     ("params", "device", "says"),
     [
-        ({}, "cuda:1", ["names one GPU", "CUDA_VISIBLE_DEVICES=1"]),
-        ({"tls_ca": "ca.pem"}, "cpu", ["tls_ca says how to reach a standing scheduler", "opens no port"]),
-        ({"allow_plain_tcp": True}, "cpu", ["allow_plain_tcp says how to reach"]),
-        ({"scheduler": "tls://127.0.0.1:1", "workers": 2}, "cpu", ["workers is for a cluster on this machine"]),
-        ({"scheduler": "host"}, "cpu", ["is no address", "tls://HOST:PORT", "got: host"]),
-        ({"scheduler": "ucx://host:8786"}, "cpu", ["is no address"]),
-        ({"scheduler": "tls://host"}, "cpu", ["is no address"]),
-        (
+        pytest.param({}, "cuda:1", ["names one GPU", "CUDA_VISIBLE_DEVICES=1"], id="one GPU by number"),
+        pytest.param(
+            {"tls_ca": "ca.pem"},
+            "cpu",
+            ["tls_ca says how to reach a standing scheduler", "opens no port"],
+            id="TLS without a scheduler",
+        ),
+        pytest.param(
+            {"allow_plain_tcp": True}, "cpu", ["allow_plain_tcp says how to reach"], id="plain text without a scheduler"
+        ),
+        pytest.param(
+            {"scheduler": "tls://127.0.0.1:1", "workers": 2},
+            "cpu",
+            ["workers is for a cluster on this machine"],
+            id="workers of a standing cluster",
+        ),
+        pytest.param({"scheduler": "host"}, "cpu", ["is no address", "tls://HOST:PORT", "got: host"], id="no address"),
+        pytest.param({"scheduler": "ucx://host:8786"}, "cpu", ["is no address"], id="unknown protocol"),
+        pytest.param({"scheduler": "tls://host"}, "cpu", ["is no address"], id="no port"),
+        pytest.param(
             {"scheduler": "tcp://192.0.2.1:8786"},
             "cpu",
             ["in plain text", "can run code as you", "allow_plain_tcp=true"],
+            id="plain text off loopback",
         ),
-        ({"scheduler": "tcp://localhost.example.org:8786"}, "cpu", ["in plain text"]),
-        ({"scheduler": "tcp://127.0.0.1:1"}, "cpu", ["no Dask scheduler answers at tcp://127.0.0.1:1", "refused"]),
-        ({"scheduler": "tls://[::1]:1"}, "cpu", ["no Dask scheduler answers at tls://[::1]:1"]),
+        pytest.param(
+            {"scheduler": "tcp://localhost.example.org:8786"},
+            "cpu",
+            ["in plain text"],
+            id="plain text to a name like loopback",
+        ),
+        pytest.param(
+            {"scheduler": "tcp://127.0.0.1:1"},
+            "cpu",
+            ["no Dask scheduler answers at tcp://127.0.0.1:1", "refused"],
+            id="nobody answers",
+        ),
+        pytest.param(
+            {"scheduler": "tls://[::1]:1"},
+            "cpu",
+            ["no Dask scheduler answers at tls://[::1]:1"],
+            id="nobody answers by IPv6",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_planned(executor, params, device, says):

@@ -234,11 +234,12 @@ class Ended:
 @pytest.mark.parametrize(
     ("job", "says"),
     [
-        (
+        pytest.param(
             Ended("CANCELLED by 1000"),
             ["the task 7_0 was canceled", "results --executor slurm --set-executor cluster=local"],
+            id="canceled",
         ),
-        (
+        pytest.param(
             Ended("FAILED", RuntimeError("Job not requeued because: timed-out too many times.")),
             [
                 "the task 7_0 ran into its time limit more than 20 times",
@@ -246,10 +247,12 @@ class Ended:
                 "time=MINUTES",
                 "resume",
             ],
+            id="out of time",
         ),
-        (
+        pytest.param(
             Ended("FAILED", RuntimeError("exit code 1")),
             ["the task 7_0 ended before it had begun anything", "state FAILED: ModuleNotFoundError", "slurm"],
+            id="failed at once",
         ),
     ],
 )

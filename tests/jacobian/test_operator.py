@@ -209,9 +209,9 @@ def test_parameters_do_not_count_as_memory_of_a_pass():
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"precision": "fp16"},
-        {"chunk_size": 0},
-        {"memory_budget": 0},
+        pytest.param({"precision": "fp16"}, id="precision"),
+        pytest.param({"chunk_size": 0}, id="chunk_size"),
+        pytest.param({"memory_budget": 0}, id="memory_budget"),
     ],
 )
 def test_bad_arguments_are_named(model, x, arguments):

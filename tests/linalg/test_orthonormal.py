@@ -245,12 +245,12 @@ def test_what_is_not_finite_is_an_error_and_leaves_the_rows(bad):
 @pytest.mark.parametrize(
     ("X", "out", "message"),
     [
-        (torch.ones(3, 2), None, "no more rows than columns"),
-        (torch.ones(3), None, "no more rows than columns"),
-        (torch.ones(2, 3, dtype=torch.float16), None, "float32 or float64"),
-        (torch.ones(2, 3), torch.ones(2, 4), "out does not fit"),
-        (torch.ones(2, 3), torch.ones(2, 3, dtype=FLOAT64), "out does not fit"),
-        (torch.ones(2, 3), torch.ones(3, 2).mT, "dense along m"),
+        pytest.param(torch.ones(3, 2), None, "no more rows than columns", id="more rows than columns"),
+        pytest.param(torch.ones(3), None, "no more rows than columns", id="a vector"),
+        pytest.param(torch.ones(2, 3, dtype=torch.float16), None, "float32 or float64", id="float16"),
+        pytest.param(torch.ones(2, 3), torch.ones(2, 4), "out does not fit", id="out of another shape"),
+        pytest.param(torch.ones(2, 3), torch.ones(2, 3, dtype=FLOAT64), "out does not fit", id="out of another dtype"),
+        pytest.param(torch.ones(2, 3), torch.ones(3, 2).mT, "dense along m", id="out of another layout"),
     ],
 )
 def test_what_does_not_fit_is_refused(X, out, message):

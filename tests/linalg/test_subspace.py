@@ -71,7 +71,14 @@ def test_the_rows_of_the_caller_are_not_changed():
         assert torch.equal(rows.detach(), before)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(5, 3), torch.full((2, 4), float("nan")), torch.zeros(4)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(torch.zeros(5, 3), id="more rows than columns"),
+        pytest.param(torch.full((2, 4), float("nan")), id="NaN"),
+        pytest.param(torch.zeros(4), id="a vector"),
+    ],
+)
 def test_bad_input_is_named(bad):
     with pytest.raises(NumericsError):
         Subspace(bad)

@@ -17,23 +17,23 @@ J = matrix(30, 80, 10 ** (-torch.arange(30, dtype=torch.float64) / 6))
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, "rank is out of range"),
-        ({"rank": -1}, "rank is out of range"),
-        ({"rank": 31}, r"1 to min\(n, m\) = 30"),
-        ({"tol": 1e-7}, "resolution of fp32"),
-        ({"rank": 3, "tol": 1e-7}, 'pass precision="fp64"'),
-        ({"tol": 0.0}, "tol is out of range"),
-        ({"tol": -1e-3}, "tol is out of range"),
-        ({"tol": 1.0}, "tol is out of range"),
-        ({"tol": 2.0}, "tol is out of range"),
-        ({"tol": float("nan")}, "tol is out of range"),
-        ({"tol": float("inf")}, "tol is out of range"),
-        ({"method": "lanczos"}, "unknown method"),
-        ({"method": "randomized"}, "how much is wanted"),
-        ({"rank": 3, "block": 0}, "block must be at least 1"),
-        ({"rank": 3, "max_products": 0}, "max_products must be at least 1"),
-        ({"rank": 3, "precision": "fp16"}, "unknown precision"),
-        ({"rank": 3, "precision": "tf32"}, "unknown precision"),
+        pytest.param({"rank": 0}, "rank is out of range", id="rank of 0"),
+        pytest.param({"rank": -1}, "rank is out of range", id="negative rank"),
+        pytest.param({"rank": 31}, r"1 to min\(n, m\) = 30", id="rank too large"),
+        pytest.param({"tol": 1e-7}, "resolution of fp32", id="tol below fp32"),
+        pytest.param({"rank": 3, "tol": 1e-7}, 'pass precision="fp64"', id="tol below fp32 with rank"),
+        pytest.param({"tol": 0.0}, "tol is out of range", id="tol of 0"),
+        pytest.param({"tol": -1e-3}, "tol is out of range", id="negative tol"),
+        pytest.param({"tol": 1.0}, "tol is out of range", id="tol of 1"),
+        pytest.param({"tol": 2.0}, "tol is out of range", id="tol of 2"),
+        pytest.param({"tol": float("nan")}, "tol is out of range", id="tol of NaN"),
+        pytest.param({"tol": float("inf")}, "tol is out of range", id="infinite tol"),
+        pytest.param({"method": "lanczos"}, "unknown method", id="unknown method"),
+        pytest.param({"method": "randomized"}, "how much is wanted", id="neither rank nor tol"),
+        pytest.param({"rank": 3, "block": 0}, "block must be at least 1", id="block of 0"),
+        pytest.param({"rank": 3, "max_products": 0}, "max_products must be at least 1", id="max_products of 0"),
+        pytest.param({"rank": 3, "precision": "fp16"}, "unknown precision", id="fp16"),
+        pytest.param({"rank": 3, "precision": "tf32"}, "unknown precision", id="tf32"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(options, message):
@@ -87,9 +87,16 @@ def test_what_is_no_real_matrix_is_refused(given, message):
 # -- products with J and with the transpose of another matrix ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"rank": 3, "method": "exact"}, {"rank": 3, "method": "randomized"}])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("tall", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="auto"),
+        pytest.param({"rank": 3, "method": "exact"}, id="exact"),
+        pytest.param({"rank": 3, "method": "randomized"}, id="randomized"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("tall", [pytest.param(False, id="wide"), pytest.param(True, id="tall")])
 def test_a_wrong_adjoint_is_noticed(dtype, options, tall):
     other = matrix(30, 80, torch.ones(30, dtype=torch.float64), seed=5)
     permuted = J[torch.randperm(30, generator=torch.Generator().manual_seed(0))]

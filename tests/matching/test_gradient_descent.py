@@ -103,10 +103,10 @@ def test_parts_that_continue_are_one_long_descent():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rate": 0.0}, "learning rate"),
-        ({"rate": math.inf}, "learning rate"),
-        ({"steps": 0}, "steps"),
-        ({"loss": "median"}, "unknown loss"),
+        pytest.param({"rate": 0.0}, "learning rate", id="rate of 0"),
+        pytest.param({"rate": math.inf}, "learning rate", id="infinite rate"),
+        pytest.param({"steps": 0}, "steps", id="no steps"),
+        pytest.param({"loss": "median"}, "unknown loss", id="unknown loss"),
     ],
 )
 def test_wrong_arguments_are_refused_with_words(change: dict[str, object], said: str):

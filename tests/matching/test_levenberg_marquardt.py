@@ -145,15 +145,15 @@ def test_nan_derivatives_are_one_clear_error():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"distance": -1.0}, "must not be negative"),
-        ({"distance": float("nan")}, "must not be negative"),
-        ({"distance": torch.ones(3)}, "one for each pair"),
-        ({"max_jacobians": 0}, "max_jacobians"),
-        ({"precision": "bf16"}, "unknown precision"),
-        ({"target": torch.ones(1, 6)}, "one target embedding for each"),
-        ({"target": torch.ones(2, 5)}, "another length"),
-        ({"x": torch.ones(2, 40, dtype=torch.int64)}, "batch of inputs"),
-        ({"x": torch.full((2, 40), 2.0)}, "outside the box"),
+        pytest.param({"distance": -1.0}, "must not be negative", id="negative distance"),
+        pytest.param({"distance": float("nan")}, "must not be negative", id="distance of NaN"),
+        pytest.param({"distance": torch.ones(3)}, "one for each pair", id="distances of other pairs"),
+        pytest.param({"max_jacobians": 0}, "max_jacobians", id="max_jacobians of 0"),
+        pytest.param({"precision": "bf16"}, "unknown precision", id="unknown precision"),
+        pytest.param({"target": torch.ones(1, 6)}, "one target embedding for each", id="one target for two"),
+        pytest.param({"target": torch.ones(2, 5)}, "another length", id="target of another length"),
+        pytest.param({"x": torch.ones(2, 40, dtype=torch.int64)}, "batch of inputs", id="integers"),
+        pytest.param({"x": torch.full((2, 40), 2.0)}, "outside the box", id="outside the box"),
     ],
 )
 def test_wrong_arguments_are_refused_with_words(change: dict[str, object], said: str):

@@ -52,11 +52,11 @@ def test_a_projection_of_points_inside_moves_nothing():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"low": 1.0, "high": 0.0}, "box is empty"),
-        ({"low": math.nan}, "box is empty"),
-        ({"l2": 0.0}, "l2 budget"),
-        ({"linf": -1.0}, "linf budget"),
-        ({"l2": math.inf}, "l2 budget"),
+        pytest.param({"low": 1.0, "high": 0.0}, "box is empty", id="reversed box"),
+        pytest.param({"low": math.nan}, "box is empty", id="box of NaN"),
+        pytest.param({"l2": 0.0}, "l2 budget", id="l2 of 0"),
+        pytest.param({"linf": -1.0}, "linf budget", id="negative linf"),
+        pytest.param({"l2": math.inf}, "l2 budget", id="infinite l2"),
     ],
 )
 def test_regions_that_hold_nothing_are_refused(wrong: dict[str, float], said: str):

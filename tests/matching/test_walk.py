@@ -182,18 +182,20 @@ def test_the_model_is_looked_at_inside_segments():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"direction": None}, "a direction or a goal"),
-        ({"towards": uniform(1, M, seed=1)}, "a direction or a goal"),
-        ({"direction": torch.zeros(1, M)}, "nowhere to go"),
-        ({"direction": torch.ones(1, M + 1)}, "another shape"),
-        ({"direction": torch.full((1, M), math.nan)}, "NaN"),
-        ({"steps": 0}, "at least 1"),
-        ({"step": 0.0}, "positive"),
-        ({"step": math.inf}, "positive"),
-        ({"distance": -1.0}, "negative"),
-        ({"distance": 1e-3, "target": torch.zeros(1, 3)}, "within its tolerance"),
-        ({"region": Region(0.9, 1.0)}, "outside the box"),
-        ({"precision": "bf16"}, "precision"),
+        pytest.param({"direction": None}, "a direction or a goal", id="neither direction nor goal"),
+        pytest.param({"towards": uniform(1, M, seed=1)}, "a direction or a goal", id="direction and goal"),
+        pytest.param({"direction": torch.zeros(1, M)}, "nowhere to go", id="direction of zeros"),
+        pytest.param({"direction": torch.ones(1, M + 1)}, "another shape", id="direction of another shape"),
+        pytest.param({"direction": torch.full((1, M), math.nan)}, "NaN", id="direction of NaN"),
+        pytest.param({"steps": 0}, "at least 1", id="no steps"),
+        pytest.param({"step": 0.0}, "positive", id="step of 0"),
+        pytest.param({"step": math.inf}, "positive", id="infinite step"),
+        pytest.param({"distance": -1.0}, "negative", id="negative distance"),
+        pytest.param(
+            {"distance": 1e-3, "target": torch.zeros(1, 3)}, "within its tolerance", id="start off its target"
+        ),
+        pytest.param({"region": Region(0.9, 1.0)}, "outside the box", id="outside the box"),
+        pytest.param({"precision": "bf16"}, "precision", id="unknown precision"),
     ],
 )
 def test_bad_arguments_are_refused(change, words):

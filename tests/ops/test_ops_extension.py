@@ -46,7 +46,13 @@ def test_refuses_a_real_extension_whose_marker_names_another_torch(compiled, tmp
 
 
 @pytest.mark.parametrize(
-    "changes", [{"torch": "1.0.0"}, {"torch": "1.0.0+cu130"}, {"torch_cuda": "1.1"}, {"torch_cuda": "none at all"}]
+    "changes",
+    [
+        pytest.param({"torch": "1.0.0"}, id="another torch"),
+        pytest.param({"torch": "1.0.0+cu130"}, id="another torch for the same CUDA"),
+        pytest.param({"torch_cuda": "1.1"}, id="another CUDA"),
+        pytest.param({"torch_cuda": "none at all"}, id="unknown CUDA"),
+    ],
 )
 def test_refuses_another_torch_or_cuda(tmp_path, changes):
     path = with_facts(tmp_path, **changes)

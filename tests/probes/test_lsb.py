@@ -389,7 +389,14 @@ def test_changes_are_held_against_reference_pairs_or_where_there_are_none_the_em
 # -- what can go wrong ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(8,), (2, 4, 4), (1, 1, 4, 4)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((8,), id="a vector"),
+        pytest.param((2, 4, 4), id="two channels"),
+        pytest.param((1, 1, 4, 4), id="four dimensions"),
+    ],
+)
 def test_inputs_that_are_no_images_are_refused(shape):
     with pytest.raises(eqv.UsageError, match="no images"):
         Lsb().run(task_of(Map(2, torch.zeros(shape)), torch.zeros(shape)))

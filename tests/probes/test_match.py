@@ -129,7 +129,14 @@ def test_other_input_ranges_are_kept_and_their_png_has_levels_of_their_own(input
 # -- other inputs ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(7,), (3, 8), (4, 3, 3)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((7,), id="a vector"),
+        pytest.param((3, 8), id="a matrix"),
+        pytest.param((4, 3, 3), id="four channels"),
+    ],
+)
 def test_inputs_that_are_no_images_are_matched_without_png_rows(shape):
     encoder = encoder_of(Map(shape=shape, n=3), shape=shape)
     found = run(encoder)

@@ -45,7 +45,9 @@ def test_an_encoder_without_a_text_tower_is_one_clear_error():
     assert "--model" in caught.value.hint
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(1, 4), torch.full((1, 4), float("nan"))])
+@pytest.mark.parametrize(
+    "bad", [pytest.param(torch.zeros(1, 4), id="zeros"), pytest.param(torch.full((1, 4), float("nan")), id="NaN")]
+)
 def test_a_text_without_a_direction_is_refused(bad):
     with pytest.raises(eqv.NumericsError, match="no direction"):
         run(encoder_of(Map(), embed_text=lambda prompts: bad), target=None, text="zebra")

@@ -429,7 +429,13 @@ def test_prompts_without_their_head_are_refused():
 
 
 @pytest.mark.parametrize(
-    "returned", [torch.zeros(3, N), torch.full((3, N), torch.nan), torch.ones(3, 2), torch.ones(N)]
+    "returned",
+    [
+        pytest.param(torch.zeros(3, N), id="zeros"),
+        pytest.param(torch.full((3, N), torch.nan), id="NaN"),
+        pytest.param(torch.ones(3, 2), id="another length"),
+        pytest.param(torch.ones(N), id="a vector"),
+    ],
 )
 def test_a_text_tower_that_returns_no_embeddings_is_refused(returned):
     encoder = encoder_of(embed_text=lambda prompts: returned)

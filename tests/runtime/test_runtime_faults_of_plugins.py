@@ -79,11 +79,11 @@ def test_what_a_preprocessing_raises_is_the_fault_of_its_model(make_config, regi
 @pytest.mark.parametrize(
     ("sample", "what"),
     [
-        (("n", "0" * 64), "of a wrong type"),
-        (Image.new("L", (8, 8)), "of a wrong type"),
-        (eqv.Sample(3, "0" * 64, str), "id of image 0"),
-        (eqv.Sample("", "0" * 64, str), "id of image 0"),
-        (eqv.Sample("n", None, str), "digest of image 0"),
+        pytest.param(("n", "0" * 64), "of a wrong type", id="a tuple"),
+        pytest.param(Image.new("L", (8, 8)), "of a wrong type", id="an image"),
+        pytest.param(eqv.Sample(3, "0" * 64, str), "id of image 0", id="number for an id"),
+        pytest.param(eqv.Sample("", "0" * 64, str), "id of image 0", id="empty id"),
+        pytest.param(eqv.Sample("n", None, str), "digest of image 0", id="no digest"),
     ],
 )
 def test_what_is_no_sample_is_refused_before_it_is_planned(make_plan, registry, monkeypatch, sample, what):

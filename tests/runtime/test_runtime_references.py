@@ -128,13 +128,13 @@ def test_a_plan_lists_its_references_once_and_its_units_hold_them(referred, vers
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda data: data.pop("references"),
-        lambda data: data["references"].reverse(),
-        lambda data: data["references"][0].pop(),
-        lambda data: data["units"][0].update(references=2),
-        lambda data: data["units"][0].update(references=-1),
-        lambda data: data["units"][0].pop("references"),
-        lambda data: data["units"][0].update(seed=5),
+        pytest.param(lambda data: data.pop("references"), id="no references"),
+        pytest.param(lambda data: data["references"].reverse(), id="reversed"),
+        pytest.param(lambda data: data["references"][0].pop(), id="one shorter"),
+        pytest.param(lambda data: data["units"][0].update(references=2), id="index too large"),
+        pytest.param(lambda data: data["units"][0].update(references=-1), id="negative index"),
+        pytest.param(lambda data: data["units"][0].pop("references"), id="no index"),
+        pytest.param(lambda data: data["units"][0].update(seed=5), id="another seed"),
     ],
 )
 def test_a_plan_of_version_1_with_other_references_than_its_units_had_is_refused(
@@ -151,16 +151,16 @@ def test_a_plan_of_version_1_with_other_references_than_its_units_had_is_refused
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda data: data.pop("references"),
-        lambda data: data["references"].reverse(),
-        lambda data: data["references"][0].pop(),
-        lambda data: data["references"][0][0]["digest"].reverse(),
-        lambda data: data["groups"][0].update(references=2),
-        lambda data: data["groups"][0].update(references=-1),
-        lambda data: data["groups"][0].pop("references"),
-        lambda data: data["groups"][0].update(seed=5),
-        lambda data: data["samples"][0]["digest"].reverse(),
-        lambda data: data["groups"].reverse(),
+        pytest.param(lambda data: data.pop("references"), id="no references"),
+        pytest.param(lambda data: data["references"].reverse(), id="reversed"),
+        pytest.param(lambda data: data["references"][0].pop(), id="one shorter"),
+        pytest.param(lambda data: data["references"][0][0]["digest"].reverse(), id="another digest of a reference"),
+        pytest.param(lambda data: data["groups"][0].update(references=2), id="index too large"),
+        pytest.param(lambda data: data["groups"][0].update(references=-1), id="negative index"),
+        pytest.param(lambda data: data["groups"][0].pop("references"), id="no index"),
+        pytest.param(lambda data: data["groups"][0].update(seed=5), id="another seed"),
+        pytest.param(lambda data: data["samples"][0]["digest"].reverse(), id="another digest of a sample"),
+        pytest.param(lambda data: data["groups"].reverse(), id="groups reversed"),
     ],
 )
 def test_a_plan_with_other_content_than_its_digest_is_neither_written_nor_read(referred, tmp_path, damage):

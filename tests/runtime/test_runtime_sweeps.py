@@ -169,25 +169,89 @@ def toy(text):
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        (toy("precison = 'fp64'") + MEASURE, 4, ["'models.0.precison'", "perhaps 'precision'"]),
-        (toy("precision = 'fp16'") + MEASURE, 4, ["'models.0.precision'", "'fp32' or 'fp64'", "got: 'fp16'"]),
-        (toy("device = 'cpu'") + MEASURE, 4, ["'models.0.device'", "where units run is not part of a plan"]),
-        (toy("limit = 0") + MEASURE, 4, ["'models.0.limit'", "greater than or equal to 1"]),
-        (NOISE + "[[models]]\nlimit = 1\n" + MEASURE, 2, ["'models.0.uri'", "a model URI"]),
-        (toy("set.mesure.scale = 1") + MEASURE, 4, ["models.0.set.mesure", "which does not run", "measure"]),
-        (toy("set.measure.scael = 1") + MEASURE, 4, ["'measure'", "'scael' is not known", "perhaps 'scale'"]),
-        (toy("[models.set.measure]\ncount = 2\nscale = 99") + MEASURE, 6, ["'scale' is not usable", "99"]),
-        (toy("set.measure = { scale = 2 }") + MEASURE + "grid.scale = [1, 2]", 4,
-         ["models.0.set.measure.scale", "in a grid, not in both"]),
-        (toy("set.measure.scale = 2") + MEASURE + "set.scale = 1\n" + MEASURE + "set.scale = 3", 4,
-         ["models.0.set.measure", "two entries of probe 'measure' are the same on 'toy'"]),
-        (toy("limit = 1") + "[[models]]\nuri = 'toy'\nlimit = 2\n" + MEASURE, 6, ["'models.1.uri'", "toy once"]),
-        ("models = [\n{ uri = 'toy', limit = 1 },\n'toy' ]\n" + MEASURE, 3, ["'models.1'", "a table of its own"]),
-        ("models = 'toy'\nfor_models.tyo.limit = 1\n" + MEASURE, 2, ["'for_models.tyo'", "models of this run: toy"]),
-        ("models = 'toy'\n[for_models.toy]\nlimt = 1\n" + MEASURE, 3, ["'for_models.toy.limt' is not known", "limit"]),
-        ("models = 'toy'\n[for_models.toy.set]\nlsb.draws = 1\n" + MEASURE, 3, ["for_models.toy.set.lsb", "not run"]),
+        pytest.param(
+            toy("precison = 'fp64'") + MEASURE, 4, ["'models.0.precison'", "perhaps 'precision'"], id="misspelled key"
+        ),
+        pytest.param(
+            toy("precision = 'fp16'") + MEASURE,
+            4,
+            ["'models.0.precision'", "'fp32' or 'fp64'", "got: 'fp16'"],
+            id="unknown precision",
+        ),
+        pytest.param(
+            toy("device = 'cpu'") + MEASURE,
+            4,
+            ["'models.0.device'", "where units run is not part of a plan"],
+            id="device",
+        ),
+        pytest.param(
+            toy("limit = 0") + MEASURE, 4, ["'models.0.limit'", "greater than or equal to 1"], id="limit of 0"
+        ),
+        pytest.param(
+            NOISE + "[[models]]\nlimit = 1\n" + MEASURE, 2, ["'models.0.uri'", "a model URI"], id="no address"
+        ),
+        pytest.param(
+            toy("set.mesure.scale = 1") + MEASURE,
+            4,
+            ["models.0.set.mesure", "which does not run", "measure"],
+            id="probe that does not run",
+        ),
+        pytest.param(
+            toy("set.measure.scael = 1") + MEASURE,
+            4,
+            ["'measure'", "'scael' is not known", "perhaps 'scale'"],
+            id="misspelled parameter",
+        ),
+        pytest.param(
+            toy("[models.set.measure]\ncount = 2\nscale = 99") + MEASURE,
+            6,
+            ["'scale' is not usable", "99"],
+            id="parameter out of range",
+        ),
+        pytest.param(
+            toy("set.measure = { scale = 2 }") + MEASURE + "grid.scale = [1, 2]",
+            4,
+            ["models.0.set.measure.scale", "in a grid, not in both"],
+            id="parameter in a grid",
+        ),
+        pytest.param(
+            toy("set.measure.scale = 2") + MEASURE + "set.scale = 1\n" + MEASURE + "set.scale = 3",
+            4,
+            ["models.0.set.measure", "two entries of probe 'measure' are the same on 'toy'"],
+            id="two probes that become one",
+        ),
+        pytest.param(
+            toy("limit = 1") + "[[models]]\nuri = 'toy'\nlimit = 2\n" + MEASURE,
+            6,
+            ["'models.1.uri'", "toy once"],
+            id="model twice",
+        ),
+        pytest.param(
+            "models = [\n{ uri = 'toy', limit = 1 },\n'toy' ]\n" + MEASURE,
+            3,
+            ["'models.1'", "a table of its own"],
+            id="model in a table and without",
+        ),
+        pytest.param(
+            "models = 'toy'\nfor_models.tyo.limit = 1\n" + MEASURE,
+            2,
+            ["'for_models.tyo'", "models of this run: toy"],
+            id="misspelled model",
+        ),
+        pytest.param(
+            "models = 'toy'\n[for_models.toy]\nlimt = 1\n" + MEASURE,
+            3,
+            ["'for_models.toy.limt' is not known", "limit"],
+            id="misspelled key of a model",
+        ),
+        pytest.param(
+            "models = 'toy'\n[for_models.toy.set]\nlsb.draws = 1\n" + MEASURE,
+            3,
+            ["for_models.toy.set.lsb", "not run"],
+            id="probe of a model that does not run",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_table_of_a_model_that_is_wrong_is_one_error_with_file_line_and_key(plan, text, line, says):
     with pytest.raises(UsageError) as caught:
         plan(text)
@@ -198,8 +262,11 @@ def test_a_table_of_a_model_that_is_wrong_is_one_error_with_file_line_and_key(pl
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        (HEAD + MEASURE + "set = { scale = 2 }\ngrid = { count = [1], scale = [1, 2] }", 6,
-         ["'probes.0.grid.scale'", "scale in set or in grid, not in both"]),
+        (
+            HEAD + MEASURE + "set = { scale = 2 }\ngrid = { count = [1], scale = [1, 2] }",
+            6,
+            ["'probes.0.grid.scale'", "scale in set or in grid, not in both"],
+        ),
         (HEAD + MEASURE + "[probes.grid]\ncount = [1]\nscale = []", 7, ["'probes.0.grid.scale'", "at least one value"]),
         (HEAD + MEASURE + "grid.count = 5", 5, ["'probes.0.grid.count'", "valid list", "got: 5"]),
         (HEAD + MEASURE + "grid.count = [\n1,\n2,\n1]", 8, ["'probes.0.grid.count.2'", "each value once; 1 "]),
@@ -214,10 +281,13 @@ def test_a_table_of_a_model_that_is_wrong_is_one_error_with_file_line_and_key(pl
         (HEAD + "limit = 0\n" + MEASURE, 3, ["'limit' is not usable", "greater than or equal to 1"]),
         (HEAD + MEASURE + "limit = 0", 5, ["'probes.0.limit' is not usable"]),
         ('images = [\n"digits",\n{ uri = "digits", limit = 0 }]\n' + MEASURE, 3, ["images.1.limit", "at least 1"]),
-        ('[[images]]\nuri = "digits"\nlimit = 1\n[[images]]\nuri = "digits"\nlimit = 2\n' + MEASURE, 6,
-         ["'images.1.limit'", "one limit for digits; another one is 1"]),
+        (
+            '[[images]]\nuri = "digits"\nlimit = 1\n[[images]]\nuri = "digits"\nlimit = 2\n' + MEASURE,
+            6,
+            ["'images.1.limit'", "one limit for digits; another one is 1"],
+        ),
         ('images = [{ url = "digits" }]\n' + MEASURE, 1, ["'images.0.url'", "uri and limit"]),
-        ('images = [{ limit = 3 }]\n' + MEASURE, 1, ["'images.0.uri'", "an image URI"]),
+        ("images = [{ limit = 3 }]\n" + MEASURE, 1, ["'images.0.uri'", "an image URI"]),
         (HEAD + "limits = { digits = 3 }\n" + MEASURE, 3, ["'limits.digits'", "image sets of this run"]),
         ("models = []\n" + MEASURE, 1, ["'models' is not usable", "at least 1"]),
         ("models = 'toy'\nimages = []\n" + MEASURE, 2, ["'images' is not usable", "at least 1"]),
@@ -230,7 +300,7 @@ def test_a_table_of_a_model_that_is_wrong_is_one_error_with_file_line_and_key(pl
         (HEAD + "seed = 1\nseed = 2\n" + MEASURE, 4, ["no TOML", "Cannot overwrite"]),
         (HEAD + "seed = \n" + MEASURE, 3, ["no TOML"]),
     ],
-)  # fmt: skip
+)
 def test_what_contradicts_itself_is_one_error_with_file_line_and_key(plan, text, line, says):
     with pytest.raises(UsageError) as caught:
         plan(text)

@@ -143,7 +143,15 @@ def test_the_interval_agrees_with_the_bootstrap_of_one_look():
     assert found.high - found.low == pytest.approx(naive.high - naive.low, rel=0.15)
 
 
-@pytest.mark.parametrize("bad", [{"tolerance": 0.0}, {"cap": -1}, {"first": 4}, {"level": 1.0}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param({"tolerance": 0.0}, id="tolerance of 0"),
+        pytest.param({"cap": -1}, id="negative cap"),
+        pytest.param({"first": 4}, id="first look too early"),
+        pytest.param({"level": 1.0}, id="level of 1"),
+    ],
+)
 def test_impossible_rules_are_refused(bad):
     with pytest.raises(UsageError, match=next(iter(bad))):
         MedianRule(**{"tolerance": 0.1, "cap": 10, **bad})

@@ -44,7 +44,17 @@ def test_mean_coverage_is_near_what_is_said(share):
     assert 0.92 <= hits.mean() <= 0.985
 
 
-@pytest.mark.parametrize("bad", [(0, 0), (-1, 5), (6, 5), (1, 5, 0.0), (1, 5, 1.0), (1, 5, float("nan"))])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param((0, 0), id="of none"),
+        pytest.param((-1, 5), id="negative"),
+        pytest.param((6, 5), id="more than all"),
+        pytest.param((1, 5, 0.0), id="level of 0"),
+        pytest.param((1, 5, 1.0), id="level of 1"),
+        pytest.param((1, 5, float("nan")), id="level of NaN"),
+    ],
+)
 def test_what_is_no_share_is_refused(bad):
     with pytest.raises(UsageError):
         wilson(*bad)

@@ -138,12 +138,12 @@ def test_rules_come_from_the_plan():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"scalar": "random", "tolerance": 0.1},
-        {"scalar": "a/b", "tolerance": 0},
-        {"scalar": "a/b"},
-        {"scalar": 3, "tolerance": 0.1},
-        {"scalar": "a/b", "tolerance": 0.1, "min_images": 2},
-        "a/b",
+        pytest.param({"scalar": "random", "tolerance": 0.1}, id="scalar without its probe"),
+        pytest.param({"scalar": "a/b", "tolerance": 0}, id="tolerance of 0"),
+        pytest.param({"scalar": "a/b"}, id="no tolerance"),
+        pytest.param({"scalar": 3, "tolerance": 0.1}, id="number for a scalar"),
+        pytest.param({"scalar": "a/b", "tolerance": 0.1, "min_images": 2}, id="too few images"),
+        pytest.param("a/b", id="no table"),
     ],
 )
 def test_damaged_rules_are_refused(bad):

@@ -242,7 +242,13 @@ def test_hostile_elements_are_refused_before_they_are_read(target, name, make, w
         assert path in verify_run(run)
 
 
-@pytest.mark.parametrize("link", [h5py.SoftLink("/elsewhere"), h5py.ExternalLink("other.h5", "/units")])
+@pytest.mark.parametrize(
+    "link",
+    [
+        pytest.param(h5py.SoftLink("/elsewhere"), id="soft"),
+        pytest.param(h5py.ExternalLink("other.h5", "/units"), id="external"),
+    ],
+)
 def test_links_at_the_first_component_are_refused(target, link):
     path, run = target
 

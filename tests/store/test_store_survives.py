@@ -119,7 +119,15 @@ def test_a_read_only_file_system_is_refused_when_opened(directory, monkeypatch):
         RunDirectory.create_or_open(directory.path, make_plan(), "digest")
 
 
-@pytest.mark.parametrize("plan", [{"units": "all"}, {"units": [3]}, {"units": ["xyz"]}, {"units": [{}]}])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param({"units": "all"}, id="no list"),
+        pytest.param({"units": [3]}, id="a number"),
+        pytest.param({"units": ["xyz"]}, id="a text"),
+        pytest.param({"units": [{}]}, id="without an id"),
+    ],
+)
 def test_a_plan_without_usable_units_is_refused_before_anything_is_made(tmp_path, plan):
     with pytest.raises(StoreError):
         RunDirectory.create_or_open(tmp_path / "run", plan, "digest")

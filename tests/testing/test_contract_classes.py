@@ -89,7 +89,14 @@ def test_a_declared_failure_that_does_not_happen_fails(contract):
         contract(expected_failures={"is_deterministic": "it draws masks"}).test_is_deterministic()
 
 
-@pytest.mark.parametrize("declared", [{"shows_nans": "typing error"}, {"shows_nan": " "}, ["shows_nan"]])
+@pytest.mark.parametrize(
+    "declared",
+    [
+        pytest.param({"shows_nans": "typing error"}, id="no such test"),
+        pytest.param({"shows_nan": " "}, id="no reason"),
+        pytest.param(["shows_nan"], id="a list"),
+    ],
+)
 def test_declared_failures_are_names_with_reasons(contract, declared):
     with pytest.raises(eqv.UsageError, match="expected"):
         contract(expected_failures=declared).test_shows_nan()
