@@ -105,6 +105,7 @@ class Executor:
             once for each look, then puts the looks of all models into one call; otherwise it finishes model by model,
             so that processes that stay load each model once.
         params: The validated parameters. What they are is recorded with every result, but no unit depends on it.
+        on_caution: Tells the user, at once, what may go wrong with the run; set by the run, before ``map``.
     """
 
     name: ClassVar[str]
@@ -114,6 +115,7 @@ class Executor:
 
     def __init__(self, params: probe.Params | None = None) -> None:
         self.params = self.Params() if params is None else params
+        self.on_caution: Callable[[str], None] = lambda text: None
 
     def check(self, device: str) -> None:
         """Say what is sure to fail, before anything is planned. Nothing by default.

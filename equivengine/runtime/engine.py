@@ -183,6 +183,7 @@ def _carry_out(
         report.cautions.append(text)
         on_caution(text)
 
+    executor.on_caution = caution
     for text in plan.cautions:
         caution(text)
     room = Room(plan, path, waves.sure, waves.possible, caution)

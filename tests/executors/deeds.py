@@ -67,6 +67,10 @@ class Deeds:
                 time.sleep(float(argument or 0))
                 if name == "once":
                     os.kill(os.getpid(), signal.SIGKILL)
+        elif name == "crash":
+            import ctypes
+
+            ctypes.string_at(0)
         elif name == "full":
             raise eqv.StoreError("there is no room to write", hint="free some space")
         elif name == "interrupt":
@@ -78,6 +82,10 @@ class Deeds:
         for one in ids:
             (Path(self.directory) / one).touch()
         return tuple(eqv.UnitOutcome(one, "published", argument) for one in ids)
+
+    def compute(self, batch):
+        outcomes = self(tuple(unit.unit_id for unit in batch))
+        return lambda: outcomes
 
     def record_failure(self, batch, message, error_type):
         ids = [one if isinstance(one, str) else one.unit_id for one in batch]

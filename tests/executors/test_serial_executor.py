@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 
+import deeds
 import pytest
 
 from equivengine.errors import StoreError
@@ -11,16 +13,24 @@ from equivengine_plugins.executors import serial
 from equivengine_plugins.executors.serial import Serial, equivengine_register_executors
 
 
-class Noted:
-    """Work that notes what is computed, published and reported."""
+@pytest.fixture
+def noted(tmp_path):
+    """Make a `Noted` for this test's folder."""
+    return functools.partial(Noted, str(tmp_path))
 
-    def __init__(self, interrupted=None, full=None):
+
+class Noted:
+    """Work that notes what is computed, published and reported, by numbers of batches."""
+
+    def __init__(self, directory, interrupted=None, full=None):
+        self.directory = directory
         self.seen = []
         self.interrupted = interrupted
         self.full = full
         self.threads = set()
 
-    def compute(self, batch):
+    def compute(self, units):
+        batch = number(units)
         if batch == self.interrupted:
             raise KeyboardInterrupt
         self.seen.append(("computed", batch))
@@ -35,11 +45,18 @@ class Noted:
         return publish
 
     def carried(self, batches=(1, 2, 3)):
-        Serial().map(self, iter(batches), on_done=lambda batch, found: self.seen.append(("done", batch, found)))
+        def on_done(units, found):
+            self.seen.append(("done", number(units), found))
+
+        Serial().map(self, iter([(deeds.unit("wait", batch),) for batch in batches]), on_done=on_done)
 
 
-def test_each_batch_is_published_then_reported_in_order():
-    work = Noted()
+def number(units):
+    return units[0].samples[0].index
+
+
+def test_each_batch_is_published_then_reported_in_order(noted):
+    work = noted()
     work.carried()
     for kind in ("computed", "published", "done"):
         assert [entry[1] for entry in work.seen if entry[0] == kind] == [1, 2, 3]
@@ -52,9 +69,9 @@ def test_each_batch_is_published_then_reported_in_order():
     assert threading.main_thread() not in work.threads
 
 
-def test_a_batch_that_took_long_is_reported_before_the_next(monkeypatch):
+def test_a_batch_that_took_long_is_reported_before_the_next(noted, monkeypatch):
     monkeypatch.setattr(serial, "BESIDE_SECONDS", -1.0)
-    work = Noted()
+    work = noted()
     work.carried([1, 2])
     assert [entry[:2] for entry in work.seen] == [
         *(("computed", 1), ("published", 1), ("done", 1)),
@@ -62,15 +79,15 @@ def test_a_batch_that_took_long_is_reported_before_the_next(monkeypatch):
     ]
 
 
-def test_ctrl_c_stops_at_once_and_what_was_computed_is_published_and_reported():
-    work = Noted(interrupted=2)
+def test_ctrl_c_stops_at_once_and_what_was_computed_is_published_and_reported(noted):
+    work = noted(interrupted=2)
     with pytest.raises(KeyboardInterrupt):
         work.carried()
     assert work.seen == [("computed", 1), ("published", 1), ("done", 1, 10)]
 
 
-def test_what_cannot_be_published_stops_the_run_and_is_not_reported():
-    work = Noted(full=1)
+def test_what_cannot_be_published_stops_the_run_and_is_not_reported(noted):
+    work = noted(full=1)
     with pytest.raises(StoreError, match="no room"):
         work.carried()
     assert "done" not in {entry[0] for entry in work.seen}

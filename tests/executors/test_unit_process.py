@@ -78,7 +78,7 @@ def test_a_death_has_its_cause_and_the_next_batch_a_new_process(process, tmp_pat
 def test_a_kill_for_want_of_memory_is_told_from_others(process, monkeypatch):
     units, (deadly,) = process("signal SIGKILL")
     counts = iter([4, 5])  # what the kernel counts, before and after
-    monkeypatch.setattr(unit_process, "_killed_for_memory", lambda: next(counts))
+    monkeypatch.setattr(unit_process, "killed_for_memory", lambda: next(counts))
     with pytest.raises(Died) as died:
         units.run(deadly)
     assert died.value.death.kind == "OutOfMemory"
@@ -99,7 +99,7 @@ def test_kills_for_want_of_memory_are_counted_in_the_control_group_if_there_is_o
         return files[str(path)]
 
     monkeypatch.setattr(Path, "read_text", read)
-    assert unit_process._killed_for_memory() == count
+    assert unit_process.killed_for_memory() == count
 
 
 def test_this_kernel_counts_kills_for_want_of_memory():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import equivengine as eqv
@@ -28,6 +28,13 @@ LIMIT = 3
 def ids_of(batch: Batch) -> Ids:
     """Ids of its units: what crosses to workers."""
     return tuple(unit.unit_id for unit in batch)
+
+
+def given_up(batch: Countable, deaths: Sequence[Death]) -> str:
+    """Why a batch is recorded as failed that has had its last chance."""
+    causes = ", then ".join(dict.fromkeys(one.cause for one in deaths))
+    whose = "this unit" if len(batch) == 1 else f"this unit and {len(batch) - 1} more of its batch"
+    return f"the process of {whose} died {len(deaths)} times, at last with nothing beside it: it {causes}"
 
 
 class Attempts(Generic[B]):
@@ -90,6 +97,4 @@ class Attempts(Generic[B]):
             place = len(self._again) if len(deaths) == self._limit - 1 else 0
             self._again.insert(place, batch)
             return None
-        causes = ", then ".join(dict.fromkeys(one.cause for one in deaths))
-        whose = "this unit" if len(batch) == 1 else f"this unit and {len(batch) - 1} more of its batch"
-        return f"the process of {whose} died {len(deaths)} times, at last with nothing beside it: it {causes}"
+        return given_up(batch, deaths)

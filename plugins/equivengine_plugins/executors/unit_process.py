@@ -113,7 +113,7 @@ class UnitProcess:
     def _ask(self, method: str, *arguments: Any) -> tuple[eqv.UnitOutcome, ...]:
         ended = killed_by_others = 0
         while ended < _STARTS and killed_by_others < _KILLED_STARTS:
-            killed = _killed_for_memory()
+            killed = killed_for_memory()
             try:
                 if self._process is None or self._process.poll() is not None:
                     self._start()
@@ -195,12 +195,12 @@ class UnitProcess:
         if code >= 0:
             return Death(f"exited with code {code}", "Exit")
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        if -code == signal.SIGKILL and _killed_for_memory() > killed_before:
+        if -code == signal.SIGKILL and killed_for_memory() > killed_before:
             return Death("was killed by the kernel, which had run out of memory (SIGKILL)", "OutOfMemory")
         return Death(f"was killed by {name}", "Signal")
 
 
-def _killed_for_memory() -> int:
+def killed_for_memory() -> int:
     """How many processes the kernel has killed for want of memory: in this control group, or on this machine."""
     group = ""
     with contextlib.suppress(OSError, IndexError):
