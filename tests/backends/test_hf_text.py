@@ -30,15 +30,6 @@ FAMILIES = {
 TEXT = "the cat sings on a dog"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small lose more than they gain when threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def load(text):
     return plugin.HfTextBackend().load(eqv.URI.parse(text))
 

@@ -63,15 +63,6 @@ OF_OPEN_CLIP: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small lose more than they gain when threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def moved(model):
     """Every parameter away from zero, which would hide a branch, and running statistics that are no default."""
     with torch.no_grad():

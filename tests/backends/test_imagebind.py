@@ -24,14 +24,6 @@ STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 PROMPTS = ["a photo of a cat", "Two  DOGS &amp; a naïve café!", "it's 3 o'clock", "x"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def state():
     return state_dict(SIZES)

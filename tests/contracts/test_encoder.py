@@ -1,50 +1,16 @@
 """The encoder wrapper: what it refuses, what it fixes by itself, and what its digest and its copies promise."""
 
-import io
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from encoder_cases import SHAPE, Small, batch, wrap
 from torch import nn
 
 import equivengine as eqv
-from equivengine.contracts.encoder import weights_digest
-
-SHAPE = (3, 8, 8)
-
-
-class Small(nn.Module):
-    """A model that keeps the contract."""
-
-    def __init__(self, seed=0):
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.conv = nn.Conv2d(3, 4, 3)
-            self.norm = nn.BatchNorm2d(4)
-            self.drop = nn.Dropout(0.5)
-            self.head = nn.Linear(4, 5)
-
-    def embed(self, x):
-        return self.head(self.drop(torch.tanh(self.norm(self.conv(x)))).mean((2, 3)))
-
-    def forward(self, x):
-        return self.embed(x)
-
-
-def wrap(module, **changes):
-    changes = {"preprocessing": eqv.Preprocessing(size=SHAPE[1:]), **changes}
-    return eqv.Encoder(eqv.LoadedModel(module, **changes), uri="x")
 
 
 def variant(forward):
     """A `Small` with another ``forward(self, x)``."""
     return type("Variant", (Small,), {"forward": forward})()
-
-
-def batch(count=2, seed=1):
-    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
 class ModelOutput(dict):
@@ -237,175 +203,6 @@ def test_encoder_without_parameters_is_served():
     assert encoder(batch()).shape == (2, 192)
 
 
-# -- precision ------------------------------------------------------------------------------------------------------
-
-
-def test_float64_copy_has_the_same_weights_and_leaves_the_original_alone():
-    encoder = wrap(Small(), preprocessing=eqv.Preprocessing(size=SHAPE[1:], mean=(0.3,) * 3, std=(0.2,) * 3))
-    state = {key: value.clone() for key, value in encoder.module.state_dict().items()}
-    x = batch()
-    single = encoder(x)
-    double = encoder.at_precision("fp64")
-    assert double is not encoder
-    assert encoder.at_precision("fp64") is double
-    assert double.at_precision("fp64") is double
-    assert encoder.at_precision("fp32") is encoder
-    for key, value in double.module.state_dict().items():
-        assert value.dtype == (torch.float64 if state[key].is_floating_point() else state[key].dtype)
-        assert torch.equal(value.to(state[key].dtype), state[key])
-        assert torch.equal(encoder.module.state_dict()[key], state[key])
-        assert encoder.module.state_dict()[key].dtype == state[key].dtype
-    assert torch.equal(encoder(x), single)
-    precise = double(x.double())
-    assert precise.dtype == torch.float64
-    assert 0 < float((precise - single).abs().max()) < 1e-5
-    assert double.spec == encoder.spec
-
-
-def test_float64_copy_is_no_submodule_and_cannot_go_back():
-    encoder = wrap(Small())
-    names = [name for name, _ in encoder.named_modules()]
-    double = encoder.at_precision("fp64")
-    assert [name for name, _ in encoder.named_modules()] == names
-    with pytest.raises(eqv.UsageError, match="keep the float32 encoder"):
-        double.at_precision("fp32")
-    with pytest.raises(eqv.UsageError, match="unknown precision"):
-        encoder.at_precision("fp16")
-
-
-# -- digest ---------------------------------------------------------------------------------------------------------
-
-
-def flip_lowest_bit(module):
-    with torch.no_grad():
-        module.conv.weight.view(torch.int32)[0, 0, 0, 0] ^= 1
-
-
-def rename(module):
-    module.neck = module.head
-    del module.head
-
-
-def add_hidden_buffer(module):
-    module.register_buffer("table", torch.ones(3), persistent=False)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(flip_lowest_bit, id="one bit"),
-        pytest.param(rename, id="a name"),
-        pytest.param(add_hidden_buffer, id="a hidden buffer"),
-        pytest.param(lambda module: module.head.double(), id="a dtype"),
-        pytest.param(lambda module: module.norm.running_mean.add_(1e-3), id="a buffer"),
-        pytest.param(
-            lambda module: setattr(module.head, "weight", nn.Parameter(module.head.weight.reshape(4, 5))), id="a shape"
-        ),
-    ],
-)
-def test_digest_sees_every_change(change):
-    module = Small()
-    before = weights_digest(module)
-    assert before == weights_digest(Small()) != weights_digest(Small(seed=1))
-    change(module)
-    assert weights_digest(module) != before
-
-
-def test_digest_does_not_see_mode_order_or_layout():
-    module = Small()
-    before = weights_digest(module)
-    module.eval().requires_grad_(False)
-    module._modules = dict(reversed(list(module._modules.items())))
-    module.conv.weight.data = module.conv.weight.data.to(memory_format=torch.channels_last)
-    assert weights_digest(module) == before
-
-
-def test_digest_reads_a_hidden_buffers_values():
-    digests = set()
-    for value in (1.0, 2.0):
-        module = Small()
-        module.register_buffer("table", torch.full((3,), value), persistent=False)
-        digests.add(weights_digest(module))
-    assert len(digests) == 2
-
-
-# -- images ---------------------------------------------------------------------------------------------------------
-
-
-def test_display_rounds_so_that_tiny_noise_moves_no_level():
-    encoder = wrap(Small())
-    levels = torch.arange(256).repeat(3, 1).reshape(3, 16, 16)
-    x = levels.float() / 255
-    for noise in (0, 1e-7, -1e-7):
-        shown = np.asarray(encoder.display(x + noise)).transpose(2, 0, 1)
-        assert np.array_equal(shown, levels.numpy())
-    assert np.asarray(encoder.display(torch.tensor([-0.3, 1.4]).reshape(1, 1, 2))).tolist() == [[0, 255]]
-    with pytest.raises(eqv.UsageError, match="no images"):
-        encoder.display(torch.zeros(2, 4, 4))
-
-
-def test_preprocessing_then_display_gives_the_image_back():
-    levels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    encoder = wrap(Small())
-    x = encoder.preprocess(Image.fromarray(levels))
-    assert (x.dtype, tuple(x.shape)) == (torch.float32, SHAPE)
-    assert np.array_equal(np.asarray(encoder.display(x)), levels)
-
-
-@pytest.mark.parametrize(
-    ("produced", "message"),
-    [
-        pytest.param(torch.zeros(3, 9, 9), "did not produce an input", id="wrong shape"),
-        pytest.param(np.zeros(SHAPE), "did not produce an input", id="a numpy array"),
-        pytest.param(torch.full(SHAPE, float("inf")), "holds NaN or infinity", id="infinity"),
-    ],
-)
-def test_preprocessing_that_yields_no_input_is_a_data_error(produced, message):
-    encoder = wrap(Small(), preprocessing=lambda raw: produced, input_shape=SHAPE)
-    with pytest.raises(eqv.DataError, match=message):
-        encoder.preprocess(None)
-
-
-def test_image_that_breaks_off_is_a_data_error():
-    file = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(file, "PNG")
-    broken = Image.open(io.BytesIO(file.getvalue()[:2000]))
-    with pytest.raises(eqv.DataError, match="cannot be decoded"):
-        wrap(Small()).preprocess(broken)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        pytest.param({"mean": (0.0,)}, id="one mean"),
-        pytest.param({"mode": "L"}, id="gray for three channels"),
-        pytest.param({"std": (1.0, 0.0, 1.0)}, id="std of 0"),
-    ],
-)
-def test_preprocessing_that_contradicts_itself_is_refused(arguments):
-    with pytest.raises(eqv.UsageError, match=r"Preprocessing\.(mean|std)"):
-        eqv.Preprocessing(size=(8, 8), **arguments)
-
-
-@pytest.mark.parametrize(
-    ("resize", "resize_to", "expected"),
-    [("shortest", 10, (10, 20)), ("longest", 10, (5, 10)), ("squash", None, (8, 8)), ("squash", 10, (10, 10))],
-)
-def test_resize_refers_to_the_length_it_is_given(resize, resize_to, expected, monkeypatch):
-    shapes = []
-    original = Image.Image.resize
-
-    def resize_and_note(image, size, *rest):
-        shapes.append(size[::-1])
-        return original(image, size, *rest)
-
-    monkeypatch.setattr(Image.Image, "resize", resize_and_note)
-    preprocessing = eqv.Preprocessing(size=(8, 8), resize=resize, resize_to=resize_to)
-    assert tuple(preprocessing(Image.new("RGB", (80, 40))).shape) == SHAPE
-    assert shapes == [expected]
-
-
 # -- abilities ------------------------------------------------------------------------------------------------------
 
 
@@ -442,21 +239,6 @@ def test_numbers_of_an_input_are_pixels_where_inputs_are_images():
     line = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     encoder = eqv.Encoder(eqv.LoadedModel(line, preprocessing=torch.as_tensor, input_shape=(3, 4)), uri="x")
     assert encoder.spec.input_unit == "coordinate"
-
-
-@pytest.mark.parametrize(("rounding", "left"), [("even", 2), ("down", 1)])
-def test_half_a_pixel_of_margin_goes_where_it_is_declared_to_go(rounding, left):
-    """Three columns too many: torchvision and timm begin at round(1.5) = 2, transformers at 1."""
-    columns = np.tile(np.arange(11, dtype=np.uint8), (8, 1))
-    declared = eqv.Preprocessing(size=(8, 8), mode="L", mean=(0.0,), std=(1.0,), crop_rounding=rounding)
-    pixels = declared(Image.fromarray(columns)).mul(255).round()
-    assert pixels[0, 0].tolist() == list(range(left, left + 8))
-
-
-@pytest.mark.parametrize("raw", ["a text", np.zeros((8, 8, 3)), None])
-def test_sample_that_is_no_image_is_a_data_error(raw):
-    with pytest.raises(eqv.DataError, match="no image"):
-        wrap(Small()).preprocess(raw)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")

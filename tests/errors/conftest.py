@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -75,6 +76,25 @@ def refused(lasting_toys, tmp_path, monkeypatch, capsys):
         return out + err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A run of one unit, consolidated."""
+    from store_cases import make_plan, make_result, make_unit
+
+    from equivengine.store import RunDirectory
+
+    directory = RunDirectory.create_or_open(tmp_path_factory.mktemp("runs") / "run", make_plan(1), "digest")
+    assert directory.publish(make_unit(), make_result(size=3000), {"host": "here"})
+    directory.consolidate()
+    return directory.path
+
+
+@pytest.fixture
+def run(published, tmp_path):
+    """A copy of it, in the working directory."""
+    return shutil.copytree(published, tmp_path / "run")
 
 
 @pytest.fixture

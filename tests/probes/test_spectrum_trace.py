@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_spectrum import linear, vector_task
+from spectrum_cases import linear, vector_task
 
 from equivengine.statistics import LEVEL
 from equivengine_plugins.probes.spectrum import Spectrum, SpectrumParams

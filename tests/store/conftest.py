@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,24 @@ def shard_of(directory):
         return directory.path / "shards" / unit.unit_id[:2] / f"{unit.unit_id}.h5"
 
     return publish
+
+
+@pytest.fixture
+def shard(shard_of):
+    """The shard of a unit whose arrays have chunks."""
+    return shard_of(size=3000)
+
+
+@pytest.fixture
+def older(tmp_path):
+    """The directory of a run that format 1.2 wrote, with the shard of the same unit."""
+    return shutil.copytree(ROOT / "tests" / "archives" / "v1.2", tmp_path / "older")
+
+
+@pytest.fixture
+def older_shard(older):
+    (path,) = older.glob("shards/*/*.h5")
+    return path
 
 
 @pytest.fixture
