@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from equivengine.contracts.wording import between, in_unit, number
+from equivengine.contracts.wording import answer, between, in_unit, number
 from equivengine.errors import PluginError
 from equivengine.pictures.raster import Picture as Picture
 
@@ -65,6 +65,8 @@ class Scalar:
         interval: 95% interval, where the value is an estimate.
         n: Number of observations behind it, where that has a meaning.
         group: Heading under which ``show`` lists it.
+        binary: Whether it answers a question with yes (1) or no (0). Over several units stands the share of yes, in
+            place of the median.
     """
 
     value: float
@@ -73,6 +75,7 @@ class Scalar:
     interval: tuple[float, float] | None = None
     n: int | None = None
     group: str = ""
+    binary: bool = False
 
     def __post_init__(self) -> None:
         _check_texts("a scalar", self.unit, self.description)
@@ -92,9 +95,33 @@ class Scalar:
                 raise PluginError(
                     f"interval of {self.description!r} is reversed", expected="the lower end first", got=(low, high)
                 )
+        if self.binary:
+            self._check_binary()
+
+    def _check_binary(self) -> None:
+        """A share with its interval is an estimate over many answers, and none of them."""
+        if self.value not in (0.0, 1.0) and not math.isnan(self.value):
+            raise PluginError(
+                f"binary scalar {self.description!r} is neither yes nor no",
+                expected="1 (yes), 0 (no), or NaN where it could not be told",
+                got=self.value,
+                hint="binary=True is for one answer of one unit; give a share of many without it, with interval and n",
+            )
+        if self.interval is not None or self.unit not in ("", "1"):
+            raise PluginError(
+                f"binary scalar {self.description!r} has what an answer has not",
+                expected='unit "1", and no interval',
+                got=f"unit {self.unit!r}, interval {self.interval}",
+                hint="leave both out: over several units, the share of yes gets its interval",
+            )
 
     def __str__(self) -> str:
-        """``"0.1641 embedding / pixel (0.1505 .. 0.5868)"``; an interval whose ends look like the value is left out."""
+        """``"0.1641 embedding / pixel (0.1505 .. 0.5868)"``; an interval whose ends look like the value is left out.
+
+        ``"yes"`` and ``"no"`` of a binary one.
+        """
+        if self.binary:
+            return answer(self.value)
         value = number(self.value)
         text = value if self.unit in ("", "1") else f"{value} {self.unit}"
         if self.interval is None or {number(end) for end in self.interval} == {value}:

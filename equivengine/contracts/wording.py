@@ -29,6 +29,15 @@ def between(interval: tuple[float, float]) -> str:
     return f"{number(interval[0])} .. {number(interval[1])}"
 
 
+def answer(value: float) -> str:
+    """``"yes"`` of 1, ``"no"`` of 0, as `number` writes it of anything else.
+
+    >>> answer(1.0), answer(0.0), answer(float("nan"))
+    ('yes', 'no', '-')
+    """
+    return {1.0: "yes", 0.0: "no"}.get(value) or number(value)
+
+
 def counted(count: int, noun: str, plural: str = "") -> str:
     """A number with what it counts, in the singular of one.
 

@@ -26,6 +26,7 @@ class ScalarColumn:
         unit: Unit of the values.
         description: One line.
         group: Heading under which ``show`` lists it.
+        binary: Whether it is yes (1) or no (0).
     """
 
     values: np.ndarray
@@ -35,6 +36,7 @@ class ScalarColumn:
     unit: str
     description: str
     group: str
+    binary: bool = False
 
 
 def scalar_columns(summaries: Iterable[Mapping[str, Scalar]]) -> dict[str, ScalarColumn]:
@@ -86,4 +88,5 @@ class _Column:
             unit=self._like.unit,
             description=self._like.description,
             group=self._like.group,
+            binary=self._like.binary,
         )

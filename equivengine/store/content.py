@@ -6,7 +6,7 @@ import hashlib
 import struct
 from typing import Any
 
-from equivengine.contracts.result import ProbeResult
+from equivengine.contracts.result import ProbeResult, Scalar
 from equivengine.store import schema
 from equivengine.store.run import Run
 
@@ -39,7 +39,7 @@ def _result_digest(unit: dict[str, Any], result: ProbeResult) -> str:
         for name, array in result.arrays.items()
     ]
     scalars = [
-        [name, _bits(one.value, *(one.interval or ())), one.n, one.unit, one.description, one.group]
+        [name, _bits(one.value, *(one.interval or ())), one.n, one.unit, one.description, one.group, *_kind(one)]
         for name, one in result.summary.items()
     ]
     checks = [
@@ -51,6 +51,11 @@ def _result_digest(unit: dict[str, Any], result: ProbeResult) -> str:
         for name, picture in result.pictures.items()
     ]
     return _digest([unit, result.status, result.message, arrays, scalars, checks, pictures])
+
+
+def _kind(scalar: Scalar) -> list[str]:
+    """Nothing of plain numbers: what has no other kind keeps the digest that it had before there was one."""
+    return ["binary"] if scalar.binary else []
 
 
 def _digest(value: Any) -> str:

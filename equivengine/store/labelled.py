@@ -102,9 +102,11 @@ def _coordinates(records: Sequence[UnitRecord]) -> tuple[dict[str, Any], dict[st
 def _scalars(records: Sequence[UnitRecord]) -> dict[str, xarray.Variable]:
     found = {}
     for name, column in scalar_columns([record.summary for record in records]).items():
-        attributes = {"units": column.unit, "long_name": column.description}
+        attributes: dict[str, Any] = {"units": column.unit, "long_name": column.description}
         if column.group:
             attributes["group"] = column.group
+        if column.binary:  # as the CF conventions say it, section 3.5
+            attributes |= {"flag_values": [0.0, 1.0], "flag_meanings": "no yes"}
         found[name] = xarray.Variable(UNIT, column.values, attributes)
         if not (np.isnan(column.low) & np.isnan(column.high)).all():
             ends = {"low": (column.low, "lower"), "high": (column.high, "upper")}

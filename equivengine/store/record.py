@@ -132,6 +132,8 @@ def _of_scalar(name: str, scalar: Scalar) -> dict[str, Any]:
         if abs(scalar.n) >= 1 << 63:
             raise PluginError(f"n of scalar {name!r} is too large", expected="an integer of 64 bits", got=scalar.n)
         data["n"] = int(scalar.n)
+    if scalar.binary:
+        data["binary"] = True
     return data
 
 
@@ -214,14 +216,15 @@ def _to_scalar(entry: Mapping[str, Any], what: object) -> Scalar:
         ends = (_number(interval[0], "interval", what), _number(interval[1], "interval", what))
     if n is not None and (type(n) is not int or abs(n) >= 1 << 63):
         raise refusal.Refused(f"n in {what} is {_kind(n)}", "an integer of 64 bits")
-    return Scalar(
-        _number(entry.get("value"), "value", what),
-        _text(entry, "unit", what, schema.MAX_ATTRIBUTE_BYTES),
-        _text(entry, "description", what, schema.MAX_ATTRIBUTE_BYTES),
-        interval=ends,
-        n=n,
-        group=_text(entry, "group", what, schema.MAX_ATTRIBUTE_BYTES),
-    )
+    binary = entry.get("binary", False)
+    if not isinstance(binary, bool):
+        raise refusal.Refused(f"binary in {what} is {_kind(binary)}", "true or false")
+    value = _number(entry.get("value"), "value", what)
+    texts = [_text(entry, key, what, schema.MAX_ATTRIBUTE_BYTES) for key in ("unit", "description", "group")]
+    try:
+        return Scalar(value, texts[0], texts[1], interval=ends, n=n, group=texts[2], binary=binary)
+    except PluginError as error:
+        raise refusal.Refused(f"{error.what}, in {what}", error.expected or "what a probe may return") from error
 
 
 def _to_check(entry: Mapping[str, Any], what: object) -> Check:

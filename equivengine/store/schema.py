@@ -17,11 +17,11 @@ from equivengine.contracts.units_as_json import batch_sizes_from_json, units_fro
 from equivengine.errors import PluginError, StoreError
 
 #: (major, minor) that is written.
-VERSION = (2, 0)
+VERSION = (2, 1)
 VERSION_TEXT = f"{VERSION[0]}.{VERSION[1]}"
 #: The last minor that is known of each major that is read. A newer minor is read too; what is not known of it is passed
 #: over.
-KNOWN_MINORS = {1: 2, 2: 0}
+KNOWN_MINORS = {1: 2, 2: 1}
 
 #: The field of JSON files that holds the digest of the rest, and the version that brought it.
 SEAL = "sha256"

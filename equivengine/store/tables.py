@@ -82,6 +82,7 @@ class _Table:
         for name, (scalar, _) in self._scalars.items():
             for key in ("unit", "description", "group"):
                 elements.set_text(table[name], key, getattr(scalar, key))
+            elements.set_text(table[name], "kind", "binary" if scalar.binary else "")
 
 
 class Manifest:
