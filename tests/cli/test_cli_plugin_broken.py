@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
-import broken_plugins
 import pytest
 from broken_plugins import DATASET_FAULTS, DOZEN, FAULTS, LOST, PROBE_FAULTS
+from sound_plugins import BACKEND, DATASET, PROBE
 
 from equivengine.cli import plugin_worker
 from equivengine.cli.plugin_worker import Request
@@ -41,7 +41,7 @@ def explained(verdict: Verdict) -> str:
     return f"{verdict.what}\n{verdict.expected}\n{verdict.got}\n{verdict.hint}"
 
 
-@pytest.mark.parametrize("source", [broken_plugins.BACKEND, broken_plugins.PROBE, broken_plugins.DATASET])
+@pytest.mark.parametrize("source", [BACKEND, PROBE, DATASET])
 def test_the_plugins_that_faults_are_put_into_are_sound(verdicts, source):
     assert failures(verdicts("sound", source)) == []
 
@@ -85,7 +85,7 @@ def test_the_defect_of_an_image_set_is_named(verdicts, fault):
 
 
 def test_a_name_that_another_plugin_has_is_named(verdicts):
-    source = broken_plugins.BACKEND.replace('name = "NAME"', 'name = "digits"').replace('("NAME",)', '("digits",)')
+    source = BACKEND.replace('name = "NAME"', 'name = "digits"').replace('("NAME",)', '("digits",)')
     verdict = verdicts("mine", source)["names_are_free"]
     assert verdict.state == "failed"
     assert "backend 'digits' is also claimed by plugin 'digits'" in verdict.got
@@ -93,7 +93,7 @@ def test_a_name_that_another_plugin_has_is_named(verdicts):
 
 def test_two_distributions_that_bring_one_plugin_are_both_named(site):
     for number in ("first", "second"):
-        source = broken_plugins.DATASET.replace("NAME", number)
+        source = DATASET.replace("NAME", number)
         site.install("same", source, module=f"{number}_module", distribution=number)
     found: list[dict] = []
     plugin_worker.check(Request("same"), found.append)
@@ -117,7 +117,7 @@ def test_expected_failures_are_declared_in_the_module(verdicts):
 
 def test_an_expected_failure_of_no_requirement_is_refused(verdicts):
     declared = "EQUIVENGINE_EXPECTED_FAILURES = {'shows_nans': 'a typing error'}\n"
-    verdict = verdicts("typo", declared + broken_plugins.BACKEND)["ready"]
+    verdict = verdicts("typo", declared + BACKEND)["ready"]
     assert verdict.state == "failed"
     assert "no requirement is called 'shows_nans'" in verdict.what
     assert "shows_nan" in verdict.expected
