@@ -220,6 +220,56 @@ def test_the_smallest_change_is_no_longer_than_that_of_the_default():
     assert least["matched_l2"] <= lm["matched_l2"] * (1 + 1e-3)
 
 
+@pytest.mark.parametrize("box", [True, False])
+def test_gradient_descent_is_that_of_the_match_probe(box):
+    task = task_of(solver="gd", rate=0.3, box=box, steps=0)
+    found = Path().run(task)
+    assert found.status == "ok", found.message
+    value = values(found)
+    goal = found.provenance["match_goal"]
+    assert value["match_tolerance"] == 3e-2
+    x = task.samples[0][None]
+    target = CURVED(task.samples[1][None]).double()
+    region = eqv.matching.Region(0, 1) if box else None
+    own = eqv.matching.gradient_descent(CURVED, x, target, distance=goal, rate=0.3, region=region)
+    assert np.allclose(found.arrays["line_nodes"].data[-1], own.x[0].numpy(), atol=1e-5)
+    assert value["jacobians"] == 0
+    assert value["equivalents"] == int(own.cost.equivalents[0])
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"rate": 1e-6, "max_steps": 3}, "raise max_steps, raise match_tolerance or set box=false"),
+        ({"rate": 1e6, "box": False}, "(diverged): lower rate, raise match_tolerance"),
+    ],
+)
+def test_a_descent_that_does_not_arrive_says_what_to_change(params, says):
+    found = run(LINEAR, solver="gd", steps=0, **params)
+    assert found.status == "not_converged"
+    assert found.message.endswith(says)
+
+
+def test_without_steps_there_are_straight_lines_alone():
+    tasks = [task_of(original=s, target=s + 1, steps=0) for s in (0, 5)]
+    whole, *lines = [run(), *Path().run_batch(tasks)]
+    for found in lines:
+        assert found.status == "ok", found.message
+        assert not found.message
+        named = {*found.summary, *found.arrays, *found.checks, *found.pictures}
+        assert not [name for name in named if name.startswith(("first_", "last_")) or name == "tolerance"]
+        assert len(Path().findings(found.summary, tasks[0].params)) == 1
+    cosines = [found.arrays["line_cosine_target"].data for found in (lines[0], whole)]
+    assert np.allclose(*cosines, rtol=0, atol=1e-5)  # matched in a batch of two, and alone
+    assert list(Path().figures(lines[0].arrays)) == [
+        "Embeddings along the straight line",
+        "Turning of the normal space",
+        "Inputs along the paths",
+    ]
+    unit = eqv.Unit("path", "1", "{}", "map", "w", (), 0, "fp32")
+    assert list(Path().overview([(unit, found.arrays) for found in lines])) == ["Straight lines of all pairs"]
+
+
 def test_inputs_that_are_no_images_have_no_pictures():
     found = run(encoder_of(Map(shape=(7, 5), g=torch.tanh), shape=(7, 5)))
     assert found.status == "ok"
@@ -337,7 +387,16 @@ def test_derivatives_that_are_not_finite_fail_with_advice():
 
 @pytest.mark.parametrize(
     "params",
-    [{"points": 1}, {"steps": 0}, {"between": 0}, {"tolerance": 0}, {"rank": 0}, {"spaces": 1}, {"solver": "gd"}],
+    [
+        {"points": 1},
+        {"steps": -1},
+        {"between": 0},
+        {"tolerance": 0},
+        {"rank": 0},
+        {"spaces": 1},
+        {"solver": "newton"},
+        {"rate": 0.1},
+    ],
 )
 def test_parameters_out_of_range_are_refused(params):
     with pytest.raises(ValidationError):

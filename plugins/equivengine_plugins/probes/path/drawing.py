@@ -21,6 +21,7 @@ ROWS = {
     "first": "class of the original",
     "last": "class of the target",
 }
+WITHIN = ("first", "last")
 #: Images of a row, at most.
 SHOWN = 9
 
@@ -40,28 +41,29 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
     lines.set_label(
         "z moves on the straight line from the original; linearity is 1 for an even change of the embedding."
     )
-    classes = Figure(figsize=(8.0, 3.2), layout="constrained")
-    for axes, name in zip(classes.subplots(1, 2), ("first", "last"), strict=True):
-        _within(axes, arrays, name)
-    courses = Figure(figsize=(8.0, 3.2), layout="constrained")
-    left, right = courses.subplots(1, 2)
-    _left(left, arrays)
-    _drift(right, arrays)
+    figures = {"Embeddings along the straight line": lines}
+    if "first_t" in arrays:
+        classes = Figure(figsize=(8.0, 3.2), layout="constrained")
+        for axes, name in zip(classes.subplots(1, 2), WITHIN, strict=True):
+            _within(axes, arrays, name)
+        classes.set_label("Dots: where the embedding was matched; lines between them: straight, and not matched.")
+        courses = Figure(figsize=(8.0, 3.2), layout="constrained")
+        left, right = courses.subplots(1, 2)
+        _left(left, arrays)
+        _drift(right, arrays)
+        courses.set_label("Left: distances of inputs. Right: how far the embedding is from that of the start.")
+        figures["Embeddings along paths within a class"] = classes
+        figures["Distance and drift along paths within a class"] = courses
     spaces = Figure(figsize=(6.4, 3.6), layout="constrained")
     _angles(spaces.subplots(), arrays)
-    classes.set_label("Dots: where the embedding was matched; lines between them: straight, and not matched.")
-    courses.set_label("Left: distances of inputs. Right: how far the embedding is from that of the start.")
     spaces.set_label("Spans of the leading right singular vectors; bands: quartiles of the angles.")
-    figures = {
-        "Embeddings along the straight line": lines,
-        "Embeddings along paths within a class": classes,
-        "Distance and drift along paths within a class": courses,
-        "Turning of the normal space": spaces,
-    }
+    figures["Turning of the normal space"] = spaces
     nodes = _data(arrays, "line_nodes")
     if nodes.ndim == 4 and nodes.shape[1] in (1, 3):
-        images = Figure(figsize=(8.0, 4.4), layout="constrained")
-        _images(images, arrays)
+        rows = [name for name in ROWS if f"{name}_nodes" in arrays]
+        images = Figure(figsize=(8.0, 0.4 + len(rows)), layout="constrained")
+        _images(images, arrays, rows)
+        images.set_label("Above each image: its share of the way.")
         figures["Inputs along the paths"] = images
     return figures
 
@@ -78,15 +80,17 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         for axes, end in zip(lines.subplots(1, 2, sharey=True), ENDS, strict=True):
             _lines(axes, group, end)
         legend_above(lines, lines.axes[0], columns=2)
-        classes = Figure(figsize=(8.0, 3.4), layout="constrained")
-        for axes, name in zip(classes.subplots(1, 2, sharey=True), ("first", "last"), strict=True):
-            _classes(axes, group, name)
         lines.set_label(f"{lines_of([group], 'pair')} z moves from the original to the matched input.")
-        classes.set_label(f"{lines_of([group], 'pair')} z moves within the class, towards the other image.")
         title = ", ".join(filter(None, (group.label("pair"), left_out(results))))
         lines.supxlabel(f"share of the straight line from original to matched; {title}", fontsize=9)
-        classes.supxlabel(f"share of the path; {title}", fontsize=9)
         figures[", ".join(filter(None, ("Straight lines of all pairs", group.setting)))] = lines
+        if any("first_t" not in arrays for _, arrays in group.units):
+            continue
+        classes = Figure(figsize=(8.0, 3.4), layout="constrained")
+        for axes, name in zip(classes.subplots(1, 2, sharey=True), WITHIN, strict=True):
+            _classes(axes, group, name)
+        classes.set_label(f"{lines_of([group], 'pair')} z moves within the class, towards the other image.")
+        classes.supxlabel(f"share of the path; {title}", fontsize=9)
         figures[", ".join(filter(None, ("Paths within classes of all pairs", group.setting)))] = classes
     return figures
 
@@ -195,6 +199,8 @@ def _angles(axes: Axes, arrays: Mapping[str, Any]) -> None:
     import numpy as np
 
     for name, colour in (("line", THIRD), ("first", MAIN), ("last", SECOND)):
+        if f"{name}_angles" not in arrays:
+            continue
         t, angles = _data(arrays, f"{name}_space_t"), np.degrees(_data(arrays, f"{name}_angles"))
         axes.plot(t, np.median(angles, axis=1), color=colour, marker=".", linewidth=1.3, label=ROWS[name])
         low, high = np.quantile(angles, [0.25, 0.75], axis=1)
@@ -213,14 +219,14 @@ def _finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _images(figure: Figure, arrays: Mapping[str, Any]) -> None:
+def _images(figure: Figure, arrays: Mapping[str, Any], rows: Sequence[str]) -> None:
     """Points of each path in a row, as in Fig. 11 and 12 of the paper."""
     import numpy as np
 
     low, high = _data(arrays, "input_range")
-    columns = min(SHOWN, max(len(_data(arrays, f"{name}_nodes")) for name in ROWS))
-    grid = figure.subplots(len(ROWS), columns, squeeze=False)
-    for row, (name, title) in zip(grid, ROWS.items(), strict=True):
+    columns = min(SHOWN, max(len(_data(arrays, f"{name}_nodes")) for name in rows))
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for row, name in zip(grid, rows, strict=True):
         nodes, t = _data(arrays, f"{name}_nodes"), _data(arrays, f"{name}_nodes_t")
         chosen = np.unique(np.linspace(0, len(nodes) - 1, min(len(nodes), columns)).round().astype(int))
         for axes in row[len(chosen) :]:
@@ -233,4 +239,4 @@ def _images(figure: Figure, arrays: Mapping[str, Any]) -> None:
                 axes.imshow(unit.transpose(1, 2, 0), interpolation="nearest")
             axes.set_title(f"{t[k]:.2f}", fontsize=8)
             axes.set(xticks=[], yticks=[])
-        row[0].set_ylabel(title.replace(" of the ", "\nof the ").replace(" to ", "\nto "), fontsize=8)
+        row[0].set_ylabel(ROWS[name].replace(" of the ", "\nof the ").replace(" to ", "\nto "), fontsize=8)

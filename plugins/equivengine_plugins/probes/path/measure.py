@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 import equivengine as eqv
 from equivengine_plugins.probes.path.curve import Curve, along, straight
+from equivengine_plugins.probes.path.parameters import MAX_STEPS, RATE
 from equivengine_plugins.probes.path.spaces import Turning, normal_dim, turning
 from equivengine_plugins.probes.path.within import Paths, within_classes
 from equivengine_plugins.probes.spectrum.baseline import random_angles
@@ -35,8 +36,8 @@ class Measured:
         distance: |f(matched) - f(target)| as the solver saw it.
         stop: Why the solver stopped.
         curves: "line" (original to matched) and "images" (original to target), straight; "first" and "last", within the
-            class of the original and of the target.
-        turnings: Of "line", "first" and "last".
+            class of the original and of the target, unless they are left out.
+        turnings: Of "line", and of "first" and "last" likewise.
         random: Principal angles of independent random subspaces, [DRAWS, k].
         claimed: |f(z) - f(start)| of the points of "first" and "last", as the solver saw it.
         ends: f(original) and f(target), fp64, [2, n].
@@ -60,9 +61,19 @@ class Measured:
     jacobians: dict[str, int]
 
     @property
+    def within(self) -> tuple[str, ...]:
+        """The paths within classes: "first" and "last", or none."""
+        return tuple(self.claimed)
+
+    @property
     def goal(self) -> float:
-        """Distance to match to, embedding units."""
+        """Distance to match points of the paths within classes to, embedding units."""
         return self.task.params.tolerance * self.yardstick.median
+
+    @property
+    def match_goal(self) -> float:
+        """Distance to match the original to, embedding units."""
+        return self.task.params.match_goal * self.yardstick.median
 
 
 def measure(tasks: Sequence[eqv.ProbeTask[PathParams]]) -> list[eqv.ProbeResult]:
@@ -81,13 +92,15 @@ def measure(tasks: Sequence[eqv.ProbeTask[PathParams]]) -> list[eqv.ProbeResult]
     f_original, f_target = embeddings(task, originals), embeddings(task, targets)
     _differ(task, f_original, f_target)
     found = _match(task, originals, f_target, yardstick)
-    paths = within_classes(
-        task,
-        torch.cat([originals, targets]),
-        torch.cat([targets, originals]),
-        torch.cat([f_original, f_target]),
-        task.params.tolerance * yardstick.median,
-    )
+    paths = None
+    if task.params.steps:
+        paths = within_classes(
+            task,
+            torch.cat([originals, targets]),
+            torch.cat([targets, originals]),
+            torch.cat([f_original, f_target]),
+            task.params.tolerance * yardstick.median,
+        )
     return [make_result(_measured(each, row, yardstick, found, paths)) for row, each in enumerate(tasks)]
 
 
@@ -96,31 +109,42 @@ def _match(
 ) -> eqv.matching.Matching:
     params = task.params
     low, high = task.encoder.spec.input_range
+    given: dict[str, Any] = {
+        "distance": params.match_goal * yardstick.median,
+        "region": eqv.matching.Region(low, high) if params.box else eqv.matching.Region.unbounded(),
+        "precision": task.precision,
+    }
+    if params.solver == "gd":
+        rate, steps = params.rate or RATE, params.max_steps or MAX_STEPS
+        return eqv.matching.gradient_descent(task.encoder, originals, target, rate=rate, steps=steps, **given)
     solve = eqv.matching.levenberg_marquardt if params.solver == "lm" else eqv.matching.smallest_l2
     return solve(
         task.encoder,
         originals,
         target,
-        distance=params.tolerance * yardstick.median,
-        region=eqv.matching.Region(low, high) if params.box else eqv.matching.Region.unbounded(),
-        precision=task.precision,
         max_jacobians=params.max_jacobians,
         jacobian=params.jacobian,
+        **given,
     )
 
 
 def _measured(
-    task: eqv.ProbeTask[PathParams], row: int, yardstick: Yardstick, found: eqv.matching.Matching, paths: Paths
+    task: eqv.ProbeTask[PathParams], row: int, yardstick: Yardstick, found: eqv.matching.Matching, paths: Paths | None
 ) -> Measured:
     params = task.params
     original, target = task.samples[0], task.samples[1]
     matched = found.x[row]
-    rows = {"first": row, "last": row + len(found.x)}
     curves = {
         "line": straight(task, original, matched, params.points),
         "images": straight(task, original, target, params.points),
-        **{name: along(task, paths.nodes[:, place], params.between) for name, place in rows.items()},
     }
+    claimed: dict[str, np.ndarray] = {}
+    equivalents, jacobians = {"line": int(found.cost.equivalents[row])}, {"line": int(found.jacobians[row])}
+    if paths is not None:
+        for name, place in (("first", row), ("last", row + len(found.x))):
+            curves[name] = along(task, paths.nodes[:, place], params.between)
+            claimed[name] = paths.distance[:, place].cpu().numpy()
+            equivalents[name], jacobians[name] = int(paths.equivalents[place]), int(paths.jacobians[place])
     m = original.numel()
     return Measured(
         task=task,
@@ -129,19 +153,13 @@ def _measured(
         distance=float(found.distance[row]),
         stop=found.stop[row],
         curves=curves,
-        turnings={name: turning(task, curves[name]) for name in ("line", "first", "last")},
+        turnings={name: turning(task, curves[name]) for name in ("line", *claimed)},
         random=random_angles(normal_dim(task), m, DRAWS, task.stream("random subspaces")),
-        claimed={name: paths.distance[:, place].cpu().numpy() for name, place in rows.items()},
+        claimed=claimed,
         ends=curves["images"].f[[0, -1]],
         noise=_noise(task, torch.stack([original.to(matched), target.to(matched), matched])),
-        equivalents={
-            "line": int(found.cost.equivalents[row]),
-            **{name: int(paths.equivalents[place]) for name, place in rows.items()},
-        },
-        jacobians={
-            "line": int(found.jacobians[row]),
-            **{name: int(paths.jacobians[place]) for name, place in rows.items()},
-        },
+        equivalents=equivalents,
+        jacobians=jacobians,
     )
 
 

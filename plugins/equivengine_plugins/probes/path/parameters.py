@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import equivengine as eqv
+
+#: What gradient descent takes where nothing is said, as in the match probe: it gains a decade in thousands of steps.
+DESCENT_TOLERANCE, RATE, MAX_STEPS = 3e-2, 1e-2, 3000
 
 
 class PathParams(eqv.Params):
     """Parameters of `Path`."""
 
     points: int = Field(33, ge=2, le=100_000, description="Points of straight lines, both ends included; count.")
-    steps: int = Field(12, ge=1, le=10_000, description="Steps of the paths within classes; count.")
+    steps: int = Field(
+        12, ge=0, le=10_000, description="Steps of the paths within classes; count. 0 leaves these paths out."
+    )
     between: int = Field(3, ge=1, le=1000, description="Points of each of these steps to look at besides; count.")
     tolerance: float = Field(
         1e-3, gt=0, lt=1, description="Distance to match to, over the median distance of reference pairs."
+    )
+    match_tolerance: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="The same for the original's match to the target. Unset: tolerance; gd 3e-2, or tolerance if that "
+        "is more.",
     )
     connected: float = Field(
         1e-2,
@@ -24,8 +36,16 @@ class PathParams(eqv.Params):
         lt=1,
         description="Largest |f(y) - f(x)| between points of a path that is called connected, over that median.",
     )
-    solver: Literal["lm", "minimal-l2"] = Field(
-        "lm", description='What matches the original: "lm" (Levenberg-Marquardt) or "minimal-l2" (smallest change).'
+    solver: Literal["lm", "minimal-l2", "gd"] = Field(
+        "lm",
+        description='What matches the original: "lm" (Levenberg-Marquardt), "minimal-l2" (smallest change) or "gd" '
+        "(gradient descent, as the paper). Points of the paths within classes are always matched by lm.",
+    )
+    rate: float | None = Field(
+        None, gt=0, le=1e6, description="gd: learning rate, for 1/2 |r|^2; input^2 / embedding^2. Unset: 0.01."
+    )
+    max_steps: int | None = Field(
+        None, ge=1, le=10_000_000, description="gd: steps of the descent, at most; count. Unset: 3000."
     )
     box: bool = Field(True, description="Stay within the input range of the model.")
     max_jacobians: int = Field(
@@ -43,3 +63,17 @@ class PathParams(eqv.Params):
     stored: int = Field(9, ge=2, le=10_000, description="Points of each path to store, ends included; count.")
     references: int = Field(64, ge=2, le=2000, description="Images whose distances are the yardstick; count.")
     together: int = Field(8, ge=1, le=1024, description="Pairs that are matched in one call; count, at most.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PathParams:
+        given = [name for name in ("rate", "max_steps") if getattr(self, name) is not None]
+        if given and self.solver != "gd":
+            raise ValueError(f"solver=gd with {' and '.join(given)}: the other solvers know no such thing")
+        return self
+
+    @property
+    def match_goal(self) -> float:
+        """Relative distance to match the original to."""
+        if self.match_tolerance is not None:
+            return self.match_tolerance
+        return max(self.tolerance, DESCENT_TOLERANCE) if self.solver == "gd" else self.tolerance

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 import equivengine as eqv
-from equivengine_plugins.probes.path.summary import LINES, WITHIN, connected, kept, start_of, summary_of, within_title
+from equivengine_plugins.probes.path.summary import LINES, connected, kept, start_of, summary_of, within_title
 
 if TYPE_CHECKING:
     from equivengine_plugins.probes.path.measure import Measured
@@ -31,6 +31,7 @@ def make_result(measured: Measured) -> eqv.ProbeResult:
             "solver": params.solver,
             "stop": measured.stop,
             "goal": measured.goal,
+            "match_goal": measured.match_goal,
             "box": list(measured.task.encoder.spec.input_range) if params.box else None,
             "equivalents": measured.equivalents,
             "jacobians": measured.jacobians,
@@ -43,13 +44,17 @@ def make_result(measured: Measured) -> eqv.ProbeResult:
 def _status(measured: Measured) -> tuple[Literal["ok", "not_converged"], str]:
     faults, notes = [], []
     params, median = measured.task.params, measured.yardstick.median
-    looser = "raise tolerance" + (" or set box=false" if params.box else "")
-    if not measured.distance <= measured.goal:
+    unbounded = " or set box=false" if params.box else ""
+    looser = f"raise tolerance{unbounded}"
+    if not measured.distance <= measured.match_goal:
+        more = "raise max_jacobians"
+        if params.solver == "gd":
+            more = "lower rate" if measured.stop == "diverged" else "raise max_steps"
         faults.append(
             f"the original was not matched, |f(matched) - f(target)| is {measured.distance / median:.3g} of the "
-            f"yardstick ({measured.stop}): raise max_jacobians, {looser}"
+            f"yardstick ({measured.stop}): {more}, raise match_tolerance{unbounded}"
         )
-    for name in WITHIN:
+    for name in measured.within:
         steps, done = params.steps, kept(measured, name)
         if done < steps:
             worst = float(np.nanmax(measured.claimed[name])) / median
@@ -85,7 +90,7 @@ def _checks(measured: Measured) -> dict[str, eqv.Check]:
         3 * measured.noise + tiny,
         "the solver's distance is that of fp64, within roundoff",
     )
-    for name in WITHIN:
+    for name in measured.within:
         exact = torch.linalg.vector_norm(measured.curves[name].at_nodes - start_of(measured, name), dim=1).cpu().numpy()
         checks[f"same_{name}"] = eqv.Check.at_most(
             float(np.abs(exact - measured.claimed[name]).max()),
@@ -111,7 +116,8 @@ def _arrays(measured: Measured) -> dict[str, eqv.Array]:
     def add(name: str, data: np.ndarray, dims: tuple[str, ...], unit: str, description: str) -> None:
         arrays[name] = eqv.Array(data, dims, unit, description)
 
-    titles = {"line": "original to matched", "images": "original to target", **{w: within_title(w) for w in WITHIN}}
+    titles = {"line": "original to matched", "images": "original to target"}
+    titles |= {name: within_title(name) for name in measured.within}
     for name, curve in measured.curves.items():
         title, point = titles[name], (f"{name}_point",)
         add(f"{name}_t", _numpy(curve.t), point, "1", f"{title}: share of the way")
@@ -124,7 +130,7 @@ def _arrays(measured: Measured) -> dict[str, eqv.Array]:
         kept_nodes = curve.nodes[torch.from_numpy(stored).to(curve.nodes.device)].to(measured.matched.dtype)
         add(f"{name}_nodes", _numpy(kept_nodes), (f"{name}_stored", *axes), "pixel", f"{title}: points, evenly spaced")
         add(f"{name}_nodes_t", stored / (len(curve.nodes) - 1), (f"{name}_stored",), "1", "where they lie")
-        if name in WITHIN:
+        if name in measured.within:
             _add_within(measured, name, arrays)
         else:
             add(f"{name}_deviation", _numpy(curve.deviations()), point, "1", f"{title}: off the chord, over it")
@@ -137,7 +143,7 @@ def _arrays(measured: Measured) -> dict[str, eqv.Array]:
         add(f"{name}_space_error", turned.error, (space,), "1", "sine of the error of each space")
     add("random_angles", measured.random, ("draw", "angle"), "rad", "principal angles of independent random subspaces")
     arrays["reference_quantiles"] = measured.yardstick.quantile_array()
-    add("goal", np.array([measured.goal]), ("one",), "embedding", "distance to match to")
+    add("goal", np.array([measured.goal]), ("one",), "embedding", "distance to match points of paths to")
     add(
         "input_range",
         np.array(measured.task.encoder.spec.input_range),
@@ -182,7 +188,7 @@ def _pictures(measured: Measured) -> dict[str, eqv.Picture]:
         "matched": picture(matched, "the original, matched to the target"),
         "difference": eqv.pictures.difference(original, matched, f"|matched - original| x {GAIN}", GAIN),
     }
-    for name in WITHIN:
+    for name in measured.within:
         nodes = measured.curves[name].nodes
         last = len(nodes) - 1
         for step in sorted({round(last * quarter / 4) for quarter in (1, 2, 3, 4)} - {0}):

@@ -61,7 +61,9 @@ def summary_of(measured: Measured) -> dict[str, eqv.Scalar]:
     )
     off = torch.linalg.vector_norm(measured.curves["line"].f[-1] - ends[1])
     add("matched", off / median, "1", "|f(matched) - f(target)|, relative", group)
-    add("tolerance", measured.task.params.tolerance, "1", "tolerance of both matches and paths, relative", group)
+    add("match_tolerance", measured.task.params.match_goal, "1", "tolerance of the match, relative", group)
+    if measured.within:
+        add("tolerance", measured.task.params.tolerance, "1", "tolerance of paths within classes, relative", group)
     add("apart_l2", apart, "pixel", "L2 between original and target", group)
     add("matched_l2", torch.linalg.vector_norm(matched - original), "pixel", "L2 between original and matched", group)
 
@@ -76,7 +78,7 @@ def summary_of(measured: Measured) -> dict[str, eqv.Scalar]:
         if curve.predicted is not None:
             changes = curve.predicted.diff() != 0
             add(f"{name}_classes", changes.sum(), "1", "changes of the predicted class on the way", group)
-    for name in WITHIN:
+    for name in measured.within:
         _add_within(measured, name, float(apart), summary)
     _add_spaces(measured, summary)
     group = "cost"
