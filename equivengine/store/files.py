@@ -14,7 +14,7 @@ import h5py
 from h5py import h5f, h5g, h5p
 
 from equivengine.errors import StoreError
-from equivengine.store import digests, elements, guard, refusal, schema
+from equivengine.store import digests, elements, guard, refusal, schema, superblock
 
 _ORDERED = h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED
 _CREATION = h5p.create(h5p.FILE_CREATE)
@@ -128,7 +128,7 @@ class MemoryFile:
     def content(self) -> bytes:
         """The bytes of the file, as it is; it may be changed, and asked again."""
         h5f.flush(self._file)
-        data = self._file.get_file_image()  # it begins behind the user block
+        data = superblock.sealed(self._file.get_file_image())  # it begins behind the user block
         return digests.user_block(self._format, hashlib.sha256(data).hexdigest()) + data
 
     def close(self) -> None:
