@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,9 @@ import torch
 from torch import nn
 
 from equivengine.contracts.model import EncoderSpec, LoadedModel, Preprocessing
+from equivengine.contracts.validation import narrowed_in_float64, validate
 from equivengine.errors import DataError, ModelError, UsageError
+from equivengine.ops.narrowing import Narrowing, epsilon_of
 from equivengine.ops.precision import DTYPES
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class Encoder(nn.Module):
             self._mean = self._std = None
             described = {"callable": getattr(preprocessing, "__qualname__", repr(type(preprocessing)))}
         self._input_shape = tuple(int(length) for length in shape)
-        self._embedding_dim = self._validate(uri, loaded.input_range)
+        self._embedding_dim, narrowed = validate(self, uri)
+        self._narrowed: dict[str, tuple[Narrowing, ...]] = {"fp32": narrowed}
         self.spec = EncoderSpec(
             uri=uri,
             input_shape=self._input_shape,
@@ -232,15 +234,18 @@ class Encoder(nn.Module):
     def at_precision(self, precision: str) -> Encoder:
         """This encoder with parameters in ``"fp32"`` (itself) or ``"fp64"`` (a copy, made once and kept).
 
+        A conversion of the parameters does not reach casts that the module makes itself: see `narrowed`.
+
         Raises:
             UsageError: If the precision is unknown.
+            ModelError: If the module cannot be evaluated in float64.
         """
         if precision not in DTYPES:
             raise UsageError("unknown precision", expected=" or ".join(DTYPES), got=repr(precision))
         own = next(self.module.parameters(), torch.empty(0, dtype=torch.float32)).dtype
         if own == DTYPES[precision]:
             return self
-        if precision == "fp32":
+        if precision != "fp64":
             raise UsageError("this encoder was already converted to float64", hint="keep the float32 encoder")
         if self._double is None or self._double.device != self.device:
             double = copy.copy(self)
@@ -250,9 +255,29 @@ class Encoder(nn.Module):
             for name, buffer in self._buffers.items():
                 double.register_buffer(name, None if buffer is None else buffer.to(torch.float64), persistent=False)
             double._double = None
+            self._narrowed["fp64"] = narrowed_in_float64(double)
             object.__setattr__(self, "_double", double)  # not a submodule: it must not be saved or moved twice
         assert self._double is not None
         return self._double
+
+    @property
+    def narrowed(self) -> Mapping[str, tuple[Narrowing, ...]]:
+        """Where it computes in less than its precision, by the precisions that it was used in: "fp32", "fp64".
+
+        Modules that say ``x.float()`` stay in float32 when their parameters are converted. Found with one input of
+        noise, when the encoder is made and when `at_precision` makes its copy.
+        """
+        return dict(self._narrowed)
+
+    def epsilon(self, precision: str) -> float:
+        """Machine epsilon of embeddings in a precision: of its dtype, or of the narrowest place that f passes.
+
+        Raises:
+            UsageError: If the precision is unknown.
+            ModelError: If the module cannot be evaluated in it.
+        """
+        self.at_precision(precision)
+        return epsilon_of(DTYPES[precision], self._narrowed["fp64" if precision == "fp64" else "fp32"])
 
     # -- what makes it trustworthy ------------------------------------------------------------------------------------
 
@@ -274,88 +299,6 @@ class Encoder(nn.Module):
         if mode:
             raise UsageError("an encoder is frozen and stays in eval mode", hint="train the model before loading it")
         return super().train(False)
-
-    def _validate(self, uri: str, input_range: tuple[float, float]) -> int:
-        """Run the module on noise and hold it to the contract. Returns n."""
-        low, high = input_range
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ModelError(
-                f"{uri!r}: the input range is no interval",
-                expected="two finite numbers, the smaller one first",
-                got=input_range,
-                hint="where nothing bounds inputs, declare a box that holds the data",
-            )
-        generator = torch.Generator().manual_seed(20230801)
-        shape = (2, *self._input_shape)
-        x = torch.rand(shape, generator=generator, dtype=torch.float32) * (high - low) + low
-        x = x.to(self.device)
-        try:
-            with torch.no_grad():
-                y = self(x)
-                again = self(x)
-                alone = self(x[:1])
-        except ModelError as error:
-            raise ModelError(
-                f"{uri!r}: {error.what}", expected=error.expected, got=error.got, hint=error.hint
-            ) from None
-        except Exception as error:
-            raise ModelError(
-                f"{uri!r}: the model fails on noise of its declared input shape",
-                expected=f"embeddings of a [2, {', '.join(map(str, self._input_shape))}] input",
-                got=f"{type(error).__name__}: {error}",
-                hint="compare size, mode and input_shape, as the backend declares them, with what the module takes",
-            ) from error
-        in_training = [name or "the module itself" for name, m in self.module.named_modules() if m.training]
-        if in_training:
-            raise ModelError(
-                f"{uri!r}: a part of the model switches itself back to training mode",
-                expected="eval mode throughout",
-                got=", ".join(in_training[:3]),
-            )
-        if not bool(torch.isfinite(y).all()):
-            raise ModelError(
-                f"{uri!r}: the model returns NaN or infinity for noise in its input range",
-                expected="finite embeddings",
-                got=f"{int((~torch.isfinite(y)).sum())} of {y.numel()} values are not finite",
-                hint="check the weights and the declared input_range",
-            )
-        scale = float(y.abs().max()) or 1.0
-        if float((y - again).abs().max()) > 1e-5 * scale:
-            raise ModelError(
-                f"{uri!r}: the same input gave two different embeddings",
-                expected="a deterministic model",
-                got=f"a relative difference of {float((y - again).abs().max()) / scale:.1e}",
-                hint="switch off dropout and random masking in the backend",
-            )
-        if float((y[:1] - alone).abs().max()) > 1e-3 * scale:
-            raise ModelError(
-                f"{uri!r}: an embedding depends on what else is in the batch",
-                expected="every input embedded on its own",
-                got=f"a relative difference of {float((y[:1] - alone).abs().max()) / scale:.1e}",
-                hint="batch normalisation must use its running statistics",
-            )
-        probe = x.detach().clone().requires_grad_(True)
-        with torch.enable_grad():
-            out = self(probe)
-            weights = torch.randn(out.shape, generator=generator).to(out.device)
-            grad = None
-            if out.requires_grad:
-                (grad,) = torch.autograd.grad((out * weights).sum(), probe, allow_unused=True)
-        if grad is not None and not bool(torch.isfinite(grad).all()):
-            raise ModelError(
-                f"{uri!r}: the gradient holds NaN or infinity for noise in the input range",
-                expected="a finite gradient",
-                got=f"{int((~torch.isfinite(grad)).sum())} of {grad.numel()} values are not finite",
-                hint="look for a root, a logarithm or a norm of zero in the module's forward",
-            )
-        if grad is None or not bool(grad.abs().max() > 0):
-            raise ModelError(
-                f"{uri!r}: no gradient reaches the input",
-                expected="an output that is differentiable with respect to the input",
-                got="no path in the graph" if grad is None else "a gradient of exactly zero",
-                hint="remove torch.no_grad(), detach() and numpy from the module's forward",
-            )
-        return int(y.shape[1])
 
 
 def is_image(shape: Sequence[int]) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
 
 from equivengine.errors import ModelError, NumericsError, UsageError
+from equivengine.ops.narrowing import Narrowing, watched
 from equivengine.ops.precision import DTYPES
 
 _doubles: weakref.WeakKeyDictionary[nn.Module, nn.Module] = weakref.WeakKeyDictionary()
@@ -56,6 +57,24 @@ def applied(f: Callable[[torch.Tensor], torch.Tensor], batched: bool, x: torch.T
             got=list(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__,
         )
     return y if batched else y.squeeze(0)
+
+
+def narrowed(
+    f: Callable[[torch.Tensor], torch.Tensor], apply: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> tuple[Narrowing, ...]:
+    """Where f computes in less than x's precision: what an encoder knows of itself, else seen in one forward pass.
+
+    Args:
+        f: The function, in x's precision.
+        apply: Calls it.
+        x: Its input; it may be changed.
+    """
+    known = getattr(f, "narrowed", None)
+    if isinstance(known, Mapping):
+        return tuple(known["fp64" if x.dtype == torch.float64 else "fp32"])
+    with torch.no_grad(), watched(f, x) as found:
+        apply(x)
+    return tuple(found)
 
 
 def is_batched(f: object, x: torch.Tensor, batched: bool | None) -> bool:

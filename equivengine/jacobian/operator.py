@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 import torch
 
 from equivengine.errors import ModelError, NumericsError, UsageError
-from equivengine.jacobian.function import applied, at_precision, explained, is_batched, versions
+from equivengine.jacobian.function import applied, at_precision, explained, is_batched, narrowed, versions
 from equivengine.linearize import ARITHMETICS, Derivative, NotLinearizable
 from equivengine.ops import record
 from equivengine.ops.memory import forward_mode_bytes, free_bytes
+from equivengine.ops.narrowing import Narrowing, epsilon_of
 from equivengine.ops.precision import DTYPES, ieee_float32
 from equivengine.ops.substitute import batch_norm_written_out, substituted
 
@@ -145,6 +146,16 @@ class JacobianOperator:
             chunk_size=self._chunk_size,
             memory_budget=self._memory_budget,
         )
+
+    @functools.cached_property
+    def narrowed(self) -> tuple[Narrowing, ...]:
+        """Where f computes in less than the primal's precision, which its output does not show."""
+        return narrowed(self._f, self._apply, self.x.clone())
+
+    @property
+    def epsilon(self) -> float:
+        """Machine epsilon of f and its primal: of their dtype, or of the narrowest place that f passes."""
+        return epsilon_of(self.dtype, self.narrowed)
 
     # -- products -----------------------------------------------------------------------------------------------------
 

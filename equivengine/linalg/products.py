@@ -25,6 +25,14 @@ _RESOLUTION = {
     "bf16": 3e-2,
 }
 
+#: Machine epsilon of what precisions round to; half precision has as many digits as TF32.
+_EPSILON = {
+    "fp64": torch.finfo(torch.float64).eps,
+    "fp32": torch.finfo(torch.float32).eps,
+    "tf32": torch.finfo(torch.float16).eps,
+    "bf16": torch.finfo(torch.bfloat16).eps,
+}
+
 Product = Callable[[Tensor], Tensor]
 
 
@@ -48,6 +56,7 @@ class Products:
         release: Frees what products keep between calls.
         counts: Where to count; shared with what is derived from this object.
         given: The matrix itself, where the caller has it.
+        epsilon: Machine epsilon of the map itself, where parts of it are computed in less than ``precision``.
     """
 
     def __init__(
@@ -65,6 +74,7 @@ class Products:
         release: Callable[[], None] = lambda: None,
         counts: Counter[str] | None = None,
         given: Tensor | None = None,
+        epsilon: float = 0.0,
     ) -> None:
         self.shape = shape
         self.batch = batch
@@ -75,6 +85,7 @@ class Products:
         self.chunk = chunk
         self.release = release
         self.given = given
+        self.epsilon = epsilon
         self._push, self._pull, self._cheaper = push, pull, cheaper
 
     def push(self, tangents: Tensor) -> Tensor:
@@ -111,6 +122,7 @@ class Products:
             release=self.release,
             counts=self.counts,
             given=None if self.given is None else self.given.T,
+            epsilon=self.epsilon,
         )
 
     @property
@@ -121,7 +133,19 @@ class Products:
     @property
     def resolution(self) -> float:
         """Relative to s_1, below what singular values are roundoff of products."""
-        return _RESOLUTION[self.precision]
+        return max(_RESOLUTION[name] for name in (self.precision, *self._coarser()))
+
+    @property
+    def described(self) -> str:
+        """The precision in words."""
+        return f"{self.precision} with {' and '.join(self._coarser())} inside" if self._coarser() else self.precision
+
+    def _coarser(self) -> list[str]:
+        """The precision that parts of the map are computed in, where that is less than that of the products."""
+        own = _EPSILON.get(self.precision, _EPSILON["fp32"])
+        if self.epsilon <= own:
+            return []
+        return [next((name for name, eps in _EPSILON.items() if self.epsilon <= eps), "bf16")]
 
     @property
     def kept_dtype(self) -> torch.dtype:
@@ -160,7 +184,7 @@ class Products:
             UsageError: They differ by more than roundoff explains.
         """
         gap = float(((left - right).abs() / scale.clamp_min(torch.finfo(torch.float64).tiny)).max())
-        if gap > _ADJOINT_GAP[self.precision]:
+        if gap > max(_ADJOINT_GAP[name] for name in (self.precision, *self._coarser())):
             raise UsageError(
                 "the operator's products with J and with J^T do not belong to one matrix",
                 expected="<J v, u> = <v, J^T u> for random u and v",
@@ -266,6 +290,7 @@ def _of_jacobian(operator: Any) -> Products:
         chunk=operator.chunk,
         cheaper=lambda precision: _of_jacobian(operator.in_precision(precision)),
         release=operator.release,
+        epsilon=getattr(operator, "epsilon", 0.0),
     )
 
 

@@ -153,9 +153,11 @@ def _check(
         if not (math.isfinite(tol) and floor <= tol < 1):
             raise UsageError(
                 "tol is out of range",
-                expected=f"{floor:g}, the resolution of {op.precision}, to 1",
+                expected=f"{floor:g}, the resolution of {op.described}, to 1",
                 got=tol,
-                hint='pass precision="fp64" for smaller ones' if 2e-14 <= tol < floor else None,
+                hint='pass precision="fp64" for smaller ones'
+                if 2e-14 <= tol < floor and op.precision != "fp64"
+                else None,
             )
     if method == "randomized" and rank is None and tol is None:
         raise UsageError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equivengine.linearize.by_torch import ByTorch
 from equivengine.linearize.nodes import Node
+from equivengine.ops.eager import uncompiled
 from equivengine.ops.substitute import multi_head_attention
 
 
@@ -268,12 +268,5 @@ def watching(tracer: Tracer) -> Iterator[None]:
     composite operations arrive whole. Attention that no rule takes is decomposed into operations with derivatives.
     """
     below = torch._C._AutoDispatchBelowAutograd
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _uncompiled(), below(), _Functions(tracer), tracer:
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), uncompiled(), below(), _Functions(tracer), tracer:
         yield
-
-
-def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Compiled modules run as they were written: Dynamo would compile the tracer with them."""
-    if "torch._dynamo" not in sys.modules:  # then nothing is compiled, and to ask would import it
-        return contextlib.nullcontext()
-    return torch.compiler.set_stance("force_eager")

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from equivengine.contracts.packed import PackedTexts
 from equivengine.contracts.result import Scalar
 from equivengine.contracts.unit import SampleRef, Unit
-from equivengine.report.packed import PackedTexts
 from equivengine.report.tallies import MOST_FAILED, CheckTally, Remarks, Spaced, Texts
 from equivengine.store.run import Failure, Run, UnitRecord
 
@@ -55,6 +55,7 @@ class Group:
         unconverged: What units that did not converge say to do.
         unconverged_at: Places of the first of them.
         random: Units of random weights.
+        narrowed: Where the model computes in less than a precision that it was used in.
         unavailable: Reasons for which units ran without the compiled extension.
         facts: What occurs of device, precision, seed, attention, kernels and weights.
         input_units: What one number of an input is.
@@ -78,6 +79,7 @@ class Group:
     unconverged: Remarks = field(default_factory=Remarks)
     unconverged_at: list[int] = field(default_factory=list)
     random: int = 0
+    narrowed: Texts = field(default_factory=Texts)
     unavailable: Texts = field(default_factory=Texts)
     facts: dict[str, Texts] = field(default_factory=dict)
     input_units: Texts = field(default_factory=Texts)
@@ -140,6 +142,8 @@ class Group:
     def _take_provenance(self, record: UnitRecord) -> None:
         provenance = record.provenance
         self.random += bool(provenance.get("random_weights"))
+        for words in _narrowed(provenance.get("narrowed")):
+            self.narrowed.add(words)
         extension = provenance.get("extension", {})
         if not extension.get("available", True):
             self.unavailable.add(next(iter(str(extension.get("reason", "")).splitlines()), ""))
@@ -263,6 +267,16 @@ def _size(model: Any) -> tuple[int, int] | None:
         return int(model["embedding_dim"]), math.prod(int(length) for length in model["input_shape"])
     except (TypeError, KeyError, ValueError):  # stored by another program, or of a plugin's own making
         return None
+
+
+def _narrowed(places: Any) -> list[str]:
+    """One sentence for each precision that the model does not keep throughout; from what a file says, so anything."""
+    if not isinstance(places, dict):
+        return []
+    return [
+        f"{precision} is not kept throughout the model: {first}" + (f", and {len(rest):,} more" if rest else "")
+        for precision, (first, *rest) in ((p, w) for p, w in places.items() if isinstance(w, list) and w)
+    ]
 
 
 def _facts(record: UnitRecord) -> dict[str, str]:

@@ -286,6 +286,8 @@ def _warnings(group: Group) -> list[str]:
 
     if group.random:
         warnings.append(f"random weights: this says nothing about a trained model{share(group.random)}")
+    for words, count in group.narrowed.counts.items():
+        warnings.append(f"{words}; what rests on it goes no further than that{share(count)}")
     if group.unavailable.total():
         reason = next(iter(group.unavailable))
         count = group.unavailable.total()

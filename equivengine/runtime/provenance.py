@@ -38,6 +38,7 @@ def describe(
         "device": describe_device(encoder.device),
         "precision": unit.precision,
         "attention": unit.attention,
+        "narrowed": {p: [str(place) for place in places] for p, places in encoder.narrowed.items()},
         "operations": paths,
         "reference_operations": sorted(name for name, calls in paths.items() if "reference" in calls),
         "random_weights": encoder.spec.random_weights,

@@ -23,7 +23,7 @@ def noise_floors(
     Float32 is held against float64 on the same null directions, where the truth is smallest. For the precision of the
     null directions itself there may be nothing finer to compare with, so a derivative is repeated with its direction
     scaled by pi: J (pi d) / pi equals J d but for roundoff, and all its rounding is redrawn. Secants have at least one
-    unit of roundoff of f over one grid step.
+    unit of roundoff of f over one grid step: of the narrowest place in f, where a module computes in less.
 
     Args:
         task: The task.
@@ -45,7 +45,7 @@ def noise_floors(
     once = operator.along(points, directions)[1]
     scaled = operator.along(points, directions * math.pi)[1] / math.pi
     step = 2 * params.eps / (params.grid - 1)
-    roundoff = torch.finfo(operator.dtype).eps * float(torch.linalg.vector_norm(operator.value)) / step
+    roundoff = operator.epsilon * float(torch.linalg.vector_norm(operator.value)) / step
     floors = {
         "null_tangent": float(torch.linalg.vector_norm(once - scaled, dim=1).max()),
         "null_secant": roundoff,

@@ -59,7 +59,7 @@ def verify(
         path: Points of the ascents, [P, m].
     """
     shape = task.samples[0].shape
-    eps = torch.finfo(torch.float64).eps
+    eps = task.encoder.epsilon("fp64")
     point = ball.project(point[None])[0]  # rounding to float32 may have put it outside
     operator = task.jacobian(point.reshape(1, *shape), precision="fp64")
     top = top_triplets(operator, vectors[None], EXACT_TOLERANCE)
@@ -97,4 +97,4 @@ def largest_secant(task: eqv.ProbeTask[Any], points: torch.Tensor) -> tuple[floa
     if largest == 0:
         return 0.0, 0.0
     size_f = float(torch.linalg.vector_norm(f, dim=1).max())
-    return largest, 2 * torch.finfo(torch.float64).eps * size_f / float(apart.flatten()[at])
+    return largest, 2 * task.encoder.epsilon("fp64") * size_f / float(apart.flatten()[at])

@@ -174,6 +174,9 @@ def _noise(task: eqv.ProbeTask[LsbParams], evaluation: Evaluation, moves: torch.
     else:
         again = torch.cat([evaluation.differences(move) for move in moves.split(1)])
     gap = torch.linalg.vector_norm(evaluation.differences(moves) - again, dim=1)
-    eps = torch.finfo(evaluation.operator.dtype).eps
-    floor = eps * float(torch.linalg.vector_norm(evaluation.value)) if task.precision == "fp64" else 0.0
+    floor = (
+        evaluation.operator.epsilon * float(torch.linalg.vector_norm(evaluation.value))
+        if task.precision == "fp64"
+        else 0.0
+    )
     return max(float(gap.max()), floor), torch.linalg.vector_norm(again, dim=1)

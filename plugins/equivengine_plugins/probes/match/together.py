@@ -41,7 +41,7 @@ def match(tasks: Sequence[eqv.ProbeTask[MatchParams]]) -> list[eqv.ProbeResult]:
     began = time.perf_counter()
     yardstick = measure_yardstick(tasks[0])
     pairs = Pairs.of(tasks)
-    eps = torch.finfo(torch.float32 if tasks[0].precision == "fp32" else torch.float64).eps
+    eps = tasks[0].encoder.epsilon(tasks[0].precision)
     roundoff = eqv.matching.ROUNDOFFS * eps * torch.linalg.vector_norm(pairs.embeddings, dim=1)
     apart = torch.linalg.vector_norm(pairs.start - pairs.embeddings, dim=1)
     different = (apart > roundoff).tolist()

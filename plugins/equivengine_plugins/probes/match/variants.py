@@ -147,7 +147,7 @@ def evaluate_again(pairs: Pairs, matched: Variant) -> Again:
     precise = [embeddings(task, x, "fp64") for x, _ in groups]
     target = precise[2] if pairs.images is not None else pairs.embeddings
     if task.precision == "fp64":
-        eps = torch.finfo(torch.float64).eps
+        eps = task.encoder.epsilon("fp64")
         noise = torch.stack([eps * torch.linalg.vector_norm(f, dim=1) for f in precise])
     else:
         noise = torch.stack(

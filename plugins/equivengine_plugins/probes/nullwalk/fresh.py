@@ -42,7 +42,7 @@ def look_again(task: eqv.ProbeTask[Any], points: torch.Tensor, count: int) -> Fr
             apart = torch.linalg.vector_norm(embeddings(task, inside, "fp64") - exact[0], dim=1)
             between = torch.maximum(between, apart)
     if task.precision == "fp64":
-        noise = torch.finfo(torch.float64).eps * float(torch.linalg.vector_norm(exact[0]))
+        noise = task.encoder.epsilon("fp64") * float(torch.linalg.vector_norm(exact[0]))
     else:
         noise = float(torch.linalg.vector_norm(f - exact, dim=1).max())
     return Fresh(f, torch.linalg.vector_norm(exact - exact[0], dim=1), between, noise, classes_of(task, f))
