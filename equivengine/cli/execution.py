@@ -55,7 +55,7 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
 
     def planned(plan: Plan, path: Path, done: int) -> None:
         directory.append(path)
-        there = RunDirectory(path.absolute()).published() if done else ()
+        there = RunDirectory(path.absolute()).published(plan.units.ids) if done else ()
         reporter.start(path, len(plan.units), done, Ledger(plan, there).missing())
 
     try:

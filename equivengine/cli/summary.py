@@ -47,7 +47,7 @@ def run_document(run: Run) -> dict[str, Any]:
             }
             for unit_id, failure in run.failures.items()
         ],
-        "missing": run.missing,
+        "missing": list(run.missing),
         "unneeded": run.unneeded,
         "endings": [str(ending) for ending in run.endings],
         "pictures": None if pictures is None else asdict(pictures),

@@ -67,7 +67,7 @@ def _document(found: Inspection) -> dict[str, Any]:
             for finding in found.findings
         ],
         "rerun": found.rerun,
-        "missing": found.missing,
+        "missing": list(found.missing),
         "unneeded": found.unneeded,
         "failed": found.failed,
         "outdated": found.outdated,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import json
@@ -17,10 +18,13 @@ from equivengine.contracts.unit import Batch, SampleRef, Unit, canonical_json
 
 #: Bytes of a unit id: a sha256.
 ID_BYTES = 32
+#: Bytes of an id that are sorted: of a million, some hundred begin like another one.
+_HEAD_BYTES = 4
+_HEAD = np.dtype(np.uint32)
 
 
 class UnitIds(Sequence[str]):
-    """Unit ids (64 hex digits each) in order, kept as `ID_BYTES` each, and twelve more once one was looked for.
+    """Unit ids (64 hex digits each) in order, kept as `ID_BYTES` each, and eight more once one was looked for.
 
     Args:
         raw: The ids, one after the other.
@@ -74,31 +78,44 @@ class UnitIds(Sequence[str]):
         if len(wanted) != ID_BYTES or wanted.hex() != unit_id or not self.raw:
             return None
         heads, order = self._sorted
-        head = np.frombuffer(wanted[:8], dtype=np.uint64)[0]
-        for found in range(int(np.searchsorted(heads, head)), len(heads)):
-            if heads[found] != head:
-                break
-            if self._bytes(int(order[found])) == wanted:
-                return int(order[found])
-        return None
+        head = np.frombuffer(wanted[:_HEAD_BYTES], dtype=_HEAD)[0]
+        low, high = int(np.searchsorted(heads, head)), int(np.searchsorted(heads, head, "right"))
+        found = bisect.bisect_left(order, wanted, low, high, key=self._bytes)
+        return int(order[found]) if found < high and self._bytes(order[found]) == wanted else None
 
     def firsts(self) -> np.ndarray:
         """Which ids come for the first time, bool [len]; by sorting, O(n log n)."""
+        if self.each_once():
+            return np.ones(len(self), dtype=bool)
         view = np.frombuffer(self.raw, dtype=f"S{ID_BYTES}")  # zero bytes at the end do not count, nor need they
         order = np.argsort(view, kind="stable")
         fresh = np.ones(len(self), dtype=bool)
         fresh[order[1:][view[order[1:]] == view[order[:-1]]]] = False
         return fresh
 
+    def each_once(self) -> bool:
+        """Whether no id comes twice."""
+        heads, order = self._sorted
+        alike = np.flatnonzero(heads[1:] == heads[:-1])
+        return not any(self._bytes(order[place]) == self._bytes(order[place + 1]) for place in alike)
+
     @cached_property
     def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
-        """The first eight bytes of each id, sorted, and where they come from."""
-        heads = np.frombuffer(self.raw, dtype=np.uint64).reshape(-1, ID_BYTES // 8)[:, 0].copy()
+        """The first bytes of each id, sorted, and where they come from; ids that begin alike are sorted whole."""
+        heads = np.frombuffer(self.raw, dtype=_HEAD)[:: ID_BYTES // _HEAD_BYTES].copy()
         order = np.argsort(heads, kind="stable").astype(np.int32)
-        return heads[order], order
+        heads = heads[order]
+        alike = np.flatnonzero(heads[1:] == heads[:-1])
+        for run in np.split(alike, np.flatnonzero(np.diff(alike) > 1) + 1) if len(alike) else ():
+            part = slice(int(run[0]), int(run[-1]) + 2)
+            order[part] = sorted(order[part].tolist(), key=self._bytes)
+        return heads, order
 
     def _bytes(self, place: int) -> bytes:
         return self.raw[place * ID_BYTES : (place + 1) * ID_BYTES]
+
+
+NO_IDS = UnitIds(b"")
 
 
 @dataclass(frozen=True, eq=False)

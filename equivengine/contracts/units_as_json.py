@@ -7,12 +7,14 @@ checked before anything of that size is made.
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
 
+from equivengine.contracts.packed import PackedTexts
 from equivengine.contracts.unit import SampleRef, Unit
 from equivengine.contracts.units import Group, UnitList
 
@@ -23,7 +25,7 @@ MAX_SAMPLES_READ = 32_000_000
 
 
 class SampleTable(Sequence[SampleRef]):
-    """Samples, kept in columns and made when they are asked for.
+    """Samples, kept in columns and made when they are asked for: some hundred bytes each.
 
     Args:
         samples: In the order of the table.
@@ -31,9 +33,8 @@ class SampleTable(Sequence[SampleRef]):
 
     def __init__(self, samples: Iterable[SampleRef]) -> None:
         self._images: list[str] = []
-        self._index: list[int] = []
-        self._id: list[str] = []
-        self._digest: list[str] = []
+        self._index = array("q")
+        self._id, self._digest = PackedTexts(), PackedTexts()
         self._label: list[str | None] = []
         names: dict[str, str] = {}  # each address once
         for sample in samples:
@@ -65,7 +66,7 @@ class SampleTable(Sequence[SampleRef]):
             part = slice(first, first + 1 + len(more))
             entry: dict[str, Any] = {
                 "images": images,
-                "index": _as_range(self._index[part]),
+                "index": _as_range(self._index[part].tolist()),
                 "id": self._id[part],
                 "digest": self._digest[part],
             }

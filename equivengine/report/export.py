@@ -178,7 +178,7 @@ def _encode_document(run: Run, rows: Iterable[tuple[UnitRow, UnitRecord | None]]
         **DOCUMENT_FORMAT,
         "run": str(run.path),
         "plan_digest": run.plan_digest,
-        "missing": run.missing,
+        "missing": list(run.missing),
         "unneeded": run.unneeded,
     }
     file.write(_json(head)[:-1] + b', "units": [')

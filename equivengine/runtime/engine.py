@@ -140,12 +140,13 @@ def resume(
             f"{str(path)!r} is a file", expected="a run directory", hint=f"equivengine resume {Path(path).parent}"
         )
     directory = RunDirectory.open(path)
-    plan = Plan.from_store(directory.stored_plan, Path(path))
+    stored = directory.stored_plan
+    plan = Plan.from_store(stored, Path(path))
     places = {"device": device, "executor": executor, "executor_set": dict(executor_set or {}), "out": str(path)}
     config = plan.config.model_copy(update=places)
     where = executor_of(config, registry)
     bench = Workbench(registry, device, keep=KEEP_ENCODERS)
-    inspection = inspect_run(path)
+    inspection = inspect_run(path, known=stored)
     moved = set_aside(inspection)
     current = not (moved or inspection.outdated)
     report = RunReport(Path(path), set_aside=moved)
@@ -170,7 +171,7 @@ def _carry_out(
     path = report.directory
     executor, owner = where
     directory = RunDirectory.create_or_open(path, plan.to_json(), plan.digest)
-    ledger = Ledger(plan, directory.published())
+    ledger = Ledger(plan, directory.published(plan.units.ids))
     report.duplicates = plan.duplicates
     on_plan(plan, path, ledger.done)
     hook = functools.partial(_observe, bench.registry, report)

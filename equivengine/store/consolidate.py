@@ -6,20 +6,21 @@ from pathlib import Path
 
 import h5py
 
+from equivengine.contracts.units import UnitIds
 from equivengine.store import elements, files, guard, layout, refusal, schema, shard, units
 from equivengine.store.growing import Overflow
 from equivengine.store.shards import in_order, path_of
 from equivengine.store.tables import Manifest, Tables
 
 
-def write_run_file(path: Path, root: Path) -> Manifest:
+def write_run_file(path: Path, root: Path) -> UnitIds:
     """Write ``run.h5`` of the run directory ``root`` to ``path``, and read it back.
 
     Every shard is held against its digest: what is damaged does not get a new one. One unit is in memory at a time; of
-    the others, their ids and the digests of their shards are.
+    the others, their ids are.
 
     Returns:
-        Which shards it was made from.
+        Ids of the units, in order.
 
     Raises:
         OSError: If it cannot be written.
@@ -27,12 +28,11 @@ def write_run_file(path: Path, root: Path) -> Manifest:
     """
     stored = layout.read_plan(root)
     planned = stored.unit_ids
-    shards = layout.find_units(root)
+    shards = layout.find_planned(root, planned)
     failures = layout.read_failures(root, shards)
-    order = in_order(planned, shards)
+    order, packed = shards.in_order(), shards.packed
     failed = in_order(planned, failures)
-    packed = shards.packed
-    del shards  # their ids are those of `order`
+    del shards
     with Overflow(path.parent) as overflow, files.new_file(path, schema.RUN_FORMAT) as file:
         tables, manifest = Tables(order, overflow), Manifest(order, overflow)
         plan = elements.write_text(file, "plan", schema.to_json(stored.plan, "the plan"), "json")
@@ -48,10 +48,10 @@ def write_run_file(path: Path, root: Path) -> Manifest:
             elements.write_text(kept, unit_id, schema.sealed_json(failures[unit_id].to_json(), "a failure"), "json")
         manifest.write(elements.new_group(file, "manifest", "manifest"))
     with guard.open_untrusted(path, schema.RUN_FORMAT, check=True) as file:
-        found = units.ids_in(guard.group(file, "units"))
-        if found != order:
+        found = units.ids_in(guard.group(file, "units"), order)
+        if found is not order:
             raise refusal.Refused(f"{len(found)} units", f"{len(order)} units")
-    return manifest
+    return order
 
 
 def _copy(root: Path, path: str, unit_id: str, group: h5py.Group, tables: Tables, manifest: Manifest) -> None:

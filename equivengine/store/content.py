@@ -21,7 +21,7 @@ def content_digest(run: Run) -> str:
     Raises:
         StoreError: If an array or a picture cannot be read.
     """
-    return _digest([run.plan_digest, unit_digests(run), sorted(run.failures), run.missing])
+    return _digest([run.plan_digest, unit_digests(run), sorted(run.failures), list(run.missing)])
 
 
 def unit_digests(run: Run) -> dict[str, str]:

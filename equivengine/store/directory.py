@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
+from equivengine.contracts.units import UnitIds
 from equivengine.errors import StoreError
 from equivengine.store import aside, atomic, consolidate, guard, layout, png, scan, schema, shard
 from equivengine.store.folder import require_run
@@ -145,13 +146,16 @@ class RunDirectory:
         """
         return (self.path / schema.shard_path(unit_id)).exists()
 
-    def published(self) -> Set[str]:
-        """Ids of all published units, as they are now; some dozens of bytes for each.
+    def published(self, planned: UnitIds | None = None) -> Set[str]:
+        """Ids of all published units, as they are now.
+
+        Args:
+            planned: Ids of the plan's units, if they are in memory: a byte is kept for each then, otherwise the ids.
 
         Raises:
             StoreError: If the directory, or a shard that holds several units, cannot be read.
         """
-        return layout.find_units(self.path).keys()
+        return (layout.find_units(self.path) if planned is None else layout.find_planned(self.path, planned)).keys()
 
     def record_failure(
         self, unit: Unit, message: str, *, error_type: str = "", provenance: Mapping[str, Any] | None = None
@@ -223,17 +227,16 @@ class RunDirectory:
         return found.hexdigest()
 
     def _write_run_file(self, path: Path) -> None:
-        made = consolidate.write_run_file(path, self.path)
+        order = consolidate.write_run_file(path, self.path)
         former = self.path / schema.RUN_FILE
-        kept = None
-        with contextlib.suppress(StoreError), guard.open_untrusted(former, schema.RUN_FORMAT, check=False) as file:
-            kept = scan.read_manifest(file)
         gone, others = set(), False
-        for unit_id, entry in () if kept is None else kept.entries():
-            digest = made.digest_of(unit_id)
-            if digest is None:
-                gone.add(unit_id)
-            others = others or digest not in (None, entry.sha256)
+        with _manifest_of(path) as made, contextlib.suppress(StoreError), _manifest_of(former) as kept:
+            for unit_id, entry in kept.entries():
+                place = order.find(unit_id)
+                if place is None:
+                    gone.add(unit_id)
+                else:
+                    others = others or made.sha256_at(place) != entry.sha256
         if others or (gone and gone - self.published()):
             aside.move(self.path, former, schema.DAMAGED)
 
@@ -248,6 +251,12 @@ class RunDirectory:
 
     def _failure_path(self, unit_id: str) -> Path:
         return self.path / schema.FAILURES / f"{unit_id}.json"
+
+
+@contextlib.contextmanager
+def _manifest_of(run_file: Path) -> Iterator[scan.StoredManifest]:
+    with guard.open_untrusted(run_file, schema.RUN_FORMAT, check=False) as file:
+        yield scan.StoredManifest(guard.group(file, "manifest"))
 
 
 def _holds_plan(root: Path) -> bool:

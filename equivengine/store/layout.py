@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from equivengine.contracts.units import Batches, UnitIds, UnitList, plan_digest
 from equivengine.errors import StoreError
 from equivengine.store import atomic, digests, elements, guard, refusal, schema
 from equivengine.store.enough import Enough, StopRule, digest_with, in_own_order_of
-from equivengine.store.shards import Shards
+from equivengine.store.shards import Shards, ShardsOfPlan
 
 
 @dataclass(frozen=True)
@@ -206,14 +207,22 @@ def check_canonical(path: Path) -> None:
             raise refusal.Refused("JSON in another form than ours", "canonical JSON: ASCII, sorted keys, no spaces")
 
 
-def stored_plan(file: h5py.File, what: str) -> StoredPlan:
+def stored_plan(file: h5py.File, what: str, known: StoredPlan | None = None) -> StoredPlan:
     """The plan in an open ``run.h5``.
+
+    Args:
+        file: The file.
+        what: Names it in errors.
+        known: A plan that is in memory already, and was checked; where it is the same, this object is returned.
 
     Raises:
         Refused, StoreError: If it is damaged.
     """
-    plan = elements.read_json(file, "plan")
-    stored = StoredPlan(plan, guard.text(guard.dataset(file, "plan"), "digest"))
+    digest = guard.text(guard.dataset(file, "plan"), "digest")
+    text = elements.read_text(file, "plan", "json")
+    if known is not None and known.digest == digest and schema.to_json(known.plan, what) == text:
+        return known
+    stored = StoredPlan(schema.parse_json(text, guard.Where(file, "plan", file=True)), digest)
     stored.check(what)
     return stored
 
@@ -278,13 +287,37 @@ def find_units(root: Path) -> Shards:
     Raises:
         StoreError: If a shard that holds several units is damaged (the others are not opened).
     """
-    own, packed = bytearray(), {}
+    own, packed = io.BytesIO(), {}
+    for path, unit_ids in _units_of_shards(root):
+        if unit_ids is None:
+            own.write(bytes.fromhex(path.stem))
+        else:
+            packed.update(dict.fromkeys(unit_ids, str(path.relative_to(root))))
+    return Shards(UnitIds(own.getvalue()), packed)
+
+
+def find_planned(root: Path, planned: UnitIds) -> ShardsOfPlan:
+    """`find_units` for who has the ids of the plan: of each unit, a byte is kept.
+
+    Raises:
+        StoreError: As `find_units`.
+    """
+    found = ShardsOfPlan(planned)
+    for path, unit_ids in _units_of_shards(root):
+        if unit_ids is None:
+            found.add(path.stem)
+        else:
+            found.add_packed(unit_ids, str(path.relative_to(root)))
+    return found
+
+
+def _units_of_shards(root: Path) -> Iterator[tuple[Path, list[str] | None]]:
+    """Each shard with its units; None for one of a unit, which is called like it."""
     for path in shard_files(root):
         if is_in_place(root, path):
-            own += bytes.fromhex(path.stem)
+            yield path, None
         elif path.name.startswith(schema.PACK_PREFIX):
-            packed.update({unit_id: str(path.relative_to(root)) for unit_id in packed_units(path)})
-    return Shards(UnitIds(bytes(own)), packed)
+            yield path, packed_units(path)
 
 
 def packed_units(path: Path) -> list[str]:

@@ -76,18 +76,30 @@ def write_all(root: Path) -> list[Path]:
     Raises:
         StoreError: If the disk is full or the folder cannot be written, or ``run.h5`` is damaged.
     """
-    shards = layout.find_units(root)
     source = lazy.Source(root / schema.RUN_FILE, schema.RUN_FORMAT)
-    written = []
+    written: list[Path] = []
+    packed: dict[str, str] | None = None
+
+    def write(unit_id: str) -> None:
+        nonlocal packed
+        if not schema.is_unit_id(unit_id):
+            return
+        with source.unit(unit_id) as unit:
+            names = pictures.picture_names(unit)
+            if not names:
+                return
+            probe = units.read_record(unit).unit.probe
+        shard = schema.shard_path(unit_id)
+        if not (root / shard).exists():
+            packed = dict(layout.find_units(root).packed) if packed is None else packed
+            if unit_id not in packed:
+                return
+            shard = packed[unit_id]
+        given = lazy.LazyPictures(source, unit_id, {name: name for name in names})
+        written.extend(write_unit(root, probe, unit_id, given, root / shard))
+
     with guard.open_untrusted(source.path, source.format, check=False) as source.file:  # it was written just now
-        for unit_id in units.ids_in(guard.group(source.file, "units")):
-            with source.unit(unit_id) as unit:
-                names = pictures.picture_names(unit)
-                if not names or unit_id not in shards:
-                    continue
-                probe = units.read_record(unit).unit.probe
-            given = lazy.LazyPictures(source, unit_id, {name: name for name in names})
-            written += write_unit(root, probe, unit_id, given, root / shards[unit_id])
+        guard.each_name(guard.group(source.file, "units"), write, schema.MAX_UNITS)
     return written
 
 

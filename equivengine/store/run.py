@@ -17,7 +17,7 @@ import numpy as np
 
 from equivengine.contracts.result import ProbeResult
 from equivengine.contracts.unit import Unit
-from equivengine.contracts.units import ID_BYTES, UnitIds
+from equivengine.contracts.units import ID_BYTES, NO_IDS, UnitIds
 from equivengine.errors import EngineError, StoreError
 from equivengine.store import guard, layout, schema, units
 from equivengine.store.columns import ScalarColumn, scalar_columns
@@ -27,7 +27,7 @@ from equivengine.store.layout import Failure
 from equivengine.store.lazy import LazyArrays, LazyPictures, Opening, Source, StoredArray
 from equivengine.store.published import UnitRecord, read_unit, read_value
 from equivengine.store.record import Record
-from equivengine.store.shards import in_order, path_of
+from equivengine.store.shards import IdsAsKnown, in_order, path_of
 
 if TYPE_CHECKING:
     import xarray
@@ -62,7 +62,7 @@ class Run:
         self,
         path: Path,
         stored: layout.StoredPlan,
-        unit_ids: Collection[str],
+        unit_ids: UnitIds,
         source_of: Callable[[str], Source],
         failures: Mapping[str, Failure],
         opening: Opening,
@@ -71,7 +71,7 @@ class Run:
         self.plan = stored.plan
         self.plan_digest = stored.digest
         self._stored = stored
-        self._unit_ids = in_order(stored.unit_ids, unit_ids)
+        self._unit_ids = unit_ids
         self._source_of, self._opening = source_of, opening
         self.failures = {unit_id: failures[unit_id] for unit_id in in_order(stored.unit_ids, failures)}
         self._enough = stored.enough
@@ -83,16 +83,19 @@ class Run:
         return self._unit_ids
 
     @property
-    def missing(self) -> list[str]:
-        """Ids of the plan's units that are needed and neither published nor failed, in its order.
+    def missing(self) -> Sequence[str]:
+        """Ids of the plan's units that are needed and neither published nor failed, in its order; 32 bytes each.
 
         Raises:
             StoreError: If a result that decides what is needed cannot be read.
         """
         if self._unit_ids is self._stored.unit_ids:
-            return []
-        known = (self._unit_ids, self.failures, set(self.unneeded))
-        return [unit_id for unit_id in self._stored.unit_ids if not any(unit_id in some for some in known)]
+            return NO_IDS
+        known, found = (self._unit_ids, self.failures, set(self.unneeded)), IdsAsKnown(NO_IDS)
+        for unit_id in self._stored.unit_ids:
+            if not any(unit_id in some for some in known):
+                found.append(unit_id)
+        return found.made()
 
     @cached_property
     def endings(self) -> list[Ending]:
@@ -300,13 +303,14 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if not root.is_dir():
         return _open_run_file(root)
     require_run(root)
-    found, opening = layout.find_units(root), Opening()
-    packed = found.packed  # the run has the other ids
+    stored = layout.read_plan(root)
+    found, opening = layout.find_planned(root, stored.unit_ids), Opening()
+    packed, failures = found.packed, layout.read_failures(root, found)
 
     def source_of(unit_id: str) -> Source:
         return Source(root / path_of(unit_id, packed), schema.SHARD_FORMAT, opening)
 
-    return Run(root, layout.read_plan(root), found, source_of, layout.read_failures(root, found), opening)
+    return Run(root, stored, found.in_order(), source_of, failures, opening)
 
 
 def _open_run_file(path: Path) -> Run:
@@ -315,7 +319,9 @@ def _open_run_file(path: Path) -> Run:
         source = Source(path, schema.RUN_FORMAT, opening)
         source.file = stack.enter_context(guard.open_untrusted(path, schema.RUN_FORMAT))
         stored = layout.stored_plan(source.file, str(path))
-        found = units.ids_in(guard.group(source.file, "units"))
+        found = units.ids_in(guard.group(source.file, "units"), stored.unit_ids)
+        if found is not stored.unit_ids:
+            found = in_order(stored.unit_ids, found)
         failures = layout.stored_failures(source.file, str(path))
         run = Run(path, stored, found, lambda unit_id: source, failures, opening)
         run._stack = source.opened = stack.pop_all()

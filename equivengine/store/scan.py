@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from equivengine.contracts.units import ID_BYTES, UnitIds
+from equivengine.contracts.units import NO_IDS, UnitIds
 from equivengine.errors import StoreError
 from equivengine.store import elements, guard, layout, pictures, refusal, schema, units
 from equivengine.store.growing import ROWS
@@ -35,7 +36,7 @@ class ManifestEntry:
 
 @dataclass(frozen=True)
 class RunFile:
-    """What ``run.h5`` says of the directory that it was made from; manifest and failures by unit id."""
+    """What ``run.h5`` says of the directory that it was made from; the manifest while the file is open."""
 
     plan: layout.StoredPlan
     manifest: StoredManifest
@@ -53,115 +54,94 @@ def scan_shard(path: Path) -> list[str]:
         return list(_scan_units(file))
 
 
-def scan_run_file(path: Path) -> RunFile:
+@contextlib.contextmanager
+def scanned_run_file(path: Path, known: layout.StoredPlan | None = None) -> Iterator[RunFile]:
     """Read a ``run.h5``, and hold its parts against each other.
+
+    Args:
+        path: The file.
+        known: A plan that is in memory already; where the file holds the same one, this object is taken.
 
     Raises:
         StoreError: As `scan_shard`, or if its parts name different units.
         Mismatch: As `scan_shard`.
     """
     with guard.open_untrusted(path, schema.RUN_FORMAT, sealed=True) as file:
-        found = _scan_units(file)
-        manifest = read_manifest(file)
-        _hold_against("manifest", manifest.unit_ids, found)
-        manifest.share(found)
+        found = _scan_units(file, NO_IDS if known is None else known.unit_ids)
+        manifest = StoredManifest(guard.group(file, "manifest"))
+        _hold_against("manifest", [manifest.unit_id], found)
         tables = guard.group(file, "summary")
-        listed = UnitIds(b"".join([_scan_table(guard.group(tables, probe)).raw for probe in guard.names(tables)]))
-        _hold_against("summary", listed, found)
-        del found, listed  # the plan is large itself
-        plan = layout.stored_plan(file, str(path))
-        return RunFile(plan, manifest, layout.stored_failures(file, str(path)))
+        _hold_against("summary", [_scan_table(guard.group(tables, name)) for name in guard.names(tables)], found)
+        del found
+        plan = layout.stored_plan(file, str(path), known)
+        yield RunFile(plan, manifest, layout.stored_failures(file, str(path)))
 
 
-def _hold_against(name: str, listed: UnitIds, found: UnitIds) -> None:
-    if not same_units(listed, found):
-        raise refusal.Refused(f"{len(listed)} units in /{name}, {len(found)} in /units", "the same units")
+def _hold_against(name: str, columns: Sequence[h5py.Dataset], found: UnitIds) -> None:
+    """Refuse columns of ids that do not name each unit once, all together.
 
-
-class StoredManifest(Mapping[str, ManifestEntry]):
-    """The manifest of a ``run.h5`` by unit id: of a unit, its id, the digest of its shard, and bytes are kept.
-
-    Args:
-        unit_ids: Ids, each once.
-        sha256: Digests, one after the other; what stands in place of a digest is in ``other_digests``.
-        sizes: Bytes of the shards, int64 [units].
-        other_shards: Paths by place, of the shards that are called otherwise than their units.
-        other_digests: Texts by place that are no digests.
+    As our writer makes them, each is in the order of the units, and one pass over them will do.
     """
-
-    def __init__(
-        self,
-        unit_ids: UnitIds,
-        sha256: bytearray,
-        sizes: np.ndarray,
-        other_shards: Mapping[int, str],
-        other_digests: Mapping[int, str],
-    ) -> None:
-        self.unit_ids = unit_ids
-        self._sha256, self._sizes = sha256, sizes
-        self._other_shards, self._other_digests = other_shards, other_digests
-
-    def __getitem__(self, unit_id: str) -> ManifestEntry:
-        place = self.unit_ids.find(unit_id)
-        if place is None:
-            raise KeyError(unit_id)
-        return self._entry(place, unit_id)
-
-    def __contains__(self, unit_id: object) -> bool:
-        return unit_id in self.unit_ids
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.unit_ids)
-
-    def __len__(self) -> int:
-        return len(self.unit_ids)
-
-    def share(self, unit_ids: UnitIds) -> None:
-        """Let go of the ids if these are the same."""
-        if unit_ids == self.unit_ids:
-            self.unit_ids = unit_ids
-
-    def entries(self) -> Iterator[tuple[str, ManifestEntry]]:
-        """All of it, in order; each place is looked up once."""
-        return ((unit_id, self._entry(place, unit_id)) for place, unit_id in enumerate(self.unit_ids))
-
-    def _entry(self, place: int, unit_id: str) -> ManifestEntry:
-        sha256 = self._other_digests.get(place)
-        if sha256 is None:
-            sha256 = self._sha256[ID_BYTES * place : ID_BYTES * (place + 1)].hex()
-        shard = self._other_shards.get(place, schema.shard_path(unit_id))
-        return ManifestEntry(shard, sha256, int(self._sizes[place]))
+    rows = sum(len(column) for column in columns)
+    if rows == len(found) and _in_turn(columns, found):
+        return
+    listed = UnitIds(b"".join([_unit_ids(column).raw for column in columns]))
+    if not listed.each_once():
+        raise refusal.Refused(f"a unit twice in /{name}", "each unit once")
+    if not same_units(listed, found):
+        raise refusal.Refused(f"{rows} units in /{name}, {len(found)} in /units", "the same units")
 
 
-def read_manifest(file: h5py.File) -> StoredManifest:
-    """The manifest of an open ``run.h5``, by unit id.
+def _in_turn(columns: Sequence[h5py.Dataset], found: UnitIds) -> bool:
+    """Whether each unit comes next in one of the columns."""
+    each = [_texts(column) for column in columns]
+    turn = {head: column for column in each if (head := next(column, None)) is not None}
+    for unit_id in found:
+        column = turn.pop(unit_id, None)
+        if column is None:
+            return False
+        if (head := next(column, None)) is not None:
+            turn[head] = column
+    return not turn
+
+
+class StoredManifest:
+    """The manifest of an open ``run.h5``, read as it is asked for, some rows at a time.
+
+    Attributes:
+        unit_id: The column of ids.
 
     Raises:
         Refused, StoreError: If it is something else.
     """
-    group = guard.group(file, "manifest")
-    columns = [_column(group, name) for name in ("unit_id", "shard", "sha256", "size")]
-    if {column.shape for column in columns} != {columns[0].shape} or columns[0].ndim != 1:
-        raise refusal.Refused("columns of different lengths in /manifest", "one row for each unit")
-    if [column.dtype.kind for column in columns] != ["S", "S", "S", "i"]:
-        raise refusal.Refused("columns of other types in /manifest", "texts, and sizes")
-    ids, shards, digests, sizes = columns
-    unit_ids = _unit_ids(ids)
-    if not _each_once(unit_ids):
-        raise refusal.Refused("a unit twice in /manifest", "each unit once")
-    other_shards = {
-        place: shard
-        for place, (shard, unit_id) in enumerate(zip(_texts(shards), unit_ids, strict=True))
-        if shard != schema.shard_path(unit_id)
-    }
-    sha256, other_digests = bytearray(ID_BYTES * len(unit_ids)), dict[int, str]()
-    for place, digest in enumerate(_texts(digests)):
-        if schema.is_unit_id(digest):  # that is a sha256, too
-            sha256[ID_BYTES * place : ID_BYTES * (place + 1)] = bytes.fromhex(digest)
-        else:
-            other_digests[place] = digest
-    kept = np.concatenate([np.empty(0, np.int64), *_blocks(sizes)])
-    return StoredManifest(unit_ids, sha256, kept, other_shards, other_digests)
+
+    def __init__(self, group: h5py.Group) -> None:
+        columns = [_column(group, name) for name in ("unit_id", "shard", "sha256", "size")]
+        if {column.shape for column in columns} != {columns[0].shape} or columns[0].ndim != 1:
+            raise refusal.Refused("columns of different lengths in /manifest", "one row for each unit")
+        if [column.dtype.kind for column in columns] != ["S", "S", "S", "i"]:
+            raise refusal.Refused("columns of other types in /manifest", "texts, and sizes")
+        self.unit_id, self._shard, self._sha256, self._size = columns
+        self._last = range(0), list[str]()
+
+    def __len__(self) -> int:
+        return len(self.unit_id)
+
+    def entries(self) -> Iterator[tuple[str, ManifestEntry]]:
+        """All of it, in order."""
+        sizes = (int(size) for block in _blocks(self._size) for size in block)
+        columns = [_texts(column) for column in (self.unit_id, self._shard, self._sha256)]
+        for unit_id, shard, sha256, size in zip(*columns, sizes, strict=True):
+            yield unit_id, ManifestEntry(shard, sha256, size)
+
+    def sha256_at(self, place: int) -> str:
+        """A digest; those around it are kept for the next call."""
+        rows, texts = self._last
+        if place not in rows:
+            rows = range(place - place % ROWS, min(len(self), place - place % ROWS + ROWS))
+            texts = _decoded(np.asarray(self._sha256[rows.start : rows.stop]))
+            self._last = rows, texts
+        return texts[place - rows.start]
 
 
 def _column(group: h5py.Group, name: str) -> h5py.Dataset:
@@ -172,17 +152,20 @@ def _column(group: h5py.Group, name: str) -> h5py.Dataset:
 
 
 def _blocks(column: h5py.Dataset) -> Iterator[np.ndarray]:
-    """The values of a column [rows], a chunk at a time; texts are bytes."""
-    step = column.chunks[0] if column.chunks else ROWS
-    return (np.asarray(column[start : start + step]) for start in range(0, len(column), step))
+    """The values of a column [rows], some at a time (HDF5 keeps the chunk that they are in); texts are bytes."""
+    return (np.asarray(column[start : start + ROWS]) for start in range(0, len(column), ROWS))
+
+
+def _decoded(block: np.ndarray) -> list[str]:
+    return [raw.decode("utf-8") for raw in block.tolist()]
 
 
 def _texts(column: h5py.Dataset) -> Iterator[str]:
-    return (raw.decode("utf-8") for block in _blocks(column) for raw in block.tolist())
+    return (text for block in _blocks(column) for text in _decoded(block))
 
 
 def _unit_ids(column: h5py.Dataset) -> UnitIds:
-    if column.ndim != 1 or (len(column) and column.dtype != np.dtype("S64")):
+    if len(column) and column.dtype != np.dtype("S64"):
         raise _no_ids(column)
     raw = io.BytesIO()  # which gives up its bytes without copying them
     for block in _blocks(column):
@@ -198,23 +181,20 @@ def _no_ids(column: h5py.Dataset) -> refusal.Refused:
     return refusal.Refused(f"{column.dtype} in place of unit ids", "64 lower-case hex digits each")
 
 
-def _each_once(unit_ids: UnitIds) -> bool:
-    """Whether no id comes twice: few share their first eight bytes, and only where some do, all are looked at."""
-    heads = np.sort(np.frombuffer(unit_ids.raw, dtype=np.uint64)[:: ID_BYTES // 8])
-    return not (heads[1:] == heads[:-1]).any() or bool(unit_ids.firsts().all())
-
-
-def _scan_table(table: h5py.Group) -> UnitIds:
-    """Read the columns of one probe; returns the unit ids."""
+def _scan_table(table: h5py.Group) -> h5py.Dataset:
+    """Read the columns of one probe; returns the one of unit ids."""
     for name in guard.names(table):
         if guard.encoding(table, name) == "column":
             _scan_values(guard.dataset(table, name))
-    return _unit_ids(_column(table, "unit_id"))
+    column = _column(table, "unit_id")
+    if column.ndim != 1 or column.dtype.kind != "S":
+        raise _no_ids(column)
+    return column
 
 
-def _scan_units(file: h5py.File) -> UnitIds:
+def _scan_units(file: h5py.File, known: UnitIds = NO_IDS) -> UnitIds:
     group = guard.group(file, "units")
-    found = units.ids_in(group)
+    found = units.ids_in(group, known)
     if len(found) != len(group):
         strange = next(name for name in group if not schema.is_unit_id(name))
         raise refusal.Refused(f"a unit called {strange[:80]!r}", "64 lower-case hex digits")
@@ -253,7 +233,9 @@ def _scan_values(node: h5py.Dataset) -> None:
     """Unpack all values, a chunk at a time."""
     for data in _parts(node):
         if data.dtype.kind == "S":
-            np.char.decode(data, "utf-8")
+            flat = data.ravel()
+            for start in range(0, len(flat), ROWS):
+                _decoded(flat[start : start + ROWS])
 
 
 def _parts(node: h5py.Dataset) -> Iterator[np.ndarray]:

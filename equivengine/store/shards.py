@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import io
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
@@ -68,6 +69,23 @@ class ShardsOfPlan(Mapping[str, str]):
         """Add units that lie in one shard."""
         self._packed.update(dict.fromkeys(unit_ids, path))
 
+    @property
+    def packed(self) -> Mapping[str, str]:
+        """Those that lie with others, and have no shard of their own: all that `path_of` needs to find each."""
+        return {unit_id: path for unit_id, path in self._packed.items() if not self._has_own(unit_id)}
+
+    def in_order(self) -> UnitIds:
+        """Their ids as `in_order` has them; those of the plan itself where these are all."""
+        wanted = np.frombuffer(self._own, dtype=bool).copy()
+        others = set(self._strange)
+        for unit_id in self._packed:
+            place = self._planned.find(unit_id)
+            if place is None:
+                others.add(unit_id)
+            else:
+                wanted[place] = True
+        return _chosen(self._planned, wanted, others)
+
     def __getitem__(self, unit_id: str) -> str:
         return schema.shard_path(unit_id) if self._has_own(unit_id) else self._packed[unit_id]
 
@@ -80,8 +98,7 @@ class ShardsOfPlan(Mapping[str, str]):
         return itertools.chain(own, self._strange, packed)
 
     def __len__(self) -> int:
-        packed = sum(not self._has_own(unit_id) for unit_id in self._packed)
-        return self._own.count(True) + len(self._strange) + packed
+        return self._own.count(True) + len(self._strange) + len(self.packed)
 
     def is_packed(self, unit_id: str) -> bool:
         """Whether a unit lies in a shard with others (too)."""
@@ -90,6 +107,38 @@ class ShardsOfPlan(Mapping[str, str]):
     def _has_own(self, unit_id: object) -> bool:
         place = self._planned.find(unit_id) if isinstance(unit_id, str) else None
         return unit_id in self._strange if place is None else bool(self._own[place])
+
+
+class IdsAsKnown:
+    """Unit ids as they come; where they are those of a list that exists, that one takes their place.
+
+    Args:
+        known: Ids that are in memory already.
+    """
+
+    def __init__(self, known: UnitIds) -> None:
+        self._known, self._alike = known, 0
+        self._own: io.BytesIO | None = None  # from the first difference on; gives up its bytes without copying them
+
+    def append(self, unit_id: str) -> None:
+        """Add the next one: 64 hex digits."""
+        raw = bytes.fromhex(unit_id)
+        start = ID_BYTES * self._alike
+        if self._own is None:
+            if self._known.raw[start : start + ID_BYTES] == raw:
+                self._alike += 1
+                return
+            self._own = io.BytesIO()
+            self._own.write(self._known.raw[:start])
+        self._own.write(raw)
+
+    def made(self) -> UnitIds:
+        """All of them."""
+        if self._own is not None:
+            return UnitIds(self._own.getvalue())
+        if self._alike == len(self._known):
+            return self._known
+        return UnitIds(self._known.raw[: ID_BYTES * self._alike])
 
 
 def path_of(unit_id: str, packed: Mapping[str, str]) -> str:
@@ -106,12 +155,15 @@ def in_order(planned: UnitIds, present: Collection[str]) -> UnitIds:
     """
     wanted = np.fromiter((unit_id in present for unit_id in planned), dtype=bool, count=len(planned))
     known = int(wanted.sum())
-    if known == len(present) == len(planned):
+    return _chosen(planned, wanted, [one for one in present if one not in planned] if known < len(present) else ())
+
+
+def _chosen(planned: UnitIds, wanted: np.ndarray, others: Iterable[str]) -> UnitIds:
+    """Those of a plan that are wanted, then others, sorted."""
+    more = b"".join(bytes.fromhex(one) for one in sorted(others))
+    if wanted.all() and not more:
         return planned
-    raw = np.frombuffer(planned.raw, dtype=np.uint8).reshape(-1, ID_BYTES)[wanted].tobytes()
-    if known < len(present):
-        raw += b"".join(bytes.fromhex(one) for one in sorted(one for one in present if one not in planned))
-    return UnitIds(raw)
+    return UnitIds(np.frombuffer(planned.raw, dtype=np.uint8).reshape(-1, ID_BYTES)[wanted].tobytes() + more)
 
 
 def same_units(one: UnitIds, other: UnitIds) -> bool:

@@ -1,4 +1,4 @@
-"""Tables of ``run.h5``, gathered row by row: of a unit, the digest of its shard alone stays in memory."""
+"""Tables of ``run.h5``, gathered row by row, of which the last ones are in memory."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ class Manifest:
     def __init__(self, order: UnitIds, overflow: Overflow) -> None:
         self._order = order
         self._packed: dict[int, str] = {}
-        self._sha256, self._sizes = bytearray(ID_BYTES * len(order)), Numbers(overflow, "q")
+        self._sha256, self._sizes = Texts(overflow), Numbers(overflow, "q")
 
     def append(self, shard: str, sha256: str, size: int) -> None:
         """Add the next unit; ``shard`` is relative to the run directory."""
         place = len(self._sizes)
         if shard != schema.shard_path(self._order[place]):
             self._packed[place] = shard
-        self._sha256[ID_BYTES * place : ID_BYTES * (place + 1)] = bytes.fromhex(sha256)
+        self._sha256.append(sha256)
         self._sizes.append(size)
 
     def write(self, group: h5py.Group) -> None:
@@ -111,17 +111,16 @@ class Manifest:
         count = len(self._order)
         width = max(len(schema.shard_path("0" * 64)), *(len(path.encode()) for path in self._packed.values()), 0)
         columns: dict[str, Column] = {
-            "unit_id": Derived(_HEXADECIMAL, count, lambda: _digests(self._order.raw)),
+            "unit_id": Derived(_HEXADECIMAL, count, self._unit_ids),
             "shard": Derived(np.dtype(("S", width)), count, self._shards),
-            "sha256": Derived(_HEXADECIMAL, count, lambda: _digests(self._sha256)),
+            "sha256": Derived(_HEXADECIMAL, count, self._sha256.blocks),
             "size": self._sizes,
         }
         _write_columns(group, columns, "entry")
 
-    def digest_of(self, unit_id: str) -> str | None:
-        """The digest of a unit's shard; None if the unit is not among them."""
-        place = self._order.find(unit_id)
-        return None if place is None else self._sha256[ID_BYTES * place : ID_BYTES * (place + 1)].hex()
+    def _unit_ids(self) -> Iterator[np.ndarray]:
+        raw, step = self._order.raw, ID_BYTES * ROWS
+        return (_hexadecimal(raw[start : start + step]) for start in range(0, len(raw), step))
 
     def _shards(self) -> Iterator[np.ndarray]:
         for start in range(0, len(self._order), ROWS):
@@ -133,12 +132,7 @@ class Manifest:
 _HEXADECIMAL = np.dtype("S64")
 
 
-def _digests(raw: bytes | bytearray) -> Iterator[np.ndarray]:
-    step = ID_BYTES * ROWS
-    return (_hexadecimal(raw[start : start + step]) for start in range(0, len(raw), step))
-
-
-def _hexadecimal(raw: bytes | bytearray) -> np.ndarray:
+def _hexadecimal(raw: bytes) -> np.ndarray:
     return np.frombuffer(binascii.hexlify(raw), dtype=_HEXADECIMAL)
 
 

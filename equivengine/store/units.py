@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
 import h5py
 
 from equivengine.contracts.unit import Unit
-from equivengine.contracts.units import UnitIds
+from equivengine.contracts.units import NO_IDS, UnitIds
 from equivengine.store import elements, guard, nodes, pictures, record, refusal, schema, version_1
 from equivengine.store.record import Record
+from equivengine.store.shards import IdsAsKnown
 from equivengine.store.template import Structure
 
 
-def ids_in(units: h5py.Group) -> UnitIds:
+def ids_in(units: h5py.Group, known: UnitIds = NO_IDS) -> UnitIds:
     """Ids of the units in the group of them, in order; what has another name than a unit is passed over.
+
+    Args:
+        units: The group.
+        known: Ids that are in memory already; where they are the same, this object is returned.
 
     Raises:
         Refused: If there are more than `schema.MAX_UNITS`.
     """
-    raw = io.BytesIO()  # which gives up its bytes without copying them
+    found = IdsAsKnown(known)
 
     def take(name: str) -> None:
         if schema.is_unit_id(name):
-            raw.write(bytes.fromhex(name))
+            found.append(name)
 
     guard.each_name(units, take, schema.MAX_UNITS)
-    return UnitIds(raw.getvalue())
+    return found.made()
 
 
 def read_record(group: h5py.Group) -> Record:

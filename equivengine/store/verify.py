@@ -9,18 +9,18 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from equivengine.contracts.units import UnitIds
+from equivengine.contracts.units import NO_IDS
 from equivengine.errors import StoreError
 from equivengine.store import digests, folder, layout, refusal, scan, schema
 from equivengine.store.layout import StoredPlan
 from equivengine.store.lazy import Source
 from equivengine.store.published import read_value
-from equivengine.store.shards import ShardsOfPlan
+from equivengine.store.shards import IdsAsKnown, ShardsOfPlan
 
 #: What may be wrong with a file:
 #: damaged: not what was written, truncated, or unreadable; misplaced: whole, and of another unit than its name says;
@@ -58,7 +58,7 @@ class Inspection:
         path: A run directory or a ``run.h5``.
         findings: What is wrong, sorted by file.
         missing: Units of the plan that were never published as far as anything here knows, in its order; failed ones
-            are not among them, nor those that need not run.
+            are not among them, nor those that need not run. Of many, 32 bytes each are kept.
         unneeded: Units of the plan that have not run and need not, since a scalar is known well enough without them.
         failed: Units of the plan that failed, in its order.
         shards: Number of shards that were read.
@@ -69,7 +69,7 @@ class Inspection:
 
     path: Path
     findings: list[Finding] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    missing: Sequence[str] = ()
     unneeded: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     shards: int = 0
@@ -100,7 +100,9 @@ def verify_run(path: str | os.PathLike[str]) -> dict[Path, StoreError]:
     return {finding.path: finding.error for finding in inspect_run(path).findings if finding.kind != "foreign"}
 
 
-def inspect_run(path: str | os.PathLike[str], *, check_plan: PlanCheck | None = None) -> Inspection:
+def inspect_run(
+    path: str | os.PathLike[str], *, check_plan: PlanCheck | None = None, known: StoredPlan | None = None
+) -> Inspection:
     """Read everything that a run holds: digests, names, structure, values, and how the files fit together.
 
     Nothing is changed, and other processes may write meanwhile.
@@ -109,6 +111,7 @@ def inspect_run(path: str | os.PathLike[str], *, check_plan: PlanCheck | None = 
         path: A run directory or a ``run.h5``.
         check_plan: Called with the stored plan and its path; raises an EngineError if the plan is not what its digest
             says. The store knows only that it is as it was written.
+        known: Its plan, if that is in memory already: where it is the one on disk, no second copy is kept.
 
     Raises:
         StoreError: If there is no run.
@@ -117,40 +120,60 @@ def inspect_run(path: str | os.PathLike[str], *, check_plan: PlanCheck | None = 
     if not root.is_dir():
         digests.require_file(root)
         found = Inspection(root)
-        with _findings(found, root):
-            scan.scan_run_file(root)
+        with _findings(found, root), scan.scanned_run_file(root):
+            pass
         return found
     folder.require_run(root)
-    return _Inspector(root, check_plan).inspection
+    inspector = _Inspector(root, known)
+    inspector.look(check_plan)
+    return inspector.inspection
 
 
 class _Inspector:
     """Looks at one directory."""
 
-    def __init__(self, root: Path, check_plan: PlanCheck | None) -> None:
+    def __init__(self, root: Path, known: StoredPlan | None) -> None:
         self.root = root
-        self.inspection = found = Inspection(root)
+        self.inspection = Inspection(root)
         self.plan: StoredPlan | None = None
-        self.planned = UnitIds(b"")
-        with _findings(found, root / schema.PLAN_FILE):
+        self.planned = NO_IDS
+        self._known = known
+
+    def look(self, check_plan: PlanCheck | None) -> None:
+        """Read everything."""
+        with _findings(self.inspection, self.root / schema.PLAN_FILE):
             self._read_plan(check_plan)
-        run_file = self._read_run_file()  # before the shards, which may be published meanwhile
-        self.units = ShardsOfPlan(self.planned)
-        for path in layout.shard_files(root):
-            self._read_shard(path)
-        failures = self._read_failures()
-        if run_file is None:
-            found.outdated = True
-        else:
-            self._compare(*run_file, failures)
-        rerun = set(found.rerun)
-        out = [unit_id for unit_id in self.planned if unit_id not in self.units and unit_id not in rerun]
-        found.failed = [unit_id for unit_id in out if unit_id in failures]
-        missing = [unit_id for unit_id in out if unit_id not in failures]
-        unneeded = self._unneeded(failures) if missing else set()
-        found.missing = [unit_id for unit_id in missing if unit_id not in unneeded]
-        found.unneeded = [unit_id for unit_id in missing if unit_id in unneeded]
-        found.findings.sort(key=lambda finding: finding.path)
+        files = contextlib.ExitStack()
+        try:
+            run_file = self._read_run_file(files)  # before the shards, which may be published meanwhile
+            self.units = ShardsOfPlan(self.planned)
+            for path in layout.shard_files(self.root):
+                self._read_shard(path)
+            failures = self._read_failures()
+            if run_file is None:
+                self.inspection.outdated = True
+            else:
+                self._compare(run_file.manifest, run_file.failures, failures)
+        finally:
+            files.close()  # what went wrong in between is not its fault
+        self._list_units(failures)
+        self.inspection.findings.sort(key=lambda finding: finding.path)
+
+    def _list_units(self, failures: Mapping[str, layout.Failure]) -> None:
+        """Those that have no result which can be trusted, by what becomes of them."""
+        found, rerun = self.inspection, set(self.inspection.rerun)
+        out = IdsAsKnown(NO_IDS)
+        for unit_id in self.planned:
+            if unit_id in self.units or unit_id in rerun:
+                continue
+            if unit_id in failures:
+                found.failed.append(unit_id)
+            else:
+                out.append(unit_id)
+        missing = out.made()
+        unneeded = self._unneeded(failures) if len(missing) else set()
+        found.missing = missing if not unneeded else [unit_id for unit_id in missing if unit_id not in unneeded]
+        found.unneeded = [unit_id for unit_id in missing if unit_id in unneeded] if unneeded else []
 
     def _unneeded(self, failures: Mapping[str, layout.Failure]) -> set[str]:
         """Units that need not run, as far as results say that can be trusted."""
@@ -171,20 +194,22 @@ class _Inspector:
         self.inspection.bytes += digests.regular_size(path)
         plan = layout.read_plan(self.root)
         layout.check_canonical(path)
+        if self._known is not None and (plan.digest, plan.plan) == (self._known.digest, self._known.plan):
+            plan = self._known
         self.planned = plan.unit_ids
         if check_plan is not None:
             check_plan(plan, path)
         self.plan = plan
 
-    def _read_run_file(self) -> tuple[scan.StoredManifest, dict[str, layout.Failure]] | None:
-        """Manifest and failures of ``run.h5``; its plan is held against that of the directory, and let go of."""
+    def _read_run_file(self, files: contextlib.ExitStack) -> scan.RunFile | None:
+        """What ``run.h5`` says, which stays open; its plan is held against that of the directory."""
         path = self.root / schema.RUN_FILE
         if not path.exists():
             return None
         read: scan.RunFile | None = None
         with _findings(self.inspection, path):
             self.inspection.bytes += digests.regular_size(path)
-            read = scan.scan_run_file(path)
+            read = files.enter_context(scan.scanned_run_file(path, self.plan))
         if read is None:
             return None
         if self.plan is not None and read.plan != self.plan:
@@ -195,8 +220,7 @@ class _Inspector:
                 hint=f"`equivengine resume` makes {schema.RUN_FILE} again",
             )
             self.inspection.findings.append(Finding(path, "replaced", error, (), identity_of(path)))
-        read.manifest.share(self.planned)
-        return read.manifest, read.failures
+        return read
 
     def _read_shard(self, path: Path) -> None:
         packed = path.name.startswith(schema.PACK_PREFIX)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equivengine.report.packed import PackedTexts
+from equivengine.contracts.packed import PackedTexts
 
 _digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
 _texts = st.lists(st.text(max_size=5) | _digests | _digests.map(str.upper) | st.just("\udc80"))
