@@ -135,6 +135,17 @@ def test_warnings_name_their_share(sections):
     ]
 
 
+def test_a_precision_that_the_model_does_not_keep_is_a_warning(sections):
+    a, b, c = of([1.0, 2.0, 3.0])
+    places = {"fp32": [], "fp64": ["norm (Norm): float32", "head.norm (Norm): float32"]}
+    stored = ({"narrowed": places}, {"narrowed": {"fp32": [], "fp64": []}}, {"narrowed": "of another program's making"})
+    (section,) = sections(*((*each[:2], provenance) for each, provenance in zip((a, b, c), stored, strict=True)))
+    assert section.warnings == [
+        "fp64 is not kept throughout the model: norm (Norm): float32, and 1 more; what rests on it goes no further than "
+        "that (1 of 3 units)"
+    ]
+
+
 def test_an_extension_that_was_there_and_not_needed_is_no_warning(sections):
     idle = {"extension": {"available": True, "loaded": False, "reason": "present; not used yet"}, "operations": {}}
     (section,) = sections((unit(), ProbeResult({}, {}), idle))
