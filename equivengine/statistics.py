@@ -1,4 +1,7 @@
-"""Intervals for what is estimated: percentile bootstrap (Efron and Tibshirani, 1993, ch. 13); Wilson's of a share."""
+"""Intervals for what is estimated: percentile bootstrap (Efron and Tibshirani, 1993, ch. 13); Wilson's of a share.
+
+Also for shares and medians of pairs of images, which depend on each other where they share an image.
+"""
 
 from __future__ import annotations
 
@@ -130,14 +133,16 @@ def _rank(n: int) -> int:
     return rank
 
 
-def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's score interval of a share (J. Am. Stat. Assoc. 22, 1927), without continuity correction.
 
     It keeps about its coverage for small n and for shares near 0 and 1, where value +- 2 errors collapses to a point
-    (Newcombe, Stat. Med. 17, 1998, method 3). The n observations are taken to be independent.
+    (Newcombe, Stat. Med. 17, 1998, method 3). The n observations are taken to be independent. Of observations that are
+    not, n is what they are worth (`independent_pairs`). Observations may also lie between 0 and 1, such as shares
+    themselves: their variance is at most p (1 - p), so that the interval holds all the more.
 
     Args:
-        successes: How many of the observations.
+        successes: How many of the observations, or their sum.
         n: Number of observations.
         level: Coverage of the interval.
 
@@ -160,6 +165,97 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     low = 0.0 if successes == 0 else (middle - half) / scale
     high = 1.0 if successes == n else (middle + half) / scale
     return low, high
+
+
+def independent_pairs(first: np.ndarray, second: np.ndarray) -> float:
+    """How many independent ordered pairs of images some pairs are worth, if outcomes depend on images as much as can be.
+
+    Images are drawn independently, which ones are paired is not decided by outcomes. An outcome of variance v is
+    v = v_a + v_b + v_c: what the first image does to it, what the second one does, and the rest (Hoeffding, Ann. Math.
+    Stat. 19, 1948). Two pairs with the same first image then have covariance v_a, with the same second image v_b, where
+    the first of one is the second of the other at most sqrt(v_a v_b), and a pair and its reverse at most v. The variance
+    of the mean over all n pairs is largest for some v_a + v_b = v, an eigenvalue of two rows and columns, and n over how
+    much larger that is than v / n is returned. Nothing is estimated, so it stands for outcomes that are all alike too.
+    All ordered pairs of m images are worth m / 2, as for any U-statistic of two arguments (Hoeffding, J. Am. Stat.
+    Assoc. 58, 1963, section 5); pairs without a common image are worth their number.
+
+    Args:
+        first: Which image is the first of each pair: numbers [n].
+        second: Which the second, numbered alike; no pair comes twice.
+
+    Returns:
+        Between 0 (without pairs) and n.
+    """
+    first, second = np.asarray(first).ravel(), np.asarray(second).ravel()
+    n = len(first)
+    if n == 0:
+        return 0.0
+    images, places = np.unique(np.concatenate([first, second]), return_inverse=True)
+    ones, twos = places[:n], places[n:]
+    out, into = np.bincount(ones, minlength=len(images)), np.bincount(twos, minlength=len(images))
+    reverse = int(np.isin(ones * len(images) + twos, twos * len(images) + ones).sum())
+    same_first, same_second = float((out * (out - 1)).sum()), float((into * (into - 1)).sum())
+    crossed = float((out * into).sum() - reverse)  # half of them: each is counted from one side
+    largest = np.linalg.eigvalsh([[same_first, crossed], [crossed, same_second]])[-1]
+    return n / (1 + (reverse + float(largest)) / n)
+
+
+def median_interval(values: np.ndarray, worth: float, level: float = LEVEL) -> tuple[float, float] | None:
+    """The interval of a median of observations that are worth fewer independent ones.
+
+    Order statistics between which the score test does not reject that half of all values lie below (David and Nagaraja,
+    Order Statistics, 2003, section 7.1, with the variance of dependent observations).
+
+    Args:
+        values: [n], finite.
+        worth: How many independent observations they are worth, such as `independent_pairs`.
+        level: Coverage of the interval.
+
+    Returns:
+        (low, high); None of fewer than `ENOUGH` values, and where even smallest and largest are too near each other.
+    """
+    values = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    n = len(values)
+    if n < ENOUGH or worth <= 0:
+        return None
+    reach = NormalDist().inv_cdf((1 + level) / 2) / (2 * math.sqrt(worth))
+    rank = min(math.floor(n * (0.5 - reach)), _rank(n))
+    return (float(values[rank - 1]), float(values[n - rank])) if rank >= 1 else None
+
+
+def difference_of_shares(these: np.ndarray, others: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of mean(these) - mean(others), of yes (1) and no (0) about the same things.
+
+    Newcombe's hybrid of two score intervals (Stat. Med. 17, 1998, 2635-2650, method 10), with the correlation corrected
+    for continuity. Values may also lie between 0 and 1 (`wilson`).
+
+    Args:
+        these: [n], 0 to 1.
+        others: [n], about the same n things in the same order.
+        level: Coverage of the interval.
+
+    Returns:
+        (low, high), within [-1, 1].
+
+    Raises:
+        UsageError: If there are no observations, or not as many of the one as of the other.
+    """
+    a, b = np.asarray(these, dtype=np.float64).ravel(), np.asarray(others, dtype=np.float64).ravel()
+    n = len(a)
+    if n != len(b):
+        raise UsageError("shares of the same things are compared", expected=f"{n} values of both", got=len(b))
+    ends = [wilson(float(values.sum()), n, level) for values in (a, b)]
+    p, q = (float(values.sum()) / n for values in (a, b))
+    shared = float((a * b).sum()) / n - p * q
+    shared = max(shared - 1 / (2 * n), 0.0) if shared > 0 else shared
+    scale = math.sqrt(p * (1 - p) * q * (1 - q))
+    phi = min(1.0, max(-1.0, shared / scale)) if scale > 0 else 0.0
+    (low_p, high_p), (low_q, high_q) = ends
+
+    def length(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
+
+    return max(-1.0, p - q - length(p - low_p, high_q - q)), min(1.0, p - q + length(high_p - p, q - low_q))
 
 
 def ratio_of_medians(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -35,10 +35,12 @@ def test_matched_inputs_have_their_targets_class_for_every_head_and_the_images_d
     assert not {name: check for name, check in result.checks.items() if not check.passed}
     assert list(result.arrays["head"].data) == [*HEADS, "text"]
     value = values(result)
+    worth = value["pairs_worth"]
+    assert 1 <= worth < 6, "pairs share images"
     for head in (*HEADS, "text"):
         for rate, share in (("success", 1), ("success_png", 1), ("stayed", 0), ("before", 0), ("accuracy", 1)):
             assert value[f"{rate}_{head}"] == share, (rate, head)
-        assert result.summary[f"success_{head}"].interval == wilson(6, 6)
+        assert result.summary[f"success_{head}"].interval == pytest.approx(wilson(worth, worth))
         assert result.summary[f"success_{head}"].n == 6
     assert value["agreement"] == value["agreement_png"] == value["converged"] == 1
     assert value["relative_original"] > 0.9

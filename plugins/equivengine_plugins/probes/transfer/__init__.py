@@ -23,7 +23,7 @@ class Transfer(eqv.Probe[TransferParams]):
     """Whether classes follow the embedding: downstream heads before and after matching, on random pairs of a set."""
 
     name = "transfer"
-    version = "1"
+    version = "2"
     summary = "classes before and after matching, by several downstream heads, on random pairs of the image set"
     arity = "set"
     labelled = True

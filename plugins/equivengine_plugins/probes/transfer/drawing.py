@@ -108,8 +108,11 @@ def _rates(axes: Axes, arrays: Mapping[str, Any], heads: list[str], titles: list
     """Shares of pairs with Wilson's 95% intervals."""
     import numpy as np
 
-    from equivengine.statistics import wilson
+    from equivengine.statistics import independent_pairs, wilson
 
+    # Results of version 1 do not say which images are the same; their names stand in.
+    known = "image" if "original_image" in arrays else "id"
+    worth = independent_pairs(_data(arrays, f"original_{known}"), _data(arrays, f"target_{known}"))
     variants = _texts(arrays, "variant")
     bars = [bar for bar in BARS if bar[0] in variants]
     width = 0.8 / len(bars)
@@ -120,7 +123,7 @@ def _rates(axes: Axes, arrays: Mapping[str, Any], heads: list[str], titles: list
             predicted = _data(arrays, f"predicted_{head}").astype(str)
             hits = (predicted[:, variants.index(one)] == predicted[:, variants.index(other)]) == same
             count, share = len(hits), float(hits.mean())
-            low, high = wilson(int(hits.sum()), count)
+            low, high = wilson(share * worth, worth)
             shares.append(share)
             below.append(share - low)
             above.append(high - share)
@@ -129,6 +132,6 @@ def _rates(axes: Axes, arrays: Mapping[str, Any], heads: list[str], titles: list
             places, shares, width * 0.92, yerr=[below, above], color=colour, label=label, ecolor="#333333", capsize=2
         )
     axes.set_xticks(range(len(heads)), [_short(title, 26) for title in titles], rotation=20, ha="right")
-    axes.set(ylim=(0, 1.02), ylabel=f"share of pairs, n = {count}; 95% intervals", xlabel="head")
+    axes.set(ylim=(0, 1.02), ylabel=f"share of pairs, n = {count}, worth {worth:.1f}; 95% intervals", xlabel="head")
     axes.figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=3)
     axes.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
+from equivengine.statistics import independent_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,12 +22,14 @@ class Pairs:
         target: Places of the targets, [P].
         eligible: How many ordered pairs there were to draw from.
         other_class: Whether only pairs of different labels were.
+        content: Number of the content of each image of the set; equal ones are one image twice.
     """
 
     original: np.ndarray
     target: np.ndarray
     eligible: int
     other_class: bool
+    content: np.ndarray
 
     def __len__(self) -> int:
         return len(self.original)
@@ -35,6 +38,14 @@ class Pairs:
     def places(self) -> list[int]:
         """Places of the images that occur, each once, ascending."""
         return sorted({*self.original.tolist(), *self.target.tolist()})
+
+    def worth(self, chosen: np.ndarray | None = None) -> float:
+        """How many independent pairs these are worth, or those that are chosen, [P] bool.
+
+        Pairs that share an image depend on each other (`equivengine.statistics.independent_pairs`).
+        """
+        one, other = self.content[self.original], self.content[self.target]
+        return independent_pairs(one, other) if chosen is None else independent_pairs(one[chosen], other[chosen])
 
 
 def draw_pairs(task: eqv.ProbeTask[Any], count: int, other_class: bool | None) -> Pairs:
@@ -69,7 +80,7 @@ def draw_pairs(task: eqv.ProbeTask[Any], count: int, other_class: bool | None) -
     rows = np.searchsorted(ends, numbers, side="right")
     ranks = numbers - (ends - counts)[rows]
     columns = [np.flatnonzero(eligible(row))[rank] for row, rank in zip(rows, ranks, strict=True)]
-    return Pairs(rows, np.array(columns), total, other_class)
+    return Pairs(rows, np.array(columns), total, other_class, content)
 
 
 def _padded(values: Sequence[str | None], size: int) -> list[str | None]:

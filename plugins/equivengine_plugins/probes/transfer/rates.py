@@ -11,13 +11,20 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def share(hits: np.ndarray, description: str, group: str) -> eqv.Scalar | None:
-    """The share of True in [n], with Wilson's 95% interval; None where there is nothing to count."""
+def share(hits: np.ndarray, worth: float, description: str, group: str) -> eqv.Scalar | None:
+    """The share of True in [n], with Wilson's 95% interval; None where there is nothing to count.
+
+    Args:
+        hits: [n].
+        worth: How many independent ones these are worth (`equivengine.statistics.independent_pairs`).
+        description: One line.
+        group: Heading.
+    """
     n = len(hits)
     if n == 0:
         return None
-    count = int(hits.sum())
-    return eqv.Scalar(count / n, "1", description, wilson(count, n), n, group)
+    value = float(hits.mean())
+    return eqv.Scalar(value, "1", description, wilson(value * worth, worth), n, group)
 
 
 def agrees(predicted: np.ndarray, variants: tuple[str, ...], one: str, other: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import equivengine as eqv
-from equivengine.statistics import bootstrap
+from equivengine.statistics import median_interval
 from equivengine_plugins.probes.transfer.grid import grid
 from equivengine_plugins.probes.transfer.rates import agrees, share, total_variation
 from equivengine_plugins.probes.transfer.tables import arrays_of
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from equivengine_plugins.probes.transfer.measure import Answers, Measured
+    from equivengine_plugins.probes.transfer.pairs import Pairs
     from equivengine_plugins.probes.transfer.parameters import TransferParams
 
 
@@ -44,20 +45,25 @@ def make_result(task: eqv.ProbeTask[TransferParams], measured: Measured) -> eqv.
 class _Rows:
     """Collects the scalars of a summary."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, pairs: Pairs) -> None:
         self.summary: dict[str, eqv.Scalar] = {}
-        self._seed = seed
+        self._pairs, self.worth = pairs, pairs.worth()
 
-    def share(self, name: str, hits: np.ndarray, description: str, group: str) -> None:
-        scalar = share(hits, description, group)
+    def share(
+        self, name: str, hits: np.ndarray, description: str, group: str, chosen: np.ndarray | None = None
+    ) -> None:
+        """The share of all pairs [P], or of those that are chosen [P]; nothing where there are none."""
+        worth = self.worth if chosen is None else self._pairs.worth(chosen)
+        scalar = share(hits if chosen is None else hits[chosen], worth, description, group)
         if scalar is not None:
             self.summary[name] = scalar
 
     def median(self, name: str, values: np.ndarray, unit: str, description: str, group: str) -> None:
-        """The median and its interval; nothing where there are no values."""
-        middle = bootstrap(values, seed=self._seed)
-        if middle.n:
-            self.summary[name] = eqv.Scalar(middle.value, unit, description, middle.interval, middle.n, group)
+        """The median over all pairs and its interval."""
+        import numpy as np
+
+        interval = median_interval(values, self.worth)
+        self.summary[name] = eqv.Scalar(float(np.median(values)), unit, description, interval, len(values), group)
 
     def plain(self, name: str, value: float, unit: str, description: str, group: str, n: int | None = None) -> None:
         self.summary[name] = eqv.Scalar(value, unit, description, n=n, group=group)
@@ -67,11 +73,12 @@ def _summary(task: eqv.ProbeTask[TransferParams], measured: Measured) -> dict[st
     import numpy as np
     import torch
 
-    rows = _Rows(task.stream("bootstrap") % 2**32)
+    rows = _Rows(measured.pairs)
     pairs, matched, held = measured.pairs, measured.matched, measured.held
     files = "png" in measured.variants
     group = "pairs"
     rows.plain("images", len(pairs.places), "1", "different images among them", group)
+    rows.plain("pairs_worth", rows.worth, "1", "independent pairs that these are worth, at least", group, n=len(pairs))
     rows.share("converged", matched.reached, f"matched to {task.params.tolerance:g} or less, share", group)
     rows.plain("failed", matched.stop.count("failed"), "1", "raised a numerical error", group, n=len(pairs))
     rows.median("jacobians", matched.jacobians, "1", "linearizations of a pair, median", group)
@@ -101,7 +108,10 @@ def _summary(task: eqv.ProbeTask[TransferParams], measured: Measured) -> dict[st
         rows.plain(f"tv_max_{answers.head.name}", float(np.max(apart)), "1", "largest", group, n=len(apart))
     group = "accuracy before: originals against their labels"
     for answers in measured.answers:
-        rows.share(f"accuracy_{answers.head.name}", _right(task, measured, answers), answers.head.title, group)
+        right = _right(task, measured, answers)
+        scalar = share(right, len(right), answers.head.title, group)  # different images: independent ones
+        if scalar is not None:
+            rows.summary[f"accuracy_{answers.head.name}"] = scalar
     return rows.summary
 
 
@@ -127,9 +137,9 @@ def _rates(rows: _Rows, measured: Measured, files: bool) -> None:
             rows.share(f"{name}_{head.name}", hits, head.title, f"class of the target predicted{text}; share of pairs")
     for name, variant, text in kinds:
         for answers in measured.answers:
-            hits = agrees(answers.predicted, variants, variant, "target")[reached]
+            hits = agrees(answers.predicted, variants, variant, "target")
             group = f"class of the target predicted{text}; of converged pairs"
-            rows.share(f"{name}_converged_{answers.head.name}", hits, answers.head.title, group)
+            rows.share(f"{name}_converged_{answers.head.name}", hits, answers.head.title, group, reached)
     for name, one, other, text in (
         ("stayed", "matched", "original", "class of the original predicted for the matched input"),
         ("before", "original", "target", "original and target of one class before matching"),
@@ -155,7 +165,7 @@ def _agreement(rows: _Rows, measured: Measured, files: bool) -> None:
         everyone = np.asarray(same.all(axis=0))
         name = "agreement" if variant == "matched" else "agreement_png"
         rows.share(name, everyone, text, group)
-        rows.share(f"{name}_converged", everyone[measured.matched.reached], f"{text}; of converged pairs", group)
+        rows.share(f"{name}_converged", everyone, f"{text}; of converged pairs", group, measured.matched.reached)
 
 
 def _right(task: eqv.ProbeTask[TransferParams], measured: Measured, answers: Answers) -> np.ndarray:

@@ -32,6 +32,10 @@ def _pairs(task: eqv.ProbeTask[TransferParams], measured: Measured) -> dict[str,
     labels = [label or "" for label in task.labels] if len(task.labels) == size else [""] * size
     arrays = {}
     for end, places in (("original", pairs.original), ("target", pairs.target)):
+        content = pairs.content[places]
+        arrays[f"{end}_image"] = eqv.Array(
+            content, ("pair",), "1", f"which image is the {end}: equal ones are the same"
+        )
         arrays[f"{end}_id"] = _text([ids[place] for place in places], ("pair",), f"which image is the {end}")
         arrays[f"{end}_label"] = _text([labels[place] for place in places], ("pair",), "its label, empty if unknown")
     arrays["converged"] = eqv.Array(matched.reached, ("pair",), "1", "within the tolerance")
