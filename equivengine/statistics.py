@@ -168,16 +168,16 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, flo
 
 
 def independent_pairs(first: np.ndarray, second: np.ndarray) -> float:
-    """How many independent ordered pairs of images some pairs are worth, if outcomes depend on images as much as can be.
+    """How many independent pairs some ordered pairs of images are worth, at least.
 
-    Images are drawn independently, which ones are paired is not decided by outcomes. An outcome of variance v is
-    v = v_a + v_b + v_c: what the first image does to it, what the second one does, and the rest (Hoeffding, Ann. Math.
-    Stat. 19, 1948). Two pairs with the same first image then have covariance v_a, with the same second image v_b, where
-    the first of one is the second of the other at most sqrt(v_a v_b), and a pair and its reverse at most v. The variance
-    of the mean over all n pairs is largest for some v_a + v_b = v, an eigenvalue of two rows and columns, and n over how
-    much larger that is than v / n is returned. Nothing is estimated, so it stands for outcomes that are all alike too.
-    All ordered pairs of m images are worth m / 2, as for any U-statistic of two arguments (Hoeffding, J. Am. Stat.
-    Assoc. 58, 1963, section 5); pairs without a common image are worth their number.
+    Images are drawn independently, and which ones are paired is not decided by outcomes. The variance v of an outcome
+    is v_a of what the first image does to it, v_b of what the second one does, and the rest (Hoeffding, Ann. Math.
+    Stat. 19, 1948). Two pairs with the same first image then have covariance v_a, with the same second one v_b, with
+    the first of one as the second of the other at most sqrt(v_a v_b), and a pair and its reverse at most v. The
+    variance of the mean over all n pairs is largest for some v_a + v_b = v, by an eigenvalue of two rows and columns.
+    v over that variance is returned: how many independent pairs would have it. Nothing is estimated, so that it holds
+    for outcomes that are all alike, too. All ordered pairs of m images are worth m / 2, as for any U-statistic of two
+    arguments (Hoeffding, J. Am. Stat. Assoc. 58, 1963, section 5); pairs without a common image, their number.
 
     Args:
         first: Which image is the first of each pair: numbers [n].
