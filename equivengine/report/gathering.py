@@ -104,6 +104,13 @@ class Group:
         alone = {digest for subject, target, is_set in units if not is_set for digest in (subject, target) if digest}
         return alone | self._in_sets
 
+    def binary(self, name: str) -> bool:
+        """Whether a scalar says yes (1) or no (0) of each unit that could tell."""
+        if not self.scalars[name].binary:
+            return False
+        values = self.values(name)
+        return bool(((values == 0) | (values == 1) | np.isnan(values)).all())
+
     def values(self, name: str) -> np.ndarray:
         """A scalar over the units, float64 [count]; NaN where a unit lacks it or could not measure it."""
         column = self._values[name]
@@ -124,6 +131,8 @@ class Group:
             if name not in self._values:
                 self.scalars[name] = scalar
                 self._values[name] = array("d", [math.nan]) * place
+            elif scalar.binary and not self.scalars[name].binary:  # units before it were stored without the kind
+                self.scalars[name] = scalar
             self._values[name].append(scalar.value)
         for column in self._values.values():
             if len(column) == place:
