@@ -23,6 +23,19 @@ class PackedTexts(Sequence[str]):
         self._ends.append(len(self._raw))
         self._is_digest.append(is_digest)
 
+    def to_bytes(self) -> bytes:
+        """All of them; `from_bytes` reverses it."""
+        return self._ends.tobytes() + self._is_digest + self._raw
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, count: int) -> PackedTexts:
+        """What `to_bytes` made of ``count`` texts."""
+        found = cls()
+        found._ends.frombytes(raw[: 8 * count])
+        found._is_digest += raw[8 * count : 9 * count]
+        found._raw += raw[9 * count :]
+        return found
+
     def __len__(self) -> int:
         return len(self._ends)
 

@@ -1,24 +1,22 @@
 """Reads a run once, and keeps of each unit a few numbers and names: what summaries, comparisons and pages are made of.
 
-A unit costs about 8 bytes for each scalar, and 130 for its id, its names and what it is about; records, arrays and
-pictures are let go of, but for the few that are shown. So a run of 100,000 units takes some 15 megabytes, however
-large its results are.
+Of these, the last ones of each group are in memory and the others in a temporary file: some 100 bytes for each unit,
+and 8 for each of its scalars. Records, arrays and pictures are let go of, but for the few that are shown.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from equivengine.contracts.packed import PackedTexts
 from equivengine.contracts.result import Scalar
 from equivengine.contracts.unit import SampleRef, Unit
+from equivengine.report.spilled import Spill, SpilledNumbers, SpilledTexts
 from equivengine.report.tallies import MOST_FAILED, CheckTally, Remarks, Spaced, Texts
 from equivengine.store.run import Failure, Run, UnitRecord
 
@@ -67,11 +65,12 @@ class Group:
     """
 
     unit: Unit
+    spill: InitVar[Spill]
     version: str = ""
-    names: PackedTexts = field(default_factory=PackedTexts)
-    unit_ids: PackedTexts = field(default_factory=PackedTexts)
-    subjects: PackedTexts = field(default_factory=PackedTexts)
-    targets: PackedTexts = field(default_factory=PackedTexts)
+    names: SpilledTexts = field(init=False)
+    unit_ids: SpilledTexts = field(init=False)
+    subjects: SpilledTexts = field(init=False)
+    targets: SpilledTexts = field(init=False)
     scalars: dict[str, Scalar] = field(default_factory=dict)
     checks: dict[str, CheckTally] = field(default_factory=dict)
     notes: Remarks = field(default_factory=Remarks)
@@ -88,9 +87,13 @@ class Group:
     first: list[UnitRecord] = field(default_factory=list)
     pictured: list[UnitRecord] = field(default_factory=list)
     pictured_of: int = 0
-    _values: dict[str, array[float]] = field(default_factory=dict)
+    _values: dict[str, SpilledNumbers] = field(default_factory=dict)
     _in_sets: set[str] = field(default_factory=set)
     _is_set: bytearray = field(default_factory=bytearray)
+
+    def __post_init__(self, spill: Spill) -> None:
+        self._spill = spill
+        self.names, self.unit_ids, self.subjects, self.targets = (SpilledTexts(spill) for _ in range(4))
 
     @property
     def count(self) -> int:
@@ -113,8 +116,7 @@ class Group:
 
     def values(self, name: str) -> np.ndarray:
         """A scalar over the units, float64 [count]; NaN where a unit lacks it or could not measure it."""
-        column = self._values[name]
-        return np.frombuffer(column, dtype=np.float64) if column else np.empty(0)
+        return self._values[name].values()
 
     def _take(self, record: UnitRecord) -> None:
         place = self.count
@@ -130,7 +132,7 @@ class Group:
         for name, scalar in record.summary.items():
             if name not in self._values:
                 self.scalars[name] = scalar
-                self._values[name] = array("d", [math.nan]) * place
+                self._values[name] = SpilledNumbers(self._spill, before=place)
             elif scalar.binary and not self.scalars[name].binary:  # units before it were stored without the kind
                 self.scalars[name] = scalar
             self._values[name].append(scalar.value)
@@ -232,13 +234,13 @@ def gather(
     Raises:
         StoreError: If a shard cannot be read.
     """
-    found = Gathering()
+    found, spill = Gathering(), Spill()
     references: dict[tuple[SampleRef, ...], tuple[SampleRef, ...]] = {}
     for record in run.each():
         unit = record.unit
         group = found.groups.get(Key.of(unit))
         if group is None:
-            group = found.groups[Key.of(unit)] = Group(unit)
+            group = found.groups[Key.of(unit)] = Group(unit, spill)
         group._take(record)
         found._label(unit)
         if record.pictures:

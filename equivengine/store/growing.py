@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+import weakref
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import h5py
 import numpy as np
@@ -36,34 +37,44 @@ class Column(Protocol):
 
 
 class Overflow:
-    """A file without a name, for the rows that do not stay in memory; a context manager.
+    """A file without a name, for the rows that do not stay in memory: made when the first ones come.
+
+    It is closed when it is left as a context manager, or with the last that refers to it.
 
     Args:
-        folder: Where there is room for the file that is being made.
-
-    Raises:
-        OSError: If it cannot be made, or not be written to.
+        folder: Where there is room for it; None for the folder of temporary files.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(prefix=atomic.TMP_PREFIX, dir=folder)  # noqa: SIM115  closed on exit
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._opened: IO[bytes] | None = None
+        self._close: Callable[[], object] = lambda: None
 
     def keep(self, raw: bytes | bytearray) -> int:
-        """Append bytes; returns where they are."""
-        place = self._file.seek(0, os.SEEK_END)
-        self._file.write(raw)
+        """Append bytes; returns where they are.
+
+        Raises:
+            OSError: If the file cannot be made, or not be written to.
+        """
+        if self._opened is None:
+            self._opened = tempfile.TemporaryFile(prefix=atomic.TMP_PREFIX, dir=self._folder)  # noqa: SIM115  see _close
+            self._close = weakref.finalize(self, self._opened.close)
+        place = self._opened.seek(0, os.SEEK_END)
+        self._opened.write(raw)
         return place
 
     def read(self, place: int, size: int) -> bytes:
         """Bytes that were kept."""
-        self._file.seek(place)
-        return self._file.read(size)
+        if self._opened is None:
+            raise ValueError("nothing was kept")
+        self._opened.seek(place)
+        return self._opened.read(size)
 
     def __enter__(self) -> Overflow:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._file.close()
+        self._close()
 
 
 class Numbers:
@@ -74,10 +85,14 @@ class Numbers:
         code: Type of the values, as `array.array` names it.
         before: Rows in front of the first that is appended, filled with ``fill``.
         fill: Their value.
+        rows: Rows of a block; so many stay in memory, at most.
     """
 
-    def __init__(self, overflow: Overflow, code: str, before: int = 0, fill: float = 0) -> None:
+    def __init__(
+        self, overflow: Overflow, code: str, before: int = 0, fill: float = 0, rows: int | None = None
+    ) -> None:
         self._overflow, self._before, self._fill = overflow, before, fill
+        self._rows = ROWS if rows is None else rows
         self._last: array[Any] = array(code)
         self._places = array("q")
         self.dtype = np.dtype(code)
@@ -85,19 +100,19 @@ class Numbers:
     def append(self, value: float) -> None:
         """Add a row."""
         self._last.append(value)
-        if len(self._last) == ROWS:
+        if len(self._last) == self._rows:
             self._places.append(self._overflow.keep(self._last.tobytes()))
             del self._last[:]
 
     def __len__(self) -> int:
-        return self._before + ROWS * len(self._places) + len(self._last)
+        return self._before + self._rows * len(self._places) + len(self._last)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All rows, at most `ROWS` at a time."""
-        for start in range(0, self._before, ROWS):
-            yield np.full(min(ROWS, self._before - start), self._fill, self.dtype)
+        """All rows, some at a time."""
+        for start in range(0, self._before, self._rows):
+            yield np.full(min(self._rows, self._before - start), self._fill, self.dtype)
         for place in self._places:
-            yield np.frombuffer(self._overflow.read(place, ROWS * self.dtype.itemsize), self.dtype)
+            yield np.frombuffer(self._overflow.read(place, self._rows * self.dtype.itemsize), self.dtype)
         if self._last:
             yield np.array(self._last, self.dtype)
 
