@@ -65,7 +65,8 @@ def test_few_rows_need_no_file_and_the_file_of_many_is_closed_with_its_columns()
 def test_no_room_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
     column = SpilledTexts(Spill())
+    for _ in range(3):
+        column.append("a")
     with pytest.raises(StoreError, match="a temporary file cannot be written") as caught:
-        for _ in range(4):
-            column.append("a")
+        column.append("a")
     assert "TMPDIR" in caught.value.hint
