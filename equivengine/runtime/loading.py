@@ -16,7 +16,7 @@ from equivengine.contracts.encoder import Encoder
 from equivengine.contracts.unit import SampleRef
 from equivengine.contracts.uri import URI
 from equivengine.errors import DataError, EngineError, ModelError, UsageError
-from equivengine.runtime import contract
+from equivengine.runtime import contract, switches
 from equivengine.runtime.registry import Registry, from_environment
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def load_encoder(uri: str, *, device: str = "auto", registry: Registry | None = 
     parsed = URI.parse(uri)
     cls, owner = (registry or default_registry()).backend(parsed.scheme)
     target = resolve_device(device)
-    with blamed(owner, ModelError, f"{uri!r} cannot be loaded"), without_deprecations():
+    with blamed(owner, ModelError, f"{uri!r} cannot be loaded"), without_deprecations(), switches.alone(owner.owner):
         return Encoder(cls().load(parsed), uri).to(target)
 
 
@@ -104,7 +104,7 @@ def load_images(uri: str, *, registry: Registry | None = None) -> Dataset:
     """
     parsed = URI.parse(uri)
     cls, owner = (registry or default_registry()).dataset(parsed.scheme)
-    with blamed(owner, DataError, f"{uri!r} cannot be opened"):
+    with blamed(owner, DataError, f"{uri!r} cannot be opened"), switches.alone(owner.owner):
         dataset = cls(parsed)
         size = len(dataset)
     if size == 0:
@@ -127,6 +127,7 @@ class Workbench:
         self._keep = keep
         self._encoders: dict[str, Encoder] = {}
         self._unusable: dict[str, EngineError] = {}
+        self._changes: dict[str, list[switches.Change]] = {}
         self._datasets: dict[str, Dataset] = {}
         self._places: dict[str, dict[str, int]] = {}
 
@@ -138,11 +139,16 @@ class Workbench:
             while len(self._encoders) >= self._keep:
                 del self._encoders[next(iter(self._encoders))]
             try:
-                self._encoders[uri] = load_encoder(uri, device=self.device, registry=self.registry)
+                with switches.noticing() as self._changes[uri]:
+                    self._encoders[uri] = load_encoder(uri, device=self.device, registry=self.registry)
             except EngineError as error:
                 self._unusable[uri] = error.with_traceback(None)
                 raise
         return self._encoders[uri]
+
+    def changes(self, uri: str) -> list[switches.Change]:
+        """Switches of this process that the backend left changed when it loaded an encoder; they were put back."""
+        return self._changes.get(uri, [])
 
     def images(self, uri: str) -> Dataset:
         """The image set of a URI, opened once."""

@@ -25,6 +25,7 @@ from equivengine.runtime.config import probe_params
 from equivengine.runtime.inputs import Inputs
 from equivengine.runtime.loading import Workbench, staying_here, use_registry, without_deprecations
 from equivengine.runtime.registry import PluginRecord, from_environment
+from equivengine.runtime.switches import alone, noticing
 from equivengine.store import RunDirectory
 
 #: A result with its provenance, or why there is none.
@@ -167,24 +168,30 @@ def _measure(batch: Batch, context: WorkerContext, start: float) -> list[Found]:
     cls, owner = _probe_as_planned(first, bench)
     encoder = _encoder_as_planned(first, bench)
     params = probe_params(cls, json.loads(first.params))
-    references = inputs.references(first)
-
-    results: dict[str, ProbeResult | BaseException] = {}
-    tasks: dict[str, ProbeTask[Any]] = {}
-    for unit in batch:
-        try:
-            tasks[unit.unit_id] = _task(unit, encoder, inputs.samples(unit), params, references)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            results[unit.unit_id] = error
-    with recording() as operations:
-        results |= zip(tasks, _call(cls, owner, params, list(tasks.values())), strict=True)
-    seconds = (time.perf_counter() - start) / len(batch)
-
     owners = {"probe": owner, "backend": bench.backend_owner(first.model)}
     if first.references:
         owners["references"] = bench.dataset_owner(first.references[0].images)
+    seed = int(first.unit_id[:15], 16)  # what draws from the global generators gives the same, whatever ran before it
+
+    results: dict[str, ProbeResult | BaseException] = {}
+    tasks: dict[str, ProbeTask[Any]] = {}
+    with noticing() as changes:
+        inputs_from = f"inputs of {first.model!r}, {owners['backend'].owner}"
+        with alone(inputs_from, seed):  # those of the unit before may serve again: nothing is to depend on that
+            references = inputs.references(first)
+        with alone(inputs_from, seed):
+            for unit in batch:
+                try:
+                    tasks[unit.unit_id] = _task(unit, encoder, inputs.samples(unit), params, references)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
+                    results[unit.unit_id] = error
+        with recording() as operations, alone(owner.owner, seed):
+            results |= zip(tasks, _call(cls, owner, params, list(tasks.values())), strict=True)
+    changes = [*bench.changes(first.model), *changes]
+    seconds = (time.perf_counter() - start) / len(batch)
+
     found: list[Found] = []
     for unit in batch:
         result = results[unit.unit_id]
@@ -195,6 +202,8 @@ def _measure(batch: Batch, context: WorkerContext, start: float) -> list[Found]:
         plugins = owners | {role: bench.dataset_owner(ref.images) for role, ref in roles}
         record = provenance.describe(unit, encoder, plugins, operations, seconds, started)
         record["executor"] = _executor(context)
+        if changes:
+            record["switches"] = [change.to_json() for change in changes]
         if len(batch) > 1:
             record["batch"] = {"units": list(tasks), "position": list(tasks).index(unit.unit_id)}
         found.append((result.in_unit(encoder.spec.input_unit), record))
