@@ -17,6 +17,7 @@ from equivengine.contracts.unit import Batch, Unit, UnitOutcome, canonical_json
 from equivengine.errors import EngineError, PluginError, UsageError
 from equivengine.runtime import contract, worker
 from equivengine.runtime.config import RunConfig, executor_params
+from equivengine.runtime.differences import told_apart
 from equivengine.runtime.ledger import Ledger
 from equivengine.runtime.loading import Workbench, blamed, default_registry
 from equivengine.runtime.plan import Plan, make_plan
@@ -170,7 +171,8 @@ def _carry_out(
     start = time.perf_counter()
     path = report.directory
     executor, owner = where
-    directory = RunDirectory.create_or_open(path, plan.to_json(), plan.digest)
+    apart = functools.partial(told_apart, plan, path)
+    directory = RunDirectory.create_or_open(path, plan.to_json(), plan.digest, apart)
     ledger = Ledger(plan, directory.published(plan.units.ids))
     report.duplicates = plan.duplicates
     on_plan(plan, path, ledger.done)

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,20 @@ class RunDirectory:
         self.path = path
 
     @classmethod
-    def create_or_open(cls, path: str | os.PathLike[str], plan: Mapping[str, Any], plan_digest: str) -> RunDirectory:
+    def create_or_open(
+        cls,
+        path: str | os.PathLike[str],
+        plan: Mapping[str, Any],
+        plan_digest: str,
+        told_apart: Callable[[layout.StoredPlan], Sequence[str]] = lambda stored: (),
+    ) -> RunDirectory:
         """Freeze a plan in a directory, or open the directory that holds this plan already.
 
         Args:
             path: The directory; made with its parents if it is absent.
             plan: JSON types. ``plan["units"]`` lists `Unit.to_json` objects or unit ids, in the order of the run.
             plan_digest: Two plans are the same if their digests are.
+            told_apart: What sets another plan apart from this one, line by line, for the error.
 
         Raises:
             StoreError: If the directory holds another plan or something else, or cannot be written. Nothing in it is
@@ -54,12 +61,12 @@ class RunDirectory:
         if not _holds_plan(root):
             _check_empty(root)
             atomic.publish_text(root / schema.PLAN_FILE, text, overwrite=False)
-        found = layout.read_plan(root).digest
-        if found != plan_digest:
+        found = layout.read_plan(root)
+        if found.digest != plan_digest:
             raise StoreError(
                 f"{root} holds another plan",
                 expected=f"plan {plan_digest}",
-                got=f"plan {found}",
+                got="\n    ".join([f"plan {found.digest}", *told_apart(found)]),
                 hint="choose another --out, or finish the run that is there with `equivengine resume`",
             )
         for name in (schema.SHARDS, schema.FAILURES):
