@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from equivengine.report.comparison import Cell, Comparison
     from equivengine.report.paired import Difference
+    from equivengine.report.summary import Middle
 
 #: Lines of classes that are printed of one scalar; ``--json`` has all.
 CLASSES = 20
@@ -112,29 +112,36 @@ def _print(comparison: Comparison) -> None:
         if group:
             table.add_row(literal(group, "bold"))
         for line in lines:
-            cells = [literal(_cell(cell)) for cell in line.cells]
+            cells = [
+                literal(_cell(cell, column.interval, line.mixed))
+                for cell, column in zip(line.cells, comparison.columns, strict=True)
+            ]
             name = Padding(literal(line.description), (0, 0, 0, 2))
-            table.add_row(name, *cells, literal("" if line.unit == "1" else line.unit))
+            table.add_row(name, *cells, literal(line.shown_unit))
     out.print(table)
     if comparison.classes:
-        table = _table(f"for each class of images; of n < {ENOUGH} min .. max", comparison, classes=True)
+        table = _table(f"for each class; of n < {ENOUGH} min .. max, but for shares", comparison, classes=True)
         for title in dict.fromkeys(line.title for line in comparison.classes):
             table.add_row(literal(title, "bold"))
             of_title = [line for line in comparison.classes if line.title == title]
             for each in of_title[:CLASSES]:
                 cells = [
-                    literal("" if c is None else _text(c.middle.value, c.middle.ends, c.difference, c.middle.n))
+                    literal("" if c is None else _text(_with_n(c.middle), _ends(c.middle), c.difference))
                     for c in each.cells
                 ]
                 name = Padding(literal(each.label), (0, 0, 0, 2))
-                table.add_row(name, *cells, literal("" if each.unit == "1" else each.unit))
+                table.add_row(name, *cells, literal(each.shown_unit))
             if len(of_title) > CLASSES:
                 table.add_row(
                     literal(f"  {counted(len(of_title) - CLASSES, 'more class', 'more classes')}: --json lists all")
                 )
         out.print(table)
     first = comparison.columns[0].label
-    out.print(literal(f"x, +, -: against {first} on the same images, medians; * its interval leaves out no difference"))
+    out.print(
+        literal(
+            f"x, +, -: against {first} on the same images, medians or shares; * its interval leaves out no difference"
+        )
+    )
     out.print()
 
 
@@ -154,16 +161,30 @@ def _table(title: str, comparison: Comparison, *, classes: bool = False) -> Tabl
     return table
 
 
-def _cell(cell: Cell | None) -> str:
-    return "" if cell is None else _text(cell.row.value, cell.row.interval, cell.difference)
+def _cell(cell: Cell | None, heading: str, own_unit: bool) -> str:
+    if cell is None:
+        return ""
+    row = cell.row
+    value = f"{row.shown} {row.shown_unit}" if own_unit and row.shown_unit else row.shown
+    point = row.interval is None or all(end == row.value for end in row.interval)
+    return _text(value, "" if point else row.shown_interval(heading), cell.difference)
 
 
-def _text(value: float, interval: Sequence[float] | None, difference: Difference | None, n: int | None = None) -> str:
-    from equivengine.contracts.wording import between, number
+def _with_n(middle: Middle) -> str:
+    from equivengine.contracts.wording import number
 
-    lines = [number(value) if n is None else f"{number(value)}, n = {n:,}"]
-    if interval is not None and any(end != value for end in interval):
-        lines.append(between((interval[0], interval[1])))
+    return f"{number(middle.value)}, n = {middle.n:,}"
+
+
+def _ends(middle: Middle) -> str:
+    from equivengine.contracts.wording import between
+
+    ends = middle.ends
+    return "" if ends is None or all(end == middle.value for end in ends) else between(ends)
+
+
+def _text(value: str, interval: str, difference: Difference | None) -> str:
+    lines = [value, *([interval] if interval else [])]
     if difference is not None and difference.n:
         lines.append(f"{difference}{'*' * difference.clear}")
     return "\n".join(lines)

@@ -129,11 +129,11 @@ def _print(board: Leaderboard) -> None:
         out.print(literal(f"! {caution}", "yellow"))
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", overflow="fold")
-    for title in ("median", "interval", "n"):
+    for title in ("median, share", "interval", "n"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
     for place, metric in enumerate(board.metrics):
-        unit = "" if metric.unit == "1" else f", {metric.unit}"
+        unit = f", {metric.shown_unit}" if metric.shown_unit else ""
         table.add_row(literal(f"{metric.heading}{unit}", "bold"))
         for row in board.rows:
             entry = row.entries[place]
@@ -143,7 +143,8 @@ def _print(board: Leaderboard) -> None:
                 continue
             interval = "" if entry.interval is None else between(entry.interval)
             n = "" if entry.n is None else f"{entry.n:,}"
-            table.add_row(name, literal(number(entry.value)), literal(interval), literal(n), literal(_remark(entry)))
+            value = " ".join(filter(None, (number(entry.value), entry.shown_unit(metric))))
+            table.add_row(name, literal(value), literal(interval), literal(n), literal(_remark(entry)))
     out.print(table)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from equivengine.cli.output import console, literal
 from equivengine.cli.text import command_line
-from equivengine.contracts.wording import between, counted, number
+from equivengine.contracts.wording import counted, number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,7 +121,7 @@ def _print_section(out: Console, section: Section) -> None:
             group = row.group
             if group:
                 table.add_row(literal(group, "bold"))
-        table.add_row(Padding(literal(row.description), (0, 0, 0, 2)), *map(literal, _cells(row)))
+        table.add_row(Padding(literal(row.description), (0, 0, 0, 2)), *map(literal, _cells(row, section.interval)))
     out.print(table)
     if section.checks:
         checks = Table(box=None, pad_edge=False, header_style="bold")
@@ -150,9 +150,8 @@ def _print_section(out: Console, section: Section) -> None:
     out.print()
 
 
-def _cells(row: Row) -> tuple[str, str, str, str]:
-    interval = "" if row.interval is None else between(row.interval)
-    return number(row.value), interval, "" if row.n is None else f"{row.n:,}", "" if row.unit == "1" else row.unit
+def _cells(row: Row, heading: str) -> tuple[str, str, str, str]:
+    return row.shown, row.shown_interval(heading), "" if row.n is None else f"{row.n:,}", row.shown_unit
 
 
 def _print_failures(out: Console, failures: Mapping[str, Failure]) -> None:

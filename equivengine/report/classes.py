@@ -28,7 +28,7 @@ class ClassCell:
     """The images of one class in one column.
 
     Attributes:
-        middle: Their median.
+        middle: Their median, or share of yes.
         difference: Against the first column, on the images of both; None in the first column itself.
     """
 
@@ -46,6 +46,7 @@ class ClassLine:
         title: What it is called.
         unit: Its unit.
         cells: One for each column; None where it has no such image, or lacks the scalar.
+        share: Whether its values are shares of yes.
     """
 
     label: str
@@ -53,6 +54,12 @@ class ClassLine:
     title: str
     unit: str
     cells: Sequence[ClassCell | None]
+    share: bool = False
+
+    @property
+    def shown_unit(self) -> str:
+        """What stands in the column of units."""
+        return "share" if self.share else "" if self.unit == "1" else self.unit
 
 
 def labelled(classes: Mapping[str, str | None], numbering: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -99,22 +106,22 @@ def class_lines(
     titles = titles or {line.name: line.description for line in lines[:NAMED]}
     found = []
     for name, title in titles.items():
-        values = [c.medians(name) if name in c.group.scalars else None for c in columns]
+        values = [c.of_images(name) if name in c.group.scalars else None for c in columns]
         for label, numbers in members.items():
-            cells = [_cell(columns, values, place, numbers) for place in range(len(columns))]
+            cells = [_cell(columns, known[name], values, place, numbers) for place in range(len(columns))]
             if any(cell is not None for cell in cells):
-                found.append(ClassLine(label, name, title, known[name].unit, cells))
+                found.append(ClassLine(label, name, title, known[name].unit, cells, known[name].share))
     return found
 
 
 def _cell(
-    columns: Sequence[Column], values: Sequence[np.ndarray | None], place: int, numbers: np.ndarray
+    columns: Sequence[Column], line: Line, values: Sequence[np.ndarray | None], place: int, numbers: np.ndarray
 ) -> ClassCell | None:
     mine, first = values[place], values[0]
     chosen = np.isin(columns[place].subjects.images, numbers)
     if mine is None or not chosen.any():
         return None
     against = None
-    if place > 0 and first is not None:
-        against = difference(columns[place].subjects, mine, columns[0].subjects, first, numbers)
-    return ClassCell(middle_of(mine[chosen], int(chosen.sum())), against)
+    if place > 0 and first is not None and not line.mixed:
+        against = difference(columns[place].subjects, mine, columns[0].subjects, first, numbers, binary=line.share)
+    return ClassCell(middle_of(mine[chosen], int(chosen.sum()), binary=line.share), against)

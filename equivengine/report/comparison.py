@@ -47,19 +47,20 @@ class Column:
 
     @property
     def interval(self) -> str:
-        """What its intervals are: "95% interval" or "min .. max"."""
+        """What its intervals are, but for shares: "95% interval" or "min .. max"."""
         return "min .. max" if 1 < self.images < ENOUGH else "95% interval"
 
     def row(self, row: Row) -> Row:
-        """A scalar over images: the median of an image's units counts once."""
+        """A scalar over images: the median of an image's units, or their share of yes, counts once."""
         if not self.subjects.repeated:
             return row
-        found = middle_of(self.medians(row.name), self.images)
+        found = middle_of(self.of_images(row.name), self.images, binary=row.kind == "share")
         return replace(row, value=found.value, interval=found.ends, n=found.n)
 
-    def medians(self, name: str) -> np.ndarray:
-        """A scalar, float64 [images]; NaN where it could not be measured."""
-        return self.subjects.medians(self.group.values(name))
+    def of_images(self, name: str) -> np.ndarray:
+        """A scalar, or where it is yes or no the share of yes, float64 [images]; NaN where it could not be measured."""
+        values = self.group.values(name)
+        return self.subjects.shares(values) if self.group.binary(name) else self.subjects.medians(values)
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,12 @@ class Line:
         name: Its name.
         description: One line.
         group: Heading.
-        unit: Unit.
+        unit: Unit; where columns have several (inputs of several kinds), all of them, and each cell shows its own.
         cells: One for each column.
         logarithmic: Whether the axis is.
+        mixed: Whether columns have several units, or only some of them shares. Their values lie on no common axis, and
+            have no differences.
+        share: Whether its values are shares of yes, or answers.
     """
 
     name: str
@@ -100,6 +104,13 @@ class Line:
     unit: str
     cells: Sequence[Cell | None]
     logarithmic: bool
+    mixed: bool = False
+    share: bool = False
+
+    @property
+    def shown_unit(self) -> str:
+        """What stands in the column of units; empty where there is none, or each cell has its own."""
+        return "share" if self.share else "" if self.mixed or self.unit == "1" else self.unit
 
 
 @dataclass(frozen=True)
@@ -204,15 +215,16 @@ def _labels(parts: Sequence[tuple[Run, Section, Group]]) -> list[str]:
 
 
 def _line(rows: Sequence[Row | None], columns: Sequence[Column]) -> Line:
-    like = next(row for row in rows if row is not None)
-    values = [
-        end for row in rows if row is not None for end in (row.value, *(row.interval or ())) if math.isfinite(end)
-    ]
+    there = [row for row in rows if row is not None]
+    like = there[0]
+    mixed = len({(row.unit, bool(row.kind)) for row in there}) > 1
+    share = all(row.kind for row in there)
+    values = [end for row in there for end in (row.value, *(row.interval or ())) if math.isfinite(end)]
     low, high = (min(values), max(values)) if values else (math.nan, math.nan)
     logarithmic = low > 0 and high >= DECADE * low
 
     def place(value: float) -> float | None:
-        if not math.isfinite(value):
+        if mixed or not math.isfinite(value):
             return None
         if high == low:
             return 0.5
@@ -221,14 +233,29 @@ def _line(rows: Sequence[Row | None], columns: Sequence[Column]) -> Line:
         return (value - low) / (high - low)
 
     first = columns[0]
-    others = first.medians(like.name) if rows[0] is not None else None
+    others = first.of_images(like.name) if rows[0] is not None and not mixed else None
 
     def cell(row: Row, column: Column) -> Cell:
         ends = (None, None) if row.interval is None else tuple(place(end) for end in row.interval)
         against = None
         if others is not None and column is not first:
-            against = difference(column.subjects, column.medians(like.name), first.subjects, others)
+            values = column.of_images(like.name)
+            against = difference(column.subjects, values, first.subjects, others, binary=share)
         return Cell(row, place(row.value), ends[0], ends[1], against)
 
     cells = [None if row is None else cell(row, column) for row, column in zip(rows, columns, strict=True)]
-    return Line(like.name, like.description, like.group, like.unit, cells, logarithmic)
+    return Line(
+        like.name,
+        _words([row.description for row in there], mixed),
+        _words([row.group for row in there], mixed),
+        _words([row.unit for row in there], mixed),
+        cells,
+        logarithmic,
+        mixed,
+        share,
+    )
+
+
+def _words(texts: Sequence[str], mixed: bool) -> str:
+    """What columns call one scalar: the first, or where inputs are of several kinds, each different one."""
+    return "; ".join(dict.fromkeys(texts)) if mixed else texts[0]

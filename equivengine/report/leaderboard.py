@@ -18,6 +18,7 @@ from equivengine.report.pooled import Pooled
 from equivengine.report.presentation import Presenter
 from equivengine.report.standings import Entry, Leaderboard, Metric, Standing
 from equivengine.report.summary import noun_of
+from equivengine.report.twice import repeated
 from equivengine.statistics import ENOUGH
 from equivengine.store.run import Run
 
@@ -29,10 +30,13 @@ class _Collected:
     pools: dict[tuple[str, str], dict[Unit, Pooled]] = field(default_factory=dict)
     kinds: dict[Unit, Group | None] = field(default_factory=dict)
     runs: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
+    parts: dict[tuple[tuple[str, str], Unit], list[tuple[Run, Group]]] = field(default_factory=dict)
 
-    def take(self, path: str, unit: Unit, group: Group | None, failed: Failed | None) -> None:
+    def take(self, run: Run, unit: Unit, group: Group | None, failed: Failed | None) -> None:
         model, kind = (unit.model, unit.weights_digest), _kind(unit)
-        self.runs.setdefault(model, {})[path] = None
+        self.runs.setdefault(model, {})[str(run.path)] = None
+        if group is not None:
+            self.parts.setdefault((model, kind), []).append((run, group))
         self.kinds[kind] = self.kinds.get(kind) or group
         self.pools.setdefault(model, {}).setdefault(kind, Pooled(noun_of(unit))).take(group, failed)
 
@@ -63,15 +67,15 @@ def leaderboard(
 
     Raises:
         UsageError: If there is nothing to show, or a named scalar is not there.
-        StoreError: If a shard cannot be read.
+        StoreError: If a shard cannot be read, or two runs have results of one unit that contradict each other.
     """
     found = _Collected()
     for run in runs:
         gathered = gather(run)
         for key, group in gathered.groups.items():
-            found.take(str(run.path), group.unit, group, gathered.failures.pop(key, None))
+            found.take(run, group.unit, group, gathered.failures.pop(key, None))
         for failed in gathered.failures.values():
-            found.take(str(run.path), failed.unit, None, failed)
+            found.take(run, failed.unit, None, failed)
     columns = _columns(found, presenter, scalars)
     if not columns:
         raise UsageError(
@@ -84,6 +88,9 @@ def leaderboard(
         )
     numbering: dict[str, int] = {}
     cautions = whole(runs)
+    for (_, kind), parts in found.parts.items():
+        if any(kind == other for other, _ in columns):
+            cautions += [f"{_words(columns, kind)}: {said}" for said in repeated(parts)]
     for kind in dict.fromkeys(kind for kind, _ in columns):
         pools = {model: mine[kind] for model, mine in found.pools.items() if kind in mine}
         cautions += compared(_words(columns, kind), pools, numbering, common)
@@ -130,6 +137,7 @@ def _columns(found: _Collected, presenter: Presenter, scalars: Sequence[str]) ->
                             name=name,
                             description=_described(like, title),
                             unit=like.unit if like is not None else "1",
+                            share=group is not None and name in known and group.binary(name),
                         ),
                     )
                 )
@@ -183,6 +191,7 @@ def _entry(pools: dict[Unit, Pooled], kind: Unit, metric: Metric, numbering: dic
         others = [other for other in pools if other.probe == kind.probe]
         return Entry(why=f"{kind.probe} {_otherwise(kind, others)}")
     entry = Entry(units=pool.units, not_converged=pool.not_converged, failed=pool.failed, noun=pool.noun)
+    entry = replace(entry, unit=pool.unit_of(metric.name) or metric.unit)
     if not pool.units:
         first = next(iter(pool.reasons), "")
         whose = "its one unit" if pool.failed == 1 else f"all {pool.failed:,} units"
@@ -202,7 +211,8 @@ def _entry(pools: dict[Unit, Pooled], kind: Unit, metric: Metric, numbering: dic
         return replace(
             entry, why=f"none of {pool.units:,} units could measure it" if observed else "no image in common"
         )
-    kind_of = "" if middle.ends is None else "min .. max" if observed < ENOUGH else "95%"
+    few = observed < ENOUGH and not pool.binary(metric.name)
+    kind_of = "" if middle.ends is None else "min .. max" if few else "95%"
     return replace(entry, value=middle.value, interval=middle.ends, kind=kind_of, n=middle.n, noun=noun)
 
 

@@ -21,6 +21,8 @@ from equivengine.store import atomic
 
 #: Values of a column that span less than this ratio stand on a linear axis.
 DECADE = 10.0
+#: What is said of a column of shares.
+SHARE = "; share of yes"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def table_of(board: Leaderboard) -> Table:
     for metric in board.metrics:
         key = metric.key
         columns += [
-            Column(key, "number", metric.unit, f"{metric.probe}: {metric.description}"),
+            Column(key, "number", metric.unit, f"{metric.probe}: {metric.description}{SHARE * metric.share}"),
             Column(f"{key}.low", "number", metric.unit, "lower end of the interval"),
             Column(f"{key}.high", "number", metric.unit, "upper end of the interval"),
             Column(f"{key}.interval", "text", "", "95%, min .. max or measurement"),

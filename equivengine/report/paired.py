@@ -2,7 +2,7 @@
 
 Units of one image (several seeds, several targets) are not independent of each other. So the median of an image's units
 counts once, and images are what is resampled. For the median of paired differences, resampling pairs is resampling
-images.
+images. Of units that say yes or no, an image's share of yes counts once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from equivengine.contracts.wording import between, number
 from equivengine.report.summary import Middle, middle_of
-from equivengine.statistics import ENOUGH
+from equivengine.statistics import ENOUGH, difference_of_shares
 
 
 class Subjects:
@@ -62,17 +62,32 @@ class Subjects:
         medians[some] = (ordered[starts + (counts - 1) // 2] + ordered[starts + counts // 2]) / 2
         return medians
 
+    def shares(self, values: np.ndarray) -> np.ndarray:
+        """For each image the share of yes among its units that could tell, NaN where none could.
+
+        Args:
+            values: 1 (yes), 0 (no) or NaN, [units].
+
+        Returns:
+            float64 [images].
+        """
+        finite = np.isfinite(values)
+        counts = np.bincount(self._place[finite], minlength=len(self.images))
+        yes = np.bincount(self._place[finite], weights=values[finite], minlength=len(self.images))
+        return np.divide(yes, counts, out=np.full(len(self.images), np.nan), where=counts > 0)
+
 
 @dataclass(frozen=True)
 class Difference:
     """One scalar of a model against the same scalar of another, on the images of both.
 
     Attributes:
-        value: Median over images of (this - other).
+        value: Median over images of (this - other); of yes and no, the share of yes here less the share there.
         interval: 95% bootstrap interval of that median; of fewer than six images, smallest and largest; None of one.
+            Of shares, Newcombe's 95% interval, of any number.
         n: Images that both could measure.
         larger: On how many of them this is larger.
-        ratio: Median over images of this / other; None unless all values are positive.
+        ratio: Median over images of this / other; None unless all values are positive, and of shares.
         ratio_interval: As ``interval``, of the ratio.
     """
 
@@ -101,7 +116,13 @@ class Difference:
 
 
 def difference(
-    this: Subjects, values: np.ndarray, other: Subjects, others: np.ndarray, chosen: np.ndarray | None = None
+    this: Subjects,
+    values: np.ndarray,
+    other: Subjects,
+    others: np.ndarray,
+    chosen: np.ndarray | None = None,
+    *,
+    binary: bool = False,
 ) -> Difference:
     """How much larger a scalar is than another's on the same images.
 
@@ -111,6 +132,7 @@ def difference(
         other: Images of the other, numbered alike, and with ``others`` [images] what they have.
         others: See there.
         chosen: Numbers of the images to take; all if it is None.
+        binary: Whether the values are shares of yes (`Subjects.shares`).
     """
     common, here, there = np.intersect1d(this.images, other.images, assume_unique=True, return_indices=True)
     a, b = values[here], others[there]
@@ -118,6 +140,9 @@ def difference(
     if chosen is not None:
         kept &= np.isin(common, chosen)
     a, b = a[kept], b[kept]
+    if binary and len(a):
+        apart = float(a.mean() - b.mean())
+        return Difference(apart, difference_of_shares(a, b), len(a), int((a > b).sum()))
     found = middle_of(a - b, len(a))
     ratio = Middle(float("nan"), None, 0)
     if len(a) and a.min() > 0 and b.min() > 0:

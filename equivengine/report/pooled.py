@@ -62,6 +62,10 @@ class Pooled:
         """Whether some unit has a scalar."""
         return any(name in group.scalars for group in self.groups)
 
+    def unit_of(self, name: str) -> str:
+        """The unit of a scalar; empty if no unit of work has it."""
+        return next((group.scalars[name].unit for group in self.groups if name in group.scalars), "")
+
     def alone(self, name: str) -> Scalar | None:
         """The scalar of the only unit; None if there are several, or its image is not to be taken."""
         if self.units != 1 or (self._chosen is not None and not len(self._chosen)):
@@ -84,20 +88,24 @@ class Pooled:
         self._chosen = np.array(sorted(chosen), dtype=np.int64)
 
     def middle(self, name: str, numbering: dict[str, int]) -> tuple[Middle, int, str]:
-        """The median over images, of how many, and what they are.
+        """The median over images, or the share of yes, of how many, and what they are.
 
         Several units of one image or one set alone (seeds) are the observations themselves: nothing else is there.
         """
         if self._subjects is None:
             self.number(numbering)
         assert self._subjects is not None
-        values = self._values(name)
+        values, binary = self._values(name), self.binary(name)
         if len(self._subjects.images) == 1 and (self._chosen is None or len(self._chosen)):
-            return middle_of(values, len(values)), len(values), "unit"
-        medians = self._subjects.medians(values)
+            return middle_of(values, len(values), binary=binary), len(values), "unit"
+        each = self._subjects.shares(values) if binary else self._subjects.medians(values)
         if self._chosen is not None:
-            medians = medians[np.isin(self._subjects.images, self._chosen)]
-        return middle_of(medians, len(medians)), len(medians), "set" if self.noun == "set" else "image"
+            each = each[np.isin(self._subjects.images, self._chosen)]
+        return middle_of(each, len(each), binary=binary), len(each), "set" if self.noun == "set" else "image"
+
+    def binary(self, name: str) -> bool:
+        """Whether a scalar is yes or no in all units that have it."""
+        return all(group.binary(name) for group in self.groups if name in group.scalars)
 
     def _values(self, name: str) -> np.ndarray:
         parts = [

@@ -63,9 +63,10 @@ def spreads(group: Group, headlines: Mapping[str, str]) -> list[Spread]:
     """Distributions of the scalars that a probe names, or of its first ones; none of fewer than `MANY` units."""
     if group.count < MANY:
         return []
-    named = {name: title for name, title in headlines.items() if name in group.scalars}
+    scalars = {name: scalar for name, scalar in group.scalars.items() if not scalar.binary}  # a share says all of those
+    named = {name: title for name, title in headlines.items() if name in scalars}
     if not named:
-        named = {name: scalar.description for name, scalar in list(group.scalars.items())[:NAMED]}
+        named = {name: scalar.description for name, scalar in list(scalars.items())[:NAMED]}
     found = []
     for name, title in named.items():
         values = group.values(name)

@@ -19,7 +19,8 @@ class Metric:
         params: Its parameters, JSON.
         name: Name of the scalar.
         description: One line.
-        unit: Unit.
+        unit: Unit, of the first model; an `Entry` has its own.
+        share: Whether units say yes or no: then values are shares of yes in place of medians.
     """
 
     key: str
@@ -31,6 +32,12 @@ class Metric:
     name: str
     description: str
     unit: str
+    share: bool = False
+
+    @property
+    def shown_unit(self) -> str:
+        """Its unit, or "share"; empty where it has none."""
+        return "share" if self.share else "" if self.unit == "1" else self.unit
 
     @property
     def heading(self) -> str:
@@ -43,16 +50,17 @@ class Entry:
     """A number of a model, or why there is none.
 
     Attributes:
-        value: The median over images, or what the one unit measured; None where there is none.
+        value: The median over images, or the share of yes, or what the one unit measured; None where there is none.
         interval: Its interval, where it has one.
-        kind: What the interval is: "95%" (bootstrap over images), "min .. max" (of fewer than six images) or
-            "measurement" (the probe's own, of one unit); empty without one.
+        kind: What the interval is: "95%" (bootstrap over images; Wilson's of a share), "min .. max" (of fewer than six
+            images) or "measurement" (the probe's own, of one unit); empty without one.
         n: Images; with "measurement" the observations within the unit, where it says so.
         noun: What n counts.
         units: Units behind it.
         not_converged: Those of them that did not converge.
         failed: Further units that failed, and are not in the value.
         why: Why there is no value.
+        unit: Of the value. Models with inputs of other kinds have other ones than the column's first.
     """
 
     value: float | None = None
@@ -64,6 +72,11 @@ class Entry:
     not_converged: int = 0
     failed: int = 0
     why: str = ""
+    unit: str = "1"
+
+    def shown_unit(self, metric: Metric) -> str:
+        """The unit where it is another one than the column's; empty where it is the same."""
+        return "" if self.unit == metric.unit else self.unit
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,23 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from equivengine.contracts.result import Check, Scalar
 from equivengine.contracts.unit import Unit, settings
-from equivengine.contracts.wording import counted
+from equivengine.contracts.wording import answer, between, counted, number
 from equivengine.report.gathering import Failed, Gathering, Group, gather
 from equivengine.report.tallies import CheckTally, Remarks, Texts
-from equivengine.statistics import ENOUGH, median_of
+from equivengine.statistics import ENOUGH, median_of, wilson
 from equivengine.store.png import find_folder
 from equivengine.store.run import Run
 
 #: Units that a section names, at most; different remarks of one kind, and values of one fact, that it writes out.
 NAMED, REMARKS, FACTS = 1000, 8, 12
+
+Kind = Literal["", "answer", "share"]
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ class Row:
         value: The scalar of the one unit, or the median over units.
         unit: Unit.
         interval: The probe's own 95% interval for one unit; over units, smallest and largest of fewer than `ENOUGH`,
-            95% bootstrap interval of the median of more.
+            95% bootstrap interval of the median of more. Of a share, Wilson's 95% interval of any number.
         n: Observations within the one unit, or number of units.
+        kind: "answer" where the one unit says yes (1) or no (0), "share" where the value is the share of yes over units
+            in place of the median; otherwise empty.
     """
 
     name: str
@@ -45,6 +49,24 @@ class Row:
     unit: str
     interval: tuple[float, float] | None
     n: int | None
+    kind: Kind = ""
+
+    @property
+    def shown(self) -> str:
+        """The value as people read it."""
+        return answer(self.value) if self.kind == "answer" else number(self.value)
+
+    @property
+    def shown_unit(self) -> str:
+        """Its unit, or "share"; empty where it has none."""
+        return "share" if self.kind == "share" else "" if self.unit == "1" else self.unit
+
+    def shown_interval(self, heading: str) -> str:
+        """The interval, and which one where ``heading``, what its column is called, says another: of a share."""
+        if self.interval is None:
+            return ""
+        ends = between(self.interval)
+        return f"{ends} (95%)" if self.kind == "share" and not heading.startswith("95%") else ends
 
 
 @dataclass(frozen=True)
@@ -108,7 +130,10 @@ class Section:
     def scalars(self) -> dict[str, Scalar]:
         """The rows by name, as a probe takes them to word its findings."""
         return {
-            row.name: Scalar(row.value, row.unit, row.description, row.interval, row.n, row.group) for row in self.rows
+            row.name: Scalar(
+                row.value, row.unit, row.description, row.interval, row.n, row.group, binary=row.kind == "answer"
+            )
+            for row in self.rows
         }
 
 
@@ -223,33 +248,40 @@ def noun_of(unit: Unit) -> str:
 
 
 def _row(name: str, like: Scalar, group: Group) -> Row:
+    binary = group.binary(name)
     if group.count == 1:
-        return Row(name, like.description, like.group, like.value, like.unit, like.interval, like.n)
-    middle = middle_of(group.values(name), group.count)
-    return Row(name, like.description, like.group, middle.value, like.unit, middle.ends, middle.n)
+        kind: Kind = "answer" if binary else ""
+        return Row(name, like.description, like.group, like.value, like.unit, like.interval, like.n, kind)
+    middle = middle_of(group.values(name), group.count, binary=binary)
+    kind = "share" if binary else ""
+    return Row(name, like.description, like.group, middle.value, like.unit, middle.ends, middle.n, kind)
 
 
 @dataclass(frozen=True)
 class Middle:
-    """A median with what it lies in; ``ends`` is None where too few observations say nothing."""
+    """A median or a share with what it lies in; ``ends`` is None where too few observations say nothing."""
 
     value: float
     ends: tuple[float, float] | None
     n: int
 
 
-def middle_of(values: np.ndarray, asked: int) -> Middle:
-    """The median of what could be measured.
+def middle_of(values: np.ndarray, asked: int, *, binary: bool = False) -> Middle:
+    """The median of what could be measured; of yes and no the share of yes, with Wilson's interval.
 
     Args:
         values: [n]; what is not finite does not count.
         asked: How many there would be, had all been measured: fewer than `ENOUGH` give smallest and largest as ends,
             more the 95% interval.
+        binary: Whether the values are 1 and 0, yes and no, or shares of yes among the units of one image.
     """
     values = values[np.isfinite(values)]
     count = len(values)
     if count == 0:
         return Middle(float("nan"), None, 0)
+    if binary:
+        total = float(values.sum())
+        return Middle(total / count, wilson(total, count), count)
     if asked < ENOUGH:
         ends = (float(values.min()), float(values.max())) if count > 1 else None
         return Middle(float(np.median(values)), ends, count)

@@ -62,7 +62,7 @@ def _classes(measured: Measured, row: int) -> dict[str, eqv.Scalar]:
     group = "predicted class equals the target's"
     target = int(measured.target_classes[row])
     return {
-        f"class_{name}": eqv.Scalar(int(variant.predicted[row]) == target, "1", variant.words, group=group)
+        f"class_{name}": eqv.Scalar(int(variant.predicted[row]) == target, "1", variant.words, group=group, binary=True)
         for name, variant in measured.variants.items()
         if variant.predicted is not None
     }
