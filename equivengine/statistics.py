@@ -79,7 +79,7 @@ def bootstrap(
     if smallest == 1 and max(len(a) for a in arrays) == 1:
         return Estimate(value, np.nan, np.nan, 1)
     generator = np.random.Generator(np.random.Philox(seed))
-    rows = max(1, min(resamples, (1 << 22) // max(len(a) for a in arrays)))  # 32 MiB of resampled values at a time
+    rows = max(1, min(resamples, (1 << 18) // max(len(a) for a in arrays)))  # 2 MiB of resampled values at a time
     drawn = []
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
