@@ -34,7 +34,7 @@ X86_VARIANTS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
 # The files `csrc/cpu/*_unfused.cpp` give the same bits everywhere, so no operation may be fused with the next. Without
-# errno and floating-point traps, which change no value, their loops vectorise.
+# errno and floating-point traps, which change no value, their loops vectorize.
 UNFUSED_FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 DEFAULT_ARCH_LIST = "9.0"
 

@@ -3,7 +3,7 @@
 Digits: pairs of different classes, originals and targets drawn strictly at random from the held-out set by --seed; no
 pair is left out. Distances are relative to the median embedding distance of all pairs of different classes. `gd` is the
 paper's gradient descent, clamped to the box after each step and capped at --cap steps; pairs that do not arrive by
-then are counted at the cap, which favours it, as does the unit: a product of gradient descent (one direction alone)
+then are counted at the cap, which favors it, as does the unit: a product of gradient descent (one direction alone)
 costs more than one forward pass.
 
 --model vit_s16 is the other bar: timm's ViT-S/16 with random weights on one pair of photographs.

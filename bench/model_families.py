@@ -8,7 +8,7 @@ For each one, with random weights:
 - over_forward: a direction of a JVP and of a VJP, 16 together, over one forward pass per sample of a batch of 16;
   forward pass and products are timed in turn, and ratios are taken within a round
 
-Checkpoints of transformers are written by transformers: a configuration and an image processor or a tokeniser. A
+Checkpoints of transformers are written by transformers: a configuration and an image processor or a tokenizer. A
 family that fails is recorded with its error.
 """
 
@@ -71,7 +71,7 @@ def vision(kind: str, processor: str = "ViTImageProcessor", **settings: Any) -> 
 
 
 def text(folder: Path) -> None:
-    """Writes the configuration of a BERT with 4 layers, 256 wide, and a tokeniser of letters and a few words."""
+    """Writes the configuration of a BERT with 4 layers, 256 wide, and a tokenizer of letters and a few words."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 

@@ -12,7 +12,7 @@ EQUIVENGINE_API = (1, 0)
 
 
 class Smallest(eqv.Backend):
-    """`smallest[?seed=N]`: a linear map of 4 x 4 grey images to two numbers."""
+    """`smallest[?seed=N]`: a linear map of 4 x 4 gray images to two numbers."""
 
     name = "smallest"
     summary = "a linear map of 16 pixels"

@@ -57,7 +57,7 @@ class PluginError(EngineError):
 
 
 class ModelError(EngineError):
-    """A model that cannot be loaded, or whose behaviour breaks the encoder contract."""
+    """A model that cannot be loaded, or whose behavior breaks the encoder contract."""
 
 
 class WeightsError(ModelError):

@@ -116,7 +116,7 @@ def toys(site: SitePackages) -> SitePackages:
 
 @pytest.fixture
 def save_image() -> Callable[[Path, int], Path]:
-    """Write a grey 8 x 8 image that is a function of a seed."""
+    """Write a gray 8 x 8 image that is a function of a seed."""
 
     def save(path: Path, seed: int) -> Path:
         import numpy as np
@@ -131,7 +131,7 @@ def save_image() -> Callable[[Path, int], Path]:
 
 @pytest.fixture
 def photos(tmp_path: Path, save_image: Callable[[Path, int], Path]) -> Path:
-    """A folder of three different grey images, a.png, b.png and c.png."""
+    """A folder of three different gray images, a.png, b.png and c.png."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for seed, name in enumerate("abc"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Okabe and Ito's colours, which most people with a colour-vision deficiency tell apart.
+#: Okabe and Ito's colors, which most people with a color-vision deficiency tell apart.
 COLOURS = ("#d55e00", "#555555", "#0072b2", "#56b4e9", "#009e73")
 
 

@@ -14,7 +14,7 @@ _MEANING = {
     "folded": "PyTorch's operation, all directions as one batch",
     "shared": "a factor of the primal, computed once",
     "copy": "values move, nothing is computed",
-    "torch": "PyTorch's own rule, vectorised",
+    "torch": "PyTorch's own rule, vectorized",
     "reference": "plain PyTorch formula: no compiled kernel for this device or dtype",
 }
 

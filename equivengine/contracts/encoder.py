@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Encoder(nn.Module):
     """f: inputs [B, *input_shape] -> embeddings [B, n], differentiable to its input, deterministic, one plain tensor.
 
-    Pixels are in [0, 1]; normalisation is inside the graph, resize and crop are outside it (`preprocess`). The module
+    Pixels are in [0, 1]; normalization is inside the graph, resize and crop are outside it (`preprocess`). The module
     is put into eval mode, its parameters are frozen and cast to float32, gradient checkpointing is switched off; during
     a call autocast and the fused inference path of ``nn.MultiheadAttention`` (which forward-mode derivatives do not
     pass) are off, and the input is cloned, since some models change it in place.
@@ -309,7 +309,7 @@ def is_image(shape: Sequence[int]) -> bool:
 def weights_digest(module: nn.Module) -> str:
     """sha256 (hex) over names, dtypes, shapes and bytes of all parameters and buffers, sorted by name."""
     digest = hashlib.sha256()
-    # state_dict alone would leave out non-persistent buffers (masks, rotary tables, statistics of normalisation).
+    # state_dict alone would leave out non-persistent buffers (masks, rotary tables, statistics of normalization).
     tensors = {**dict(module.named_buffers(remove_duplicate=False)), **module.state_dict()}
     for name, tensor in sorted(tensors.items()):
         if not isinstance(tensor, torch.Tensor):

@@ -24,19 +24,19 @@ MAX_RESIZED = 2**27
 class Preprocessing:
     """How an image becomes the model's input, declared instead of coded, so that it can be stored with every result.
 
-    Calling it does everything that stays outside the differentiated graph: colour mode, resize (Pillow, antialiased)
+    Calling it does everything that stays outside the differentiated graph: color mode, resize (Pillow, antialiased)
     and crop. ``mean`` and ``std`` are applied by `Encoder` inside the graph, so that derivatives are with respect to
     pixels in [0, 1].
 
     Attributes:
         size: (height, width) of the model's input, pixels.
         mode: Pillow mode of the input: ``"RGB"`` or ``"L"``.
-        resize: ``"shortest"`` (shorter side to ``resize_to``, then centre crop), ``"longest"`` (longer side to
-            ``resize_to``, then centre crop or pad with black) or ``"squash"`` (to the shape of ``size``, aspect ratio
-            lost, its longer side being ``resize_to``, then centre crop).
+        resize: ``"shortest"`` (shorter side to ``resize_to``, then center crop), ``"longest"`` (longer side to
+            ``resize_to``, then center crop or pad with black) or ``"squash"`` (to the shape of ``size``, aspect ratio
+            lost, its longer side being ``resize_to``, then center crop).
         resize_to: Length in pixels that ``resize`` refers to; ``None`` means min(size) ("shortest") or max(size).
         interpolation: Pillow filter.
-        crop_rounding: Where a margin of half a pixel goes in the centre crop: ``"even"`` (to the even number of pixels,
+        crop_rounding: Where a margin of half a pixel goes in the center crop: ``"even"`` (to the even number of pixels,
             as torchvision and timm do) or ``"down"`` (as transformers does).
         mean: Per-channel mean subtracted inside the graph, in units of [0, 1] pixels.
         std: Per-channel divisor inside the graph, in units of [0, 1] pixels.
@@ -142,7 +142,7 @@ def _require_8_bit(image: Image.Image) -> None:
 
 
 def _centred(full: int, wanted: int, rounding: str) -> int:
-    """Where a centred window of length ``wanted`` begins within ``full``; negative where it overhangs."""
+    """Where a centered window of length ``wanted`` begins within ``full``; negative where it overhangs."""
     if full < wanted:
         return -((wanted - full) // 2)
     return round((full - wanted) / 2) if rounding == "even" else (full - wanted) // 2
@@ -153,15 +153,15 @@ class LoadedModel:
     """What `Backend.load` returns: a module and what must be known of it. The engine wraps it as an `Encoder`.
 
     Attributes:
-        module: Maps normalised input [B, *input_shape] to embeddings [B, n], one plain tensor. Parameters in float32.
+        module: Maps normalized input [B, *input_shape] to embeddings [B, n], one plain tensor. Parameters in float32.
         preprocessing: How an image becomes the input, or any callable ``raw -> float32 [*input_shape]``.
         input_shape: Shape of one input; taken from a `Preprocessing` when ``None``.
-        input_range: Smallest and largest value that an input may take, before normalisation; finite. Where nothing
+        input_range: Smallest and largest value that an input may take, before normalization; finite. Where nothing
             bounds them (token embeddings), a box that holds what the data hold.
         random_weights: True if the weights were drawn, not trained. It is stored with every result.
         normalized_output: True if the embedding has unit length by construction.
         activation: Name of the nonlinearity (``"gelu"``, ``"quickgelu"``, ...), for the record.
-        license: Licence of the weights, if known.
+        license: License of the weights, if known.
         class_names: Names of the classes that ``classify`` tells apart.
         classify: Ability: embeddings [B, n] -> logits [B, classes].
         embed_text: Ability: prompts -> text embeddings [P, n] in the same space.
@@ -196,7 +196,7 @@ class EncoderSpec:
         normalized_output: True if embeddings have unit length (then f^T J = 0 and rank(J) <= n - 1).
         activation: Name of the nonlinearity.
         preprocessing: The declared preprocessing, JSON types only.
-        license: Licence of the weights, if known.
+        license: License of the weights, if known.
         parameters: Number of parameters.
         details: Whatever else the backend recorded.
         input_unit: What one number of an input is: ``"pixel"`` where inputs are images, ``"coordinate"`` elsewhere.

@@ -166,7 +166,7 @@ class ProbeResult:
         checks: Consistency checks by name.
         status: ``"ok"``, ``"not_converged"`` (numbers stand, with advice in ``message``) or ``"failed"``.
         message: What to do about a status other than ok; a remark otherwise.
-        provenance: What the probe itself wants recorded (realised step sizes, precisions), JSON types only.
+        provenance: What the probe itself wants recorded (realized step sizes, precisions), JSON types only.
         pictures: Images to look at by name, such as what a search found; names of at most `MAX_PICTURE_NAME`
             characters, since they name files.
     """

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 
 def canonical_json(value: object) -> str:
-    """Serialise to JSON that is equal for equal values: sorted keys, no spaces, no NaN.
+    """Serialize to JSON that is equal for equal values: sorted keys, no spaces, no NaN.
 
     Raises:
         ValueError: If the value holds NaN or infinity.

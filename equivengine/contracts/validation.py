@@ -81,7 +81,7 @@ def validate(encoder: Encoder, uri: str) -> tuple[int, tuple[Narrowing, ...]]:
             f"{uri!r}: an embedding depends on what else is in the batch",
             expected="every input embedded on its own",
             got=f"a relative difference of {float((y[:1] - alone).abs().max()) / scale:.1e}",
-            hint="batch normalisation must use its running statistics",
+            hint="batch normalization must use its running statistics",
         )
     _require_gradient(encoder, uri, x)
     return int(y.shape[1]), tuple(narrowed)

@@ -62,7 +62,7 @@ def mixing(values: Tensor, residual: Tensor, floor: Tensor) -> Tensor:
     """Errors of Ritz values that stand close together, [B, k]: their vectors are mixtures, and rise slowly.
 
     The residual rho itself, or rho^2 over the gap below (Kato and Temple), whichever is less. Of a value whose next
-    neighbours are near, rho^2 is summed over a group of up to `GROUP` values, and the gap is the one below the group:
+    neighbors are near, rho^2 is summed over a group of up to `GROUP` values, and the gap is the one below the group:
     within it, mixtures of vectors do not move values to first order.
 
     Args:

@@ -37,7 +37,7 @@ def gaussian_directions(
         device: Where they are made.
 
     Returns:
-        Tensor [count, dim], not normalised.
+        Tensor [count, dim], not normalized.
 
     Raises:
         UsageError: If an argument is out of these ranges.
@@ -77,7 +77,7 @@ def sign_directions(
         device: Where they are made.
 
     Returns:
-        Tensor [count, dim], not normalised.
+        Tensor [count, dim], not normalized.
 
     Raises:
         UsageError: If an argument is out of these ranges.

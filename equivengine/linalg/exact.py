@@ -208,7 +208,7 @@ def _complete(rows: Tensor, found: int) -> None:
     if not len(rest):
         return
     rest.normal_(generator=torch.Generator(rows.device).manual_seed(_FILL_SEED))
-    # Twice: normalising blows up what was left of the basis.
+    # Twice: normalizing blows up what was left of the basis.
     for _ in range(2):
         split_off(rest[None], basis[None])
         orthonormalise(rest, out=rest)

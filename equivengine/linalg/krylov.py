@@ -1,7 +1,7 @@
 """Block Krylov spaces of a Jacobian on both sides, grown until the leading singular values stand still.
 
-Block Golub-Kahan bidiagonalisation with full reorthogonalisation: a step takes a block of b left vectors Q to J^T Q,
-orthonormalises that against the right basis P, takes the new part to J P, and what is left of that is the next block:
+Block Golub-Kahan bidiagonalization with full reorthogonalization: a step takes a block of b left vectors Q to J^T Q,
+orthonormalizes that against the right basis P, takes the new part to J P, and what is left of that is the next block:
 2 b products, none made twice. J^T Q = R P is kept as the small matrix R, whose SVD gives the approximate (Ritz)
 triplets. Nothing is squared, so small singular values stand beside large ones as accurately as products make them.
 Any block size gives about the same accuracy for the same number of products where convergence is fast, and small ones
@@ -112,7 +112,7 @@ class BlockKrylov:
         basis = self._right[:, : self.size]
         C = split_off(rows, basis) + split_off(rows, basis)
         L = orthonormalise(rows, out=rows).L
-        # Normalising a short remainder has blown up what was left of the basis in it.
+        # Normalizing a short remainder has blown up what was left of the basis in it.
         C = C + L @ split_off(rows, basis)
         return C, L @ orthonormalise(rows, out=rows).L
 
@@ -138,11 +138,11 @@ class BlockKrylov:
             rows = torch.where(lost[:, :, None], self._random(rows.shape[1]), rows)
             self.starts += int(lost.sum(1).max()) - rows.shape[1]
             rows, length = self._without_basis(rows)
-        # Once more: normalising a short remainder has blown up what was left of the basis in it.
+        # Once more: normalizing a short remainder has blown up what was left of the basis in it.
         return self._without_basis(rows)[0]
 
     def _without_basis(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows without the basis, projected twice and orthonormalised, and what length each had kept."""
+        """Rows without the basis, projected twice and orthonormalized, and what length each had kept."""
         Q = self._left[:, : self.size]
         for _ in range(2):
             rows = rows - (rows @ Q.mT) @ Q

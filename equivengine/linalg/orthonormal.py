@@ -134,7 +134,7 @@ def _completed(basis: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _passes(rows: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Orthonormalise the rows that do not depend on others; `out`, which may be `rows`, is overwritten.
+    """Orthonormalize the rows that do not depend on others; `out`, which may be `rows`, is overwritten.
 
     Returns:
         The basis [n, m], L's columns [k, n] and the indices [n] of these rows, both on the CPU.

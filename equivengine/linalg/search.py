@@ -23,7 +23,7 @@ _ROUNDOFF = 2.0
 _LOOKS = 80
 #: Steps that fresh vectors get to show what the space has missed.
 _STEPS_TO_SHOW = 3
-#: Neighbouring values whose relative distance is at most this belong to one group; a group is isolated where the gap
+#: Neighboring values whose relative distance is at most this belong to one group; a group is isolated where the gap
 #: below it is this many times the widest within.
 _NEAR, _ISOLATED = 1e-2, 5.0
 

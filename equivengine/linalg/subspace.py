@@ -14,7 +14,7 @@ from equivengine.linalg.orthonormal import orthonormalise
 class Subspace:
     """The row space of a matrix J [n, m] (the normal space of an encoder at a point) and its complement.
 
-    The basis is orthonormalised in float64, since a null direction that leaks 1e-7 of the top singular direction is
+    The basis is orthonormalized in float64, since a null direction that leaks 1e-7 of the top singular direction is
     useless; projections are applied twice ("twice is enough": Parlett, The Symmetric Eigenvalue Problem, section 6.9).
 
     Args:
@@ -94,7 +94,7 @@ class Subspace:
     def random_null(self, key: int, start: int, count: int) -> torch.Tensor:
         """Random unit vectors, uniform on the sphere within the complement, the null space.
 
-        Gaussian vectors are projected, normalised, and projected again, since normalising a short remainder blows up
+        Gaussian vectors are projected, normalized, and projected again, since normalizing a short remainder blows up
         what roundoff has left of the row space in it.
 
         Args:

@@ -1,4 +1,4 @@
-"""Instructions that compute: products with weights, convolutions, normalisation and attention.
+"""Instructions that compute: products with weights, convolutions, normalization and attention.
 
 Mathematics: a layer y = F(x) contributes dy = F'(x) dx; what F'(x) needs of the primal (probabilities, statistics,
 factors) is computed once, when the layer is traced, and shared by all directions in both modes.

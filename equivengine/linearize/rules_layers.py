@@ -1,4 +1,4 @@
-"""Rules for products with weights, convolutions, normalisation, softmax and attention."""
+"""Rules for products with weights, convolutions, normalization, softmax and attention."""
 
 from __future__ import annotations
 

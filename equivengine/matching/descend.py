@@ -26,7 +26,7 @@ GIVE_UP = 14
 LEAST_DAMPING = 1e-13
 #: Random cotangents from which |J|_F is estimated where J is not formed.
 SAMPLES = 4
-#: A pair is stuck whose distance has not fallen to this share within so many linearisations.
+#: A pair is stuck whose distance has not fallen to this share within so many linearizations.
 STUCK, PATIENCE = 0.85, 6
 
 
@@ -38,7 +38,7 @@ class State:
         z: Points, [B, m].
         residual: f(z) - target, [B, n].
         apart: Its length, [B].
-        jacobians: Linearisations so far, [B].
+        jacobians: Linearizations so far, [B].
         stop: Why each pair stopped.
         recorder: The course.
     """
@@ -95,7 +95,7 @@ def descend(
     *,
     patient: bool = True,
 ) -> None:
-    """Levenberg-Marquardt from where each pair stands, until its goal or ``most`` linearisations more.
+    """Levenberg-Marquardt from where each pair stands, until its goal or ``most`` linearizations more.
 
     Args:
         problem: The problem.
@@ -103,7 +103,7 @@ def descend(
         goal: Distance to stop at, [B].
         bounds: Smallest and largest value of every coordinate, [B, m] each.
         mode: How J is had.
-        most: Linearisations of each pair at most, one number or [B].
+        most: Linearizations of each pair at most, one number or [B].
         l2: Largest L2 distance from the original.
         patient: Whether to go on with pairs that are stuck; otherwise they stop as stalled.
     """

@@ -45,7 +45,7 @@ def gradient_descent(
         steps: Steps at most.
         cosine: Stop only where the cosine between f(z) and the target exceeds this too, as the authors' code does.
         loss: ``"sum"``: Eq. 3, 1/2 |f(z) - target|^2. ``"mean"``: the mean of the n squared differences, which the
-            authors' code minimises; its gradient is 2 / n of the other.
+            authors' code minimizes; its gradient is 2 / n of the other.
         region: Where inputs may lie (each step is projected); anywhere when None, as in the paper.
         start: Where to begin, [B, *input_shape]; at the originals when None.
         precision: ``"fp32"`` or ``"fp64"``.

@@ -18,7 +18,7 @@ from equivengine.matching.result import Matching
 #: Shares of the coordinates that are on the lattice after each round; those nearest to a level go first. What is left
 #: makes up for the rounding of the rest.
 FIXED = (0.5, 0.75, 0.875, 0.9375, 0.96875, 0.984375, 1.0)
-#: Linearisations of a round.
+#: Linearizations of a round.
 ROUND = 2
 #: Moves by one level along one linear model, and first moves that are tried together with a second.
 MOVES, PAIRED = 400, 32
@@ -53,7 +53,7 @@ def to_lattice(
         region: Where inputs may lie, with a finite box; the box [0, 1] when None.
         levels: Steps between the ends of the box.
         precision: ``"fp32"`` or ``"fp64"``.
-        max_jacobians: Points at which the model may be linearised, for each pair.
+        max_jacobians: Points at which the model may be linearized, for each pair.
         jacobian: As for `levenberg_marquardt`. Moves by one level need a formed J and are left out without it.
 
     Returns:

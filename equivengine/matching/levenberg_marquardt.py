@@ -32,7 +32,7 @@ def levenberg_marquardt(
 ) -> Matching:
     """Find inputs within a region whose embeddings are as near to targets as they can be had.
 
-    Each step minimises |J d + r|^2 + damping |d|^2 subject to the bounds of the region (`subproblem`), is corrected for
+    Each step minimizes |J d + r|^2 + damping |d|^2 subject to the bounds of the region (`subproblem`), is corrected for
     curvature, and is taken if the distance falls (Levenberg, 1944; Marquardt, 1963). All pairs share passes; each
     has its own damping. Where J takes more than `SMALL_N` products it is learned on the way first, and formed once that
     brings too little (`quasi_newton`). A pair that gets stuck begins again elsewhere (`restart`), unless ``start`` was
@@ -46,7 +46,7 @@ def levenberg_marquardt(
         region: Where inputs may lie; the box [0, 1] when None.
         start: Where to begin, [B, *input_shape]; at the originals when None.
         precision: ``"fp32"`` or ``"fp64"``.
-        max_jacobians: Points at which the model may be linearised, for each pair.
+        max_jacobians: Points at which the model may be linearized, for each pair.
         jacobian: ``"dense"`` forms J (n products a step), ``"products"`` never does and solves by conjugate gradients,
             ``"auto"`` takes what is cheaper.
 

@@ -93,7 +93,7 @@ class Formed:
         J = self.J if bool(active.all()) else self.J[active]
         gram = (J * free[active][:, None, :]) @ J.mT
         diagonal = gram.diagonal(dim1=1, dim2=2)
-        # J F J^T is singular where embeddings are normalised; its roundoff must not make it indefinite.
+        # J F J^T is singular where embeddings are normalized; its roundoff must not make it indefinite.
         diagonal += weight[active][:, None] + 1e-15 * diagonal.sum(dim=1, keepdim=True)
         factor, _ = torch.linalg.cholesky_ex(gram)
         found = torch.cholesky_solve(rhs[active][..., None], factor)

@@ -33,7 +33,7 @@ class Cost:
         """Forward-pass equivalents, [B]: a product counts as one forward pass.
 
         That is what a product costs when many directions share a pass; one direction alone, as in gradient descent,
-        takes 1.3 to 2 passes, so comparisons by this number favour gradient descent.
+        takes 1.3 to 2 passes, so comparisons by this number favor gradient descent.
         """
         return self.forwards + self.products
 

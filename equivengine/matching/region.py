@@ -75,7 +75,7 @@ def project(
     """The nearest points (L2) of the intersection of boxes and of L2 balls around points of these boxes.
 
     By the conditions of optimality it is clamp(c + w (p - c)) with the largest weight w <= 1 that lies in the ball: the
-    distance from the centre never falls as w grows, so bisection finds it.
+    distance from the center never falls as w grows, so bisection finds it.
 
     Args:
         points: [B, m].

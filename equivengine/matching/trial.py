@@ -57,7 +57,7 @@ def attempt(
     """The step that solves the linear model, corrected for curvature where that lowers the merit.
 
     The correction is of second order: the same model is solved once more with the residual that was foretold wrongly
-    added, r + (f(z + d) - f(z) - J d). It is the step of a second-order correction in constrained optimisation (Nocedal
+    added, r + (f(z + d) - f(z) - J d). It is the step of a second-order correction in constrained optimization (Nocedal
     and Wright, Numerical Optimization, 2nd ed., section 15.6), akin to geodesic acceleration (Transtrum and Sethna,
     arXiv 1201.5885), and costs one forward pass.
 
@@ -111,7 +111,7 @@ def within(
 ) -> torch.Tensor:
     """The step within bounds, and within the L2 ball around ``centre`` where there is one.
 
-    A multiplier q of |d - centre|^2 / 2 only moves the anchor and the weight: (anchor + q centre) / (1 + q) and
+    A multiplier q of |d - center|^2 / 2 only moves the anchor and the weight: (anchor + q center) / (1 + q) and
     weight (1 + q). The length falls as q grows, so bisection finds the smallest that fits.
     """
     precise = {"tolerance": EXACT} if model.exact else {"tolerance": INEXACT, "most": FEW_NEWTON}

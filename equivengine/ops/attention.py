@@ -10,7 +10,7 @@ and, for a cotangent G of O,
     gV = P^T G,   gP = G V^T,   gS = s P * (gP - rowsum(P * gP)),   gQ = gS K,   gK = gS^T Q.
 
 Nothing is copied around the two operators: they read heads where a fused qkv layer has put them, and lay their results
-out as the neighbouring linear layers read them.
+out as the neighboring linear layers read them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What orthonormalising a block of rows takes: X X^T in float64, Cholesky's factor of it, and L^-1 X.
+"""What orthonormalizing a block of rows takes: X X^T in float64, Cholesky's factor of it, and L^-1 X.
 
 A block X [k, m] has few long rows: k directions in a space of m pixels. The compiled kernels cut the columns by the
 block's shape alone and add up in a fixed order, so their results do not depend on the number of threads.

@@ -28,20 +28,20 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise over the last dimensions; a drop-in for `torch.nn.functional.layer_norm`.
+    """Normalize over the last dimensions; a drop-in for `torch.nn.functional.layer_norm`.
 
     Its derivative with respect to `x` applies to K tangents at once under `torch.func.vmap`. Where the weight or the
     bias is differentiated too, or autocast is on, PyTorch's own operation runs and is recorded as "torch".
 
     Args:
         x: The input, [..., *normalized_shape].
-        normalized_shape: The trailing dimensions that are normalised together.
+        normalized_shape: The trailing dimensions that are normalized together.
         weight: The scale, [*normalized_shape], or None for one.
         bias: The shift, [*normalized_shape], or None for zero.
         eps: What is added to the variance.
 
     Returns:
-        The normalised tensor, of x's shape and dtype.
+        The normalized tensor, of x's shape and dtype.
 
     Raises:
         NotImplementedError: A second derivative is taken through it.
@@ -105,7 +105,7 @@ layer_norm_vjp = define(
     rows=("x", "mean", "rstd"),
 )
 """cotangents [K, R, D], x [R, D], mean [R], rstd [R], weight [D] or None, residual [K, R, D] or None -> residual +
-J^T ct, [K, R, D]: the residual is the cotangent that a skip connection around the normalisation brings."""
+J^T ct, [K, R, D]: the residual is the cotangent that a skip connection around the normalization brings."""
 
 
 class _LayerNorm(NormFunction):

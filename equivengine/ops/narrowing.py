@@ -1,6 +1,6 @@
 """Where a model computes in less than the precision of its input: casts that nothing in its output's dtype betrays.
 
-A module that says ``x.float()`` in its forward (normalisations and softmax of many transformers do) stays in float32
+A module that says ``x.float()`` in its forward (normalizations and softmax of many transformers do) stays in float32
 when the model is converted to float64, and gives its result back as float64. What is called a float64 reference is then
 one in name only. So every operation of one forward pass is looked at: one that takes a tensor of full precision which
 depends on the input, and gives a floating-point tensor of less, narrows.

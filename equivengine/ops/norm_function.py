@@ -1,6 +1,6 @@
 r"""What LayerNorm and RMSNorm share: one differentiable function around two pairs of derivative rules.
 
-With means over the normalised dimensions, the rules are projections of a direction v (t for jvp, w ct for vjp):
+With means over the normalized dimensions, the rules are projections of a direction v (t for jvp, w ct for vjp):
 
 .. math::
     \text{LayerNorm: } & \mathrm{rstd} \, (v - \mathrm{mean}(v) - \hat x \, \mathrm{mean}(v \hat x)),

@@ -1,4 +1,4 @@
-"""RMSNorm and L2 normalisation, which are one rule; the formulas stand in `norm_function`."""
+"""RMSNorm and L2 normalization, which are one rule; the formulas stand in `norm_function`."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def rms_norm(
 
     Args:
         x: The input, [..., *normalized_shape].
-        normalized_shape: The trailing dimensions that are normalised together.
+        normalized_shape: The trailing dimensions that are normalized together.
         weight: The scale, [*normalized_shape], or None for one.
         eps: What is added to the mean square; the machine epsilon of the accumulating dtype when None.
 
     Returns:
-        The normalised tensor, of x's shape and dtype.
+        The normalized tensor, of x's shape and dtype.
 
     Raises:
         NotImplementedError: A second derivative is taken through it.
@@ -61,11 +61,11 @@ def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Te
     Args:
         x: The input.
         p: The norm's exponent.
-        dim: The dimension that is normalised.
+        dim: The dimension that is normalized.
         eps: The smallest norm that is divided by.
 
     Returns:
-        The normalised tensor, of x's shape and dtype.
+        The normalized tensor, of x's shape and dtype.
 
     Raises:
         NotImplementedError: A second derivative is taken through it.
@@ -127,7 +127,7 @@ rms_norm_vjp = define(
     rows=("x", "rstd"),
 )
 """cotangents [K, R, D], x [R, D], rstd [R], weight [D] or None, residual [K, R, D] or None -> residual + J^T ct,
-[K, R, D]: the residual is the cotangent that a skip connection around the normalisation brings."""
+[K, R, D]: the residual is the cotangent that a skip connection around the normalization brings."""
 
 
 class _RMSNorm(NormFunction):
@@ -141,7 +141,7 @@ class _RMSNorm(NormFunction):
 
 
 class _Normalize(Operation):
-    """L2 normalisation as an RMS rule, with xhat = sqrt(D) x / |x| and rstd = 1 / |x|.
+    """L2 normalization as an RMS rule, with xhat = sqrt(D) x / |x| and rstd = 1 / |x|.
 
     rstd (t - xhat mean(t xhat)) = (t - y (y . t)) / |x|, y = x / |x|. Where |x| < eps the operation is x / eps, which
     is what the rule gives at x = 0 with rstd = 1 / eps.

@@ -24,7 +24,7 @@ ATTENTION = "substituted"
 
 
 def substituted() -> TorchFunctionMode:
-    """Context in which models use `equivengine.ops` for normalisations, activations, softmax and attention.
+    """Context in which models use `equivengine.ops` for normalizations, activations, softmax and attention.
 
     Swapped are ``F.layer_norm``, ``F.rms_norm``, ``F.normalize``, ``F.softmax``, ``F.gelu``, ``F.silu``, ``F.relu``,
     sigmoid and tanh (also as functions of torch and methods of tensors, and in the modules of torch.nn that call them),

@@ -92,7 +92,7 @@ def picture(x: Tensor, description: str) -> Picture:
     """An image as a picture of a result.
 
     Args:
-        x: Float image [C, H, W] in [0, 1] with one channel (grey) or three (RGB); what is outside is clamped.
+        x: Float image [C, H, W] in [0, 1] with one channel (gray) or three (RGB); what is outside is clamped.
         description: One line.
 
     Raises:

@@ -37,7 +37,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity of each pair of images in [0, 1] (Wang, Bovik, Sheikh and Simoncelli, 2004).
 
     Local means, variances and the covariance are weighted by a Gaussian window of `WINDOW` x `WINDOW` pixels and
-    standard deviation `SIGMA`, with the population normalisation of the paper. The index is averaged over all windows
+    standard deviation `SIGMA`, with the population normalization of the paper. The index is averaged over all windows
     that lie within the image, then over channels; computed in float64. It is what scikit-image's
     ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1)`` returns.
 

@@ -18,7 +18,7 @@ class Picture:
     """An image to look at.
 
     Attributes:
-        levels: uint8 [H, W] (grey, 0 is black) or uint8 [H, W, 3] (red, green, blue; sRGB). Stored without loss.
+        levels: uint8 [H, W] (gray, 0 is black) or uint8 [H, W, 3] (red, green, blue; sRGB). Stored without loss.
         description: One line.
 
     Raises:

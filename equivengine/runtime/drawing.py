@@ -164,7 +164,7 @@ class Draws:
             f"{uri!r} holds no target of another class than {original.id!r}",
             expected=f"at least one image whose label is known and not {original.label!r}",
             got=f"{labelled:,} of {'its' if whole else 'the first'} {looked:,} images "
-            f"{'' if whole else 'in random order '}are labelled, all {original.label!r}",
+            f"{'' if whole else 'in random order '}are labeled, all {original.label!r}",
             hint="pass --targets with a set of other classes, or --pairing any",
         )
 
@@ -243,5 +243,5 @@ def _no_label(what: str, got: str) -> EngineError:
         what,
         expected="labels on originals and targets, since --pairing other-class draws targets of another class",
         got=got,
-        hint="use a labelled set, for example digits or folder:PATH?labels=dirs, or pass --pairing any",
+        hint="use a labeled set, for example digits or folder:PATH?labels=dirs, or pass --pairing any",
     )

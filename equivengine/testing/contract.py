@@ -169,7 +169,7 @@ class DatasetContract(_Contract):
     """Holds an image set to the contract.
 
     >>> class TestGrey(DatasetContract):
-    ...     dataset = Grey
+    ...     dataset = Gray
     ...     uri = "grey:5"
 
     Attributes:

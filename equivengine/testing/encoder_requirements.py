@@ -148,7 +148,7 @@ def embeds_each_input_alone(subject: EncoderSubject) -> str:
             "an embedding depends on what else is in the batch",
             expected="every input embedded on its own",
             got=f"a relative difference of {gap:.1e} between alone and in a batch of {len(z)}",
-            hint="use running statistics in batch normalisation, and no softmax or mean over dim 0",
+            hint="use running statistics in batch normalization, and no softmax or mean over dim 0",
         )
     return f"relative difference {gap:.1e}"
 
@@ -250,7 +250,7 @@ def says_what_holds(subject: EncoderSubject) -> str:
         found = encoder.embed_text(["a photo of a cat", "a photo of a dog"])
         if tuple(found.shape) != (2, y.shape[1]):
             raise Breach("embed_text() returns a wrong shape", expected=[2, y.shape[1]], got=list(found.shape))
-    words = [f"activation {loaded.activation}", f"licence {loaded.license or 'not known'}"]
+    words = [f"activation {loaded.activation}", f"license {loaded.license or 'not known'}"]
     return ", ".join([*words, *(["random weights"] if loaded.random_weights else [])])
 
 

@@ -195,7 +195,7 @@ class EncoderSubject:
 
 
 def picture(width: int = 320, height: int = 240) -> Image.Image:
-    """A coloured picture with edges and gradients, mode RGB."""
+    """A colored picture with edges and gradients, mode RGB."""
     import numpy as np
     from PIL import Image
 

@@ -79,7 +79,7 @@ class KnownMap:
         f: Takes [B, m] to [B, n], float32 parameters.
         x: [m], float32.
         factors: Of maps in closed form; None for networks.
-        solvable: Whether neighbouring singular values differ by enough for a Krylov space to tell the leading ones from
+        solvable: Whether neighboring singular values differ by enough for a Krylov space to tell the leading ones from
             the rest. Searches on others may end as "not converged".
     """
 

@@ -19,7 +19,7 @@ from equivengine.testing.verdict import Breach, Requirement
 #: Characters of a summary, at most: it stands on one line of a listing.
 MAX_SUMMARY = 120
 
-#: Attribute of a plugin's module: names of requirements that it does not fulfil, with reasons.
+#: Attribute of a plugin's module: names of requirements that it does not fulfill, with reasons.
 EXPECTED_FAILURES = "EQUIVENGINE_EXPECTED_FAILURES"
 
 

@@ -1,4 +1,4 @@
-"""Requirements on how a sample becomes an input, and that it is normalised once."""
+"""Requirements on how a sample becomes an input, and that it is normalized once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from equivengine.errors import EngineError
 from equivengine.testing.encoder_subject import EncoderSubject, picture
 from equivengine.testing.verdict import Breach, NotTried, Requirement
 
-#: Grey levels that must come back.
+#: Gray levels that must come back.
 LEVELS = (0, 64, 128, 255)
 
 #: Largest error of a level, as a share of the range: half a level of 8 bits, and roundoff.
@@ -34,9 +34,9 @@ def preprocesses_samples(subject: EncoderSubject) -> str:
     if not (float(x.min()) >= low - 1e-6 and float(x.max()) <= high + 1e-6):
         raise Breach(
             "preprocessing returns values outside of the declared input range",
-            expected=f"values in [{low:g}, {high:g}]: for images, pixels before normalisation",
+            expected=f"values in [{low:g}, {high:g}]: for images, pixels before normalization",
             got=f"values in [{float(x.min()):.4g}, {float(x.max()):.4g}]",
-            hint="leave normalisation to the graph: declare it in Preprocessing(mean=..., std=...), or do it in the "
+            hint="leave normalization to the graph: declare it in Preprocessing(mean=..., std=...), or do it in the "
             "module, but not here and there",
         )
     if not torch.equal(x, again):
@@ -50,7 +50,7 @@ def preprocesses_samples(subject: EncoderSubject) -> str:
 
 
 def takes_images_of_any_mode(subject: EncoderSubject) -> str:
-    """Grey, palette and transparent images are samples too."""
+    """Gray, palette and transparent images are samples too."""
     _need_pictures(subject)
     for mode in ("RGB", "L", "RGBA", "P", "LA", "1", "I;16"):
         image = picture(64, 48).convert("I").convert("I;16") if mode == "I;16" else picture(64, 48).convert(mode)
@@ -67,7 +67,7 @@ def takes_images_of_any_mode(subject: EncoderSubject) -> str:
 
 
 def gives_levels_back(subject: EncoderSubject) -> str:
-    """Flat images come out as the level that went in, and colours in the order red, green, blue."""
+    """Flat images come out as the level that went in, and colors in the order red, green, blue."""
     _need_pictures(subject)
     low, high = subject.loaded.input_range
     channels, height, width = subject.shape
@@ -79,7 +79,7 @@ def gives_levels_back(subject: EncoderSubject) -> str:
                 "a flat image does not keep its level",
                 expected=f"{low + level / 255 * (high - low):.4g} in every channel, for level {level} of 255",
                 got=", ".join(f"{low + float(v) * (high - low):.4g}" for v in middle),
-                hint="leave normalisation to the graph: declare it in Preprocessing(mean=..., std=...), not in the "
+                hint="leave normalization to the graph: declare it in Preprocessing(mean=..., std=...), not in the "
                 "preprocessing callable",
             )
     if channels == 3:
@@ -112,7 +112,7 @@ def comes_back_from_a_picture(subject: EncoderSubject) -> str:
             "an input that is shown as a picture and read again is another input",
             expected="the same pixels, within one level of 8 bits",
             got=f"a difference of {gap:.3g}",
-            hint="do not normalise, sharpen or crop an image that has the right size already",
+            hint="do not normalize, sharpen or crop an image that has the right size already",
         )
     return f"largest difference {gap * 255:.2f} of 255 levels"
 
@@ -122,7 +122,7 @@ def normalises_once(subject: EncoderSubject) -> str:
     _ = subject.embeddings
     preprocessing = subject.loaded.preprocessing
     if not isinstance(preprocessing, Preprocessing):
-        raise NotTried("the normalisation is not declared")
+        raise NotTried("the normalization is not declared")
     mean, std = torch.tensor(preprocessing.mean).double(), torch.tensor(preprocessing.std).double()
     if not bool((mean != 0).any()) and not bool((std != 1).any()):
         return "nothing is declared"
@@ -144,7 +144,7 @@ def normalises_once(subject: EncoderSubject) -> str:
             [*(["subtracts the declared mean"] if subtracted else []), *(["divides by the declared std"] * divided)]
         )
         raise Breach(
-            f"the input is normalised twice: the module {words} again",
+            f"the input is normalized twice: the module {words} again",
             expected="either Preprocessing(mean=..., std=...), which the engine applies, or the module's own",
             got=f"mean {preprocessing.mean} and std {preprocessing.std}, declared and in the module",
             hint="take one of the two away: declare mean 0 and std 1, or unwrap the module",
@@ -224,9 +224,9 @@ PREPROCESSING: Sequence[Requirement[EncoderSubject]] = (
         "preprocesses_samples", "a sample becomes an input of the declared shape and range", preprocesses_samples
     ),
     Requirement(
-        "takes_images_of_any_mode", "grey, palette and transparent images are taken too", takes_images_of_any_mode
+        "takes_images_of_any_mode", "gray, palette and transparent images are taken too", takes_images_of_any_mode
     ),
-    Requirement("gives_levels_back", "pixels keep their level and colours their order", gives_levels_back),
+    Requirement("gives_levels_back", "pixels keep their level and colors their order", gives_levels_back),
     Requirement("comes_back_from_a_picture", "an input shown and read again is the same", comes_back_from_a_picture),
-    Requirement("normalises_once", "inputs are normalised once", normalises_once),
+    Requirement("normalises_once", "inputs are normalized once", normalises_once),
 )

@@ -30,7 +30,7 @@ SIDE, EMBEDDING = 12, 10
 
 
 def reference_encoder(seed: int = 0) -> Encoder:
-    """A small smooth network on grey images of 12 x 12 pixels: what a probe is tried on where no model is given.
+    """A small smooth network on gray images of 12 x 12 pixels: what a probe is tried on where no model is given.
 
     Its embedding has 10 numbers, two classes can be told apart, and everything about it fits into a second.
     """

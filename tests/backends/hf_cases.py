@@ -162,7 +162,7 @@ def save(case: Case, folder: Path, seed: int = 0) -> Any:
 
 
 def save_tokenizer(folder: Path, length: int = 77, vocabulary: int = 40) -> Any:
-    """A tokeniser of letters and a few words, with [CLS] and [SEP] around each text, in the library's layout."""
+    """A tokenizer of letters and a few words, with [CLS] and [SEP] around each text, in the library's layout."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -158,7 +158,7 @@ def _unit(y):
 
 
 def embed_images(state, sizes, x, normalize=True):
-    """Normalised images [B, 3, S, S] -> [B, n], shown as frames through the 3-D stem."""
+    """Normalized images [B, 3, S, S] -> [B, n], shown as frames through the 3-D stem."""
     before = "modality_preprocessors.vision"
     video = torch.stack([x] * sizes.frames, dim=2)  # [B, 3, T, S, S]
     stride = (sizes.frames, sizes.patch, sizes.patch)

@@ -144,10 +144,10 @@ def test_missing_and_foreign_tokenisers_are_named(tmp_path):
     model, _ = save(tmp_path / "bare")
     for file in (tmp_path / "bare").glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(eqv.ModelError, match="has no tokeniser"):
+    with pytest.raises(eqv.ModelError, match="has no tokenizer"):
         load(f"hf_text:{tmp_path}/bare?tokens=6")
     (tmp_path / "bare" / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-    with pytest.raises(eqv.ModelError, match="has no tokeniser") as caught:
+    with pytest.raises(eqv.ModelError, match="has no tokenizer") as caught:
         load(f"hf_text:{tmp_path}/bare?tokens=6")
     assert "none of them a word" in caught.value.got
     (tmp_path / "bare" / "tokenizer.json").write_text("{")

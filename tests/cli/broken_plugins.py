@@ -69,7 +69,7 @@ FAULTS = {
             "                return super().forward((x - mean.to(x)) / std.to(x))"
         ),
         "normalises_once",
-        ("normalised twice", "subtracts the declared mean and divides by the declared std", "take one of the two away"),
+        ("normalized twice", "subtracts the declared mean and divides by the declared std", "take one of the two away"),
         masked=True,
     ),
     "float16_output": Fault(
@@ -168,7 +168,7 @@ FAULTS = {
             "input_shape=(3, 8, 8), preprocessing=lambda image: (eqv.Preprocessing(size=(8, 8))(image) - 0.5) / 0.25",
         ),
         "preprocesses_samples",
-        ("outside of the declared input range", "leave normalisation to the graph"),
+        ("outside of the declared input range", "leave normalization to the graph"),
         masked=True,
     ),
     "turns_colours_around": Fault(

@@ -213,14 +213,14 @@ def test_a_pair_of_two_classes_needs_labels_and_two_classes(measure, cli, tmp_pa
     said = measure("--pairing", "other-class", probe="difference", code=2)
     assert "'a.png' of" in said.err
     assert "has no label" in said.err
-    assert "next: use a labelled set" in said.err
+    assert "next: use a labeled set" in said.err
     (tmp_path / "classes" / "cats").mkdir(parents=True)
     for index in range(3):
         save_image(tmp_path / "classes" / "cats" / f"{index}.png", index)
     uri = f"folder:{tmp_path / 'classes'}?labels=dirs"
     said = measure("--pairing", "other-class", images=uri, probe="difference", code=2)
     assert "holds no target of another class than 'cats/0.png'" in said.err
-    assert "got: 3 of its 3 images are labelled, all 'cats'" in said.err
+    assert "got: 3 of its 3 images are labeled, all 'cats'" in said.err
     assert not (tmp_path / "run").exists()
     (tmp_path / "classes" / "dogs").mkdir()
     save_image(tmp_path / "classes" / "dogs" / "0.png", 7)

@@ -30,7 +30,7 @@ LABELS = {
 
 
 def jpeg(path: Path, seed: int) -> Path:
-    """A grey 8 x 8 JPEG that is a function of a seed."""
+    """A gray 8 x 8 JPEG that is a function of a seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(1, 256, (8, 8), dtype=np.uint8)
     Image.fromarray(pixels).save(path, "JPEG", quality=95)

@@ -94,7 +94,7 @@ def test_images_without_a_class_are_none_of_any():
     assert [class_of(name) for name in found] == ["n00000002"]
     with pytest.raises(eqv.UsageError, match="more images of a class") as caught:
         Sampling(per_class=1).draw(NAMES, lambda name: None, URI)
-    assert caught.value.expected == "labelled images"
+    assert caught.value.expected == "labeled images"
 
 
 def test_more_than_there_are_is_refused():

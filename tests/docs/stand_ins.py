@@ -21,7 +21,7 @@ def hf_vision(folder: Path) -> str:
 
 
 def hf_text(folder: Path) -> str:
-    """A language checkpoint in transformers' layout, with its tokeniser."""
+    """A language checkpoint in transformers' layout, with its tokenizer."""
     import hf_cases
     import transformers
 

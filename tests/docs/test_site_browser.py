@@ -46,7 +46,7 @@ def dumped(address: str, profile: Path, *options: str) -> str:
 
 
 def watched(site: Path, pages: list[str], folder: Path, *options: str) -> dict[str, dict[str, str]]:
-    """Width and colours of pages at the width of a phone."""
+    """Width and colors of pages at the width of a phone."""
     (site / "watch.html").write_text(WATCH.replace("PAGES", json.dumps(pages)), encoding="utf-8")
     found = re.search(r'<pre id="found">(.+?)</pre>', dumped((site / "watch.html").as_uri(), folder, *options))
     (site / "watch.html").unlink()

@@ -56,7 +56,7 @@ ALL = {**FUSED, "timm_swin": timm_swin, "timm_convnext": timm_convnext}
 def case(request):
     torch.manual_seed(0)
     model, shape = ALL[request.param]()
-    with torch.no_grad():  # zero-initialised scales and biases would hide whole branches
+    with torch.no_grad():  # zero-initialized scales and biases would hide whole branches
         for parameter in model.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
     model.eval().requires_grad_(False)

@@ -81,7 +81,7 @@ def test_the_share_of_entries_that_are_not_zero():
 
 
 def test_kinds_vectors_streams_and_neighbours_are_uncorrelated():
-    """Correlations, also of squares and between neighbouring coordinates, stay within 5 standard errors."""
+    """Correlations, also of squares and between neighboring coordinates, stay within 5 standard errors."""
     dim = 40_000
     rows = torch.cat(
         [draw(key, start, 4, dim) for draw in DRAWS[:2] for key in (0, 1) for start in (0, 1000)]

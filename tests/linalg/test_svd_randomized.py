@@ -123,7 +123,7 @@ def test_flat_spectra_have_no_leading_subspace(name):
         assert found.subspace == "not_identifiable"
         assert found.subspace_error == 1.0
         assert_bounds_hold(found, torch.linalg.svdvals(of(name)))
-    if name != "flat within 1e-2":  # whose neighbours differ by 1e-4, which float32 tells apart
+    if name != "flat within 1e-2":  # whose neighbors differ by 1e-4, which float32 tells apart
         assert svd(of(name).float(), 7, method="exact").subspace == "not_identifiable"
 
 

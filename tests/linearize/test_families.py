@@ -125,7 +125,7 @@ ALL = {**TRANSFORMERS_OF_TIMM, **OTHERS_OF_TIMM, **OF_OPEN_CLIP, **OF_TRANSFORME
 def made(name: str) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
     model, size = ALL[name]()
-    with torch.no_grad():  # zero-initialised scales and biases would hide whole branches
+    with torch.no_grad():  # zero-initialized scales and biases would hide whole branches
         for parameter in model.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
     model.eval().requires_grad_(False)

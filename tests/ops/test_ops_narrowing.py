@@ -23,7 +23,7 @@ class Casting(nn.Module):
 
 
 class Normed(nn.Module):
-    """A normalisation of its own precision."""
+    """A normalization of its own precision."""
 
     def __init__(self, dtype):
         super().__init__()

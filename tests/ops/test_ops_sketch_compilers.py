@@ -13,7 +13,7 @@ from equivengine.ops.sketch import KINDS, LARGEST_SPARSITY, philox
 
 HERE = Path(__file__).resolve().parent
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-#: Unoptimised, what the processor at hand offers (with fused multiply-add, where it has one), another compiler.
+#: Unoptimized, what the processor at hand offers (with fused multiply-add, where it has one), another compiler.
 BUILDS = [("g++", "-O0"), ("g++", "-O3 -march=native"), ("clang++", "-O3 -march=native")]
 
 #: Counter, key and words from Random123 (tests/kat_vectors), by the authors of the generator.

@@ -124,7 +124,7 @@ def test_a_smallest_change_beyond_the_budget_is_not_converged():
 
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-2])
 def test_the_smallest_largest_change_of_a_linear_map_is_found(tolerance):
-    """No smaller one exists: by weak duality |d|_inf >= (u.r - goal |u|) / |P^T u|_1 for any u, maximised here."""
+    """No smaller one exists: by weak duality |d|_inf >= (u.r - goal |u|) / |P^T u|_1 for any u, maximized here."""
     found = run(solver="minimal-linf", box=False, tolerance=tolerance)
     assert found.status == "ok", found.message
     P, n = LINEAR.module.P.detach().double(), values(found)

@@ -146,7 +146,7 @@ def test_the_ridge_is_that_of_the_normal_equations_and_left_out_errors_are_those
 
 
 def test_a_linear_head_separates_what_a_line_separates():
-    """Classes on both sides of a plane, far along another axis: means and neighbours err there, the line does not."""
+    """Classes on both sides of a plane, far along another axis: means and neighbors err there, the line does not."""
     z = gaussian(60, N, seed=2).double()
     z[:, 1] *= 30
     side = (z[:, 0] > 0).long()

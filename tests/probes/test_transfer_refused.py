@@ -66,7 +66,7 @@ def test_files_hold_levels_of_the_models_own_range(range_):
         ({"count": 1}, "no two different images", "--limit"),
         ({"given": {"heads": ("text",)}}, "no text tower", "leave prompts"),
         ({"given": {"prompts": ("a", "b")}}, "no text tower", "leave prompts"),
-        ({"given": {"heads": ("nn",)}, "labelled": False}, "need labelled references", "--targets"),
+        ({"given": {"heads": ("nn",)}, "labelled": False}, "need labeled references", "--targets"),
         ({"own": False, "labelled": False}, "nothing can classify", "--targets"),
         ({"given": {"heads": ("own",)}, "own": False}, "no classifier of its own", "leave head own out"),
         ({"given": {"other_class": True}, "labelled": False}, "different labels", "other_class=false"),

@@ -31,7 +31,7 @@ def unit(seed=0, samples=1, **options):
 
 @pytest.fixture
 def sections(tmp_path):
-    """Publish (unit, result, provenance) triples and summarise them."""
+    """Publish (unit, result, provenance) triples and summarize them."""
 
     def make(*triples):
         plan = {"units": [u.to_json() for u, _, _ in triples]}

@@ -243,12 +243,12 @@ def test_targets_of_one_class(make_plan, classes, monkeypatch):
     uri = classes(a=30)
     with pytest.raises(UsageError, match=r"no target of another class than 'a/0000\.png'") as caught:
         make_plan("difference", images=[uri], pairing="other-class")
-    assert caught.value.got == "30 of its 30 images are labelled, all 'a'"
+    assert caught.value.got == "30 of its 30 images are labeled, all 'a'"
     assert "not 'a'" in caught.value.expected
     monkeypatch.setattr(drawing, "CLASS_DRAWS", 20)
     with pytest.raises(UsageError) as caught:
         make_plan("difference", images=[uri], pairing="other-class")
-    assert caught.value.got == "20 of the first 20 images in random order are labelled, all 'a'"
+    assert caught.value.got == "20 of the first 20 images in random order are labeled, all 'a'"
 
 
 def test_targets_of_another_class_but_the_same_content(make_plan, classes, tmp_path):

@@ -22,7 +22,7 @@ def make_unit(seed=0, probe="ldlc"):
 
 
 def make_pictures(seed=0, side=12):
-    """A coloured one, a grey one; both are noise, so that no compression hides a swapped axis."""
+    """A colored one, a gray one; both are noise, so that no compression hides a swapped axis."""
     rng = np.random.default_rng(seed)
     return {
         "found": Picture(rng.integers(0, 256, (side, side + 4, 3), np.uint8), "What was found, µ."),

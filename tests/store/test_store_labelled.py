@@ -1,4 +1,4 @@
-"""`Run.to_xarray`: everything that is stored, labelled, and read only where it is used."""
+"""`Run.to_xarray`: everything that is stored, labeled, and read only where it is used."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""A plugin for tests: encoders of 8 x 8 grey images that take no time, and probes that behave, or do not."""
+"""A plugin for tests: encoders of 8 x 8 gray images that take no time, and probes that behave, or do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Toy(eqv.Backend):
     """`toy[:BEHAVIOUR][?seed=N][?weights=FILE]`; the text in FILE is another seed."""
 
     name = "toy"
-    summary = "an encoder of 8 x 8 grey images"
+    summary = "an encoder of 8 x 8 gray images"
     examples = ("toy", "toy?seed=1")
 
     def load(self, uri: eqv.URI) -> eqv.LoadedModel:

@@ -24,7 +24,7 @@ class HfTextBackend(eqv.Backend):
     """``hf_text:DIRECTORY?tokens=T`` or ``hf_text:ORG/NAME?tokens=T``: BERT, RoBERTa, DistilBERT, MPNet and others.
 
     Tokens are discrete, so the input is what a token becomes first: f maps T rows of the embedding table [T, D] to one
-    embedding of the text. Positions, token types and everything after are inside f. A text is tokenised with its tokens
+    embedding of the text. Positions, token types and everything after are inside f. A text is tokenized with its tokens
     of begin and end and cut to T; every position is attended to, so that f is one map for all texts. A text of fewer
     tokens is refused, or with ``?short=pad`` filled up with padding tokens, which are attended to as any other (the
     model's own embedding of that text, with padding masked, is then another one).
@@ -49,7 +49,7 @@ class HfTextBackend(eqv.Backend):
         Raises:
             UsageError: If the address makes no sense, or names a model of something else than texts.
             WeightsError: If the weights cannot be had or do not fit.
-            ModelError: If the checkpoint wants code to be run, or has no tokeniser.
+            ModelError: If the checkpoint wants code to be run, or has no tokenizer.
         """
         uri.allow_options((*OPTIONS, "tokens", "pool", "short"))
         length = uri.integer("tokens", _DEFAULT_TOKENS, minimum=1, maximum=1 << 16)

@@ -22,10 +22,10 @@ RECORD_NAME = "digits_heldout.json"
 
 
 class HeldOutDigits(eqv.Dataset):
-    """The held-out split: 8x8 grey images, bright strokes on black, labelled ``"0"`` to ``"9"``.
+    """The held-out split: 8x8 gray images, bright strokes on black, labeled ``"0"`` to ``"9"``.
 
     ``digit-0007`` is the eighth of this set; ``details["index"]`` is its place in the source, whose title, author and
-    licence stand beside it. The arrays are read when the set is opened and must hash to the recorded sha256.
+    license stand beside it. The arrays are read when the set is opened and must hash to the recorded sha256.
     """
 
     name = "digits"

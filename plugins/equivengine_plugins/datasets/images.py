@@ -1,11 +1,11 @@
 """Open one untrusted image file, or say in one error why not. Shared by the image sets; not a plugin.
 
-What comes out is always 8-bit, ``"L"`` if the file is grey and ``"RGB"`` otherwise, upright, without metadata:
+What comes out is always 8-bit, ``"L"`` if the file is gray and ``"RGB"`` otherwise, upright, without metadata:
 
 - Only `FORMATS` are tried, whatever the file is called. Of several frames or pages the first is taken.
-- The EXIF orientation is applied; EXIF that cannot be parsed counts as none. Colour profiles are not applied.
-- Transparent pixels are composited on black, the colour that `Preprocessing` pads with.
-- 16-bit samples keep their high byte (what Pillow does for 16-bit colour, done here for 16-bit grey too), so that
+- The EXIF orientation is applied; EXIF that cannot be parsed counts as none. Color profiles are not applied.
+- Transparent pixels are composited on black, the color that `Preprocessing` pads with.
+- 16-bit samples keep their high byte (what Pillow does for 16-bit color, done here for 16-bit gray too), so that
   an 8-bit image stored in 16 bits comes back unchanged. Where white lies in 12-bit, 32-bit and floating-point samples
   is a convention of whoever wrote them: refused.
 
@@ -93,7 +93,7 @@ def load_image(path: str | os.PathLike[str], sha256: str | None = None) -> Image
     name = os.fspath(path)
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise eqv.DataError(
-            f"{name!r} is not decoded while Pillow fills truncated images with grey",
+            f"{name!r} is not decoded while Pillow fills truncated images with gray",
             expected="PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False",
             got="True, set somewhere in this process",
             hint="set it to False: invented pixels would pass for data",
@@ -227,7 +227,7 @@ def _to_8_bit(name: str, image: Image.Image) -> Image.Image:
         plain.paste(with_alpha.convert(target), mask=with_alpha.getchannel("A"))
     else:
         plain = image.convert(target)
-    plain.info.clear()  # a colour key left here would be applied again by a later convert
+    plain.info.clear()  # a color key left here would be applied again by a later convert
     return plain
 
 

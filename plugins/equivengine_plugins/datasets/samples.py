@@ -1,4 +1,4 @@
-"""``samples``: a few photographs that come with the package, with their licences."""
+"""``samples``: a few photographs that come with the package, with their licenses."""
 
 from __future__ import annotations
 

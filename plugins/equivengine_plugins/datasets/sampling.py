@@ -109,7 +109,7 @@ class Sampling:
             smallest = min(map(len, members.values()), default=0)
             raise eqv.UsageError(
                 f"{uri.text!r} asks for more images of a class than there are",
-                expected=f"per_class of at most {smallest:,}, which every class has" if members else "labelled images",
+                expected=f"per_class of at most {smallest:,}, which every class has" if members else "labeled images",
                 got=f"per_class={count}; {len(short):,} of {len(members):,} classes have fewer",
                 hint="add &short=keep to take all of those classes, or &short=drop to leave them out",
             )

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 #: Units of one setting that an overview reads, at most; settings that it draws, at most.
 MOST_UNITS, MOST_SETTINGS = 50, 8
-#: For settings in no order: vermilion, blue, black, sky blue, orange, purple, green, grey; after Okabe and Ito (2008),
-#: whose colours are told apart in all common forms of colour blindness.
+#: For settings in no order: vermilion, blue, black, sky blue, orange, purple, green, gray; after Okabe and Ito (2008),
+#: whose colors are told apart in all common forms of color blindness.
 COLOURS = ("#c1440e", "#2a6f97", "#222222", "#56b4e9", "#e69f00", "#aa4499", "#117733", "#7f7f7f")
 
 
@@ -50,7 +50,7 @@ class Group:
 def groups(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]], most: int = MOST_UNITS) -> list[Group]:
     """The units by setting, in the order of the plan; of each the first ``most``, of settings the first ones.
 
-    Where one number is all that differs (a learning rate), colours follow its order.
+    Where one number is all that differs (a learning rate), colors follow its order.
     """
     found: dict[str, list[tuple[eqv.Unit, Mapping[str, Any]]]] = {}
     for words, (unit, arrays) in zip(eqv.settings([unit for unit, _ in results]), results, strict=True):

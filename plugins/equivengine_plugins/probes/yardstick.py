@@ -165,7 +165,7 @@ def _pairs(labels: Sequence[str | None], digests: Sequence[str], count: int) -> 
 
 
 def _distances(points: torch.Tensor) -> np.ndarray:
-    """Distances of rows [R, k]: [R, R] float64, from a float64 Gram matrix of centred rows.
+    """Distances of rows [R, k]: [R, R] float64, from a float64 Gram matrix of centered rows.
 
     Relative error: machine epsilon times (|a - mean| / |a - b|)^2.
     """

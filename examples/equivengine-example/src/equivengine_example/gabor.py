@@ -22,7 +22,7 @@ CELLS = 4
 
 
 class Gabor(eqv.Backend):
-    """The filter bank on grey images of 48 x 48 pixels; an embedding has 16 numbers for each filter."""
+    """The filter bank on gray images of 48 x 48 pixels; an embedding has 16 numbers for each filter."""
 
     name = "gabor"
     summary = "contrast energies of a Gabor filter bank, untrained"
@@ -53,7 +53,7 @@ def _integer(uri: eqv.URI, what: str, text: str, low: int, high: int) -> int:
 
 
 def filter_bank(orientations: int, periods: list[int]) -> nn.Module:
-    """Grey images [B, 1, 48, 48] to energies [B, orientations * len(periods) * 16]."""
+    """Gray images [B, 1, 48, 48] to energies [B, orientations * len(periods) * 16]."""
     import torch
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""``gratings:COUNT[?period=8]``: sine gratings at COUNT orientations, each labelled with its angle."""
+"""``gratings:COUNT[?period=8]``: sine gratings at COUNT orientations, each labeled with its angle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIDE = 96
 
 
 class Gratings(eqv.Dataset):
-    """Grey images of 96 x 96 pixels; grating i is turned by i / COUNT of half a turn."""
+    """Gray images of 96 x 96 pixels; grating i is turned by i / COUNT of half a turn."""
 
     name = "gratings"
     summary = "sine gratings of known orientation and period"

@@ -27,7 +27,7 @@ SHIPPED = Path(__file__).parent / "data" / "digits_vit.json"
 
 
 class Embedding:
-    """The encoder as the engine sees it: x float64 [1, 32, 32] in [0, 1] -> embedding [n], normalisation included."""
+    """The encoder as the engine sees it: x float64 [1, 32, 32] in [0, 1] -> embedding [n], normalization included."""
 
     def __init__(self, config_path: Path) -> None:
         config = json.loads(config_path.read_text(encoding="utf-8"))

@@ -90,9 +90,9 @@ class Block(nn.Module):
 
 
 class DigitsViT(nn.Module):
-    """Image [B, channels, image_size, image_size], already normalised -> embedding [B, width].
+    """Image [B, channels, image_size, image_size], already normalized -> embedding [B, width].
 
-    The embedding is not L2-normalised. `classify` is the linear head on top of it.
+    The embedding is not L2-normalized. `classify` is the linear head on top of it.
     """
 
     def __init__(self, config: DigitsViTConfig) -> None:
@@ -119,7 +119,7 @@ class DigitsViT(nn.Module):
                 nn.init.ones_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed normalised images: x [B, channels, image_size, image_size] -> [B, width]."""
+        """Embed normalized images: x [B, channels, image_size, image_size] -> [B, width]."""
         tokens = self.patch_embedding(x).flatten(2).transpose(1, 2)  # [B, patches, width]
         if self.class_token is not None:
             first = self.class_token.expand(tokens.shape[0], 1, -1)

@@ -15,7 +15,7 @@ INTERPOLATION = Image.Resampling.BICUBIC
 
 
 def to_uint8(counts: np.ndarray) -> np.ndarray:
-    """Scale ink counts to grey levels.
+    """Scale ink counts to gray levels.
 
     Args:
         counts: [N, 8, 8], values 0 to 16.
@@ -30,10 +30,10 @@ def to_pixels(image: Image.Image) -> Tensor:
     """Show one image at the model's size.
 
     Args:
-        image: Any PIL image; colour is reduced to luma. Bright strokes on a dark ground are what the model knows.
+        image: Any PIL image; color is reduced to luma. Bright strokes on a dark ground are what the model knows.
 
     Returns:
-        float32 [1, 32, 32] in [0, 1], not yet normalised.
+        float32 [1, 32, 32] in [0, 1], not yet normalized.
     """
     grey = image.convert("L").resize((SIZE, SIZE), INTERPOLATION)
     return torch.from_numpy(np.array(grey)).to(torch.float32).div(255)[None]

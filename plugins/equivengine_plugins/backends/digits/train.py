@@ -100,7 +100,7 @@ def fit(model: DigitsViT, x: Tensor, y: Tensor, mean: float, std: float, recipe:
         y: int64 [N].
         mean: Subtracted from every pixel.
         std: Divides every pixel.
-        recipe: Schedule and regularisation.
+        recipe: Schedule and regularization.
         seed: Fixes the order of the digits and their distortions.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -19,7 +19,7 @@ _MOST_PREFIX_TOKENS = 32
 
 
 class Tower(nn.Module):
-    """Normalised pixels [B, 3, H, W] to embeddings [B, n].
+    """Normalized pixels [B, 3, H, W] to embeddings [B, n].
 
     Args:
         model: The vision model.

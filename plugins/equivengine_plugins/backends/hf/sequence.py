@@ -57,10 +57,10 @@ def check_inputs(checkpoint: Checkpoint, model: Any, tokenizer: Any, length: int
     vocabulary = len(tokenizer)
     if vocabulary > rows:
         raise eqv.ModelError(
-            f"the tokeniser of {checkpoint.uri.text!r} does not belong to its model",
+            f"the tokenizer of {checkpoint.uri.text!r} does not belong to its model",
             expected=f"at most {rows} tokens, the rows of the embedding table",
             got=f"{vocabulary} tokens",
-            hint="save the tokeniser that the model was trained with",
+            hint="save the tokenizer that the model was trained with",
         )
     with torch.no_grad():
         try:

@@ -12,17 +12,17 @@ from torch import nn
 import equivengine as eqv
 from equivengine_plugins.backends.hf.checkpoint import Checkpoint
 
-# Any one of these beside config.json is a tokeniser.
+# Any one of these beside config.json is a tokenizer.
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def has_tokenizer(checkpoint: Checkpoint) -> bool:
-    """Whether there is a tokeniser beside the weights; on the hub, that is found out when it is needed."""
+    """Whether there is a tokenizer beside the weights; on the hub, that is found out when it is needed."""
     return not checkpoint.local or any((Path(checkpoint.name) / name).is_file() for name in _FILES)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The tokeniser beside the weights.
+    """The tokenizer beside the weights.
 
     Raises:
         ModelError: If there is none, or it is broken. Where files are missing, transformers makes one that knows no
@@ -33,7 +33,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     found = checkpoint.part("tokeniser", AutoTokenizer.from_pretrained) if has_tokenizer(checkpoint) else None
     if found is None or len(found) <= len(set(found.all_special_ids)):
         raise eqv.ModelError(
-            f"{checkpoint.uri.text!r} has no tokeniser",
+            f"{checkpoint.uri.text!r} has no tokenizer",
             expected=f"one of {', '.join(_FILES)} beside config.json, with words in it",
             got="none" if found is None else f"{type(found).__name__} with {len(found)} tokens, none of them a word",
             hint=f"save the model's own there with its save_pretrained({checkpoint.name!r})",
@@ -42,9 +42,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 class TextTower:
-    """Text embeddings [P, n] in float32, projected, not normalised, on the device of the image tower.
+    """Text embeddings [P, n] in float32, projected, not normalized, on the device of the image tower.
 
-    The tokeniser is read at the first call. Prompts are padded as the model was trained: CLIP's to the longest, with a
+    The tokenizer is read at the first call. Prompts are padded as the model was trained: CLIP's to the longest, with a
     mask; SigLIP's to the full length, without one.
     """
 
@@ -62,7 +62,7 @@ class TextTower:
 
         Raises:
             UsageError: If they are not strings.
-            ModelError: If the tokeniser cannot be had.
+            ModelError: If the tokenizer cannot be had.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts or not all(isinstance(prompt, str) for prompt in prompts):

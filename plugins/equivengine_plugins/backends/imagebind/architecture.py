@@ -165,7 +165,7 @@ class Stem(nn.Module):
 
 
 class VisionTower(nn.Module):
-    """Normalised images [B, 3, S, S] -> embeddings [B, n], of unit length where ``normalize``."""
+    """Normalized images [B, 3, S, S] -> embeddings [B, n], of unit length where ``normalize``."""
 
     def __init__(self, config: VisionConfig, *, normalize: bool = True) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class VisionTower(nn.Module):
         self.projection = nn.Linear(config.width, config.embedding_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed normalised images: x [B, 3, S, S] -> [B, n]."""
+        """Embed normalized images: x [B, 3, S, S] -> [B, n]."""
         first = self.class_token.expand(x.shape[0], -1, -1)
         tokens = self.norm_in(torch.cat([first, self.stem(x)], dim=1) + self.positions)
         for block in self.blocks:
@@ -209,7 +209,7 @@ class TextTower(nn.Module):
         return min(float(self.log_logit_scale.detach().exp()), LARGEST_LOGIT_SCALE)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Embed tokenised prompts: ids [P, context] -> [P, n], without the factor `logit_scale`."""
+        """Embed tokenized prompts: ids [P, context] -> [P, n], without the factor `logit_scale`."""
         states = self.tokens(ids) + self.positions
         for block in self.blocks:
             states = block(states)

@@ -2,8 +2,8 @@
 
 For a smooth f the constant along a unit direction d is the supremum of |J(x + a d) d| over |a| <= eps. Two lower bounds
 are measured on a symmetric grid of a: the *tangent* estimate, by forward derivatives (no cancellation), and the
-*secant* estimate, by difference quotients of neighbouring grid points (the largest quotient over all pairs is always
-one of neighbours). Where the secant exceeds the tangent, a peak lies between nodes, and the tangent is refined there.
+*secant* estimate, by difference quotients of neighboring grid points (the largest quotient over all pairs is always
+one of neighbors). Where the secant exceeds the tangent, a peak lies between nodes, and the tangent is refined there.
 """
 
 from __future__ import annotations

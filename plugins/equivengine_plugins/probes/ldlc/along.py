@@ -24,7 +24,7 @@ class Along:
         secant: Largest difference quotient over the grid.
         bending: Largest |J(x + a d) d - J(x) d| over the grid: what curvature adds.
         outside: Share of coordinates that leave the input range at a = eps or -eps.
-        distortion: |realised - intended grid step| over the intended one: rounding of pixels bends secants by this.
+        distortion: |realized - intended grid step| over the intended one: rounding of pixels bends secants by this.
     """
 
     at_zero: np.ndarray

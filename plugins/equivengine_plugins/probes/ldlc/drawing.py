@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 UNIT = "embedding / pixel"
 TANGENT = f"local directional Lipschitz constant, {UNIT}"
-#: Kinds of random and followed directions: name, label, colour.
+#: Kinds of random and followed directions: name, label, color.
 KINDS = (
     ("null", "random, null space", "#2a6f97"),
     ("random", "random", "#7f7f7f"),

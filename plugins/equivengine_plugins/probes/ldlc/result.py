@@ -204,7 +204,7 @@ def make_result(
             along.bending, (kind,), UNIT, f"largest |J(x + a d) d - J(x) d|, {kind} directions"
         )
         arrays[f"{kind}_distortion"] = eqv.Array(
-            along.distortion, (kind,), "1", f"|realised - intended grid step| / intended, {kind} directions"
+            along.distortion, (kind,), "1", f"|realized - intended grid step| / intended, {kind} directions"
         )
         arrays[f"{kind}_outside"] = eqv.Array(
             along.outside, (kind,), "1", f"share of pixels out of range at +-eps, {kind} directions"
@@ -227,7 +227,7 @@ def make_result(
         provenance={
             "null_precision": exact,
             "tangent_precision": task.precision,
-            "estimators": "tangent: forward derivative; secant: neighbouring grid points, realised steps",
+            "estimators": "tangent: forward derivative; secant: neighboring grid points, realized steps",
             **({"effort": {name: effort.to_json() for name, effort in efforts.items()}} if efforts else {}),
         },
     )

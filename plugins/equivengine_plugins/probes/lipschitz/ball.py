@@ -1,4 +1,4 @@
-"""The neighbourhood of x over which Eq. 6 is maximised: an L2 or L-infinity ball, cut by the pixel box if asked."""
+"""The neighborhood of x over which Eq. 6 is maximized: an L2 or L-infinity ball, cut by the pixel box if asked."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Ball:
         return self.project(self.centre + self.radius * offsets)
 
     def inner(self, point: torch.Tensor, direction: torch.Tensor, h: float) -> torch.Tensor:
-        """A point next to ``point`` [m] whose neighbours at +-h direction [m] (unit, L2) both belong to the set.
+        """A point next to ``point`` [m] whose neighbors at +-h direction [m] (unit, L2) both belong to the set.
 
         The set is convex: moving a share t towards a point that lies deeper than (h / t) moves ``point`` deep enough.
         """

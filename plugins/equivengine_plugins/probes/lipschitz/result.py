@@ -20,7 +20,7 @@ UNIT = "embedding / pixel"
 NAMES = {"l2": "L2", "linf": "L-infinity"}
 #: An ascent is converged by how much it rose over so many last steps.
 WINDOW = 5
-#: Tangent and secant at the maximiser may differ by this share: the points of the secant lie beside it.
+#: Tangent and secant at the maximizer may differ by this share: the points of the secant lie beside it.
 AGREEMENT = 1e-3
 
 
@@ -32,7 +32,7 @@ class Found:
         ball: The ball.
         ascent: Ascents from all starts.
         best: Which start reached the largest s_1.
-        point: The maximiser, [m], float64.
+        point: The maximizer, [m], float64.
         verified: What float64 says about it.
     """
 
@@ -115,20 +115,20 @@ def _add(
 
     add("sup", verified.s, UNIT, "largest s_1(J(z)) found: a lower bound of the supremum", starts)
     add("ratio", verified.s / s, "1", "the same over s_1 at x", starts)
-    add("secant", verified.secant, UNIT, "|f(a) - f(b)| / |a - b| beside the maximiser, along v_1")
+    add("secant", verified.secant, UNIT, "|f(a) - f(b)| / |a - b| beside the maximizer, along v_1")
     add("path_secant", verified.path_secant, UNIT, "the largest |f(a) - f(b)| / |a - b| of points on the paths")
     add("certified", certified, UNIT, "the larger of the two, less its roundoff")
     if starts > 1:
         add("random", float(ascent.s[0, 1:].max()), UNIT, "largest s_1 at random points of the ball", starts - 1)
     add("worst", float(last.min()), UNIT, "least successful start: where it ended", starts)
     add("rise", found.rise, "1", f"rise of the largest s_1 over the last {WINDOW} steps, relative")
-    add("distance", float(ball.distance(found.point)), "pixel", f"{label} distance of the maximiser from x")
+    add("distance", float(ball.distance(found.point)), "pixel", f"{label} distance of the maximizer from x")
     add("margin", verified.margin, "pixel", "how far inside the ball both points of the secant lie")
-    add("outside", outside, "1", "pixels of the maximiser out of range, share")
+    add("outside", outside, "1", "pixels of the maximizer out of range, share")
 
     gap = abs(verified.secant - verified.s) - verified.roundoff
     checks[f"secant_{norm}"] = eqv.Check.at_most(
-        gap / verified.s, AGREEMENT, f"{label}: the secant at the maximiser equals s_1 there, relative"
+        gap / verified.s, AGREEMENT, f"{label}: the secant at the maximizer equals s_1 there, relative"
     )
     checks[f"no_faster_{norm}"] = eqv.Check.at_most(
         certified / verified.s, 1 + AGREEMENT, f"{label}: no pair of points is faster than the supremum found"
@@ -140,7 +140,7 @@ def _add(
         abs(float(last.max()) / verified.s - 1), AGREEMENT, f"{label}: the ascent's last s_1 equals fp64's, relative"
     )
     checks[f"residual_{norm}"] = eqv.Check.at_most(
-        verified.residual / verified.s, 1e-6, f"{label}: residual of the singular triplet at the maximiser, over s_1"
+        verified.residual / verified.s, 1e-6, f"{label}: residual of the singular triplet at the maximizer, over s_1"
     )
 
     step, start = f"step_{norm}", f"start_{norm}"
@@ -154,5 +154,5 @@ def _add(
         precise.cpu().numpy(), ("pixel",), "1", f"where s_1 is largest, {label} ball; flattened in C order of the input"
     )
     arrays[f"direction_{norm}"] = eqv.Array(
-        verified.v.float().cpu().numpy(), ("pixel",), "1", f"v_1 at the maximiser, {label} ball"
+        verified.v.float().cpu().numpy(), ("pixel",), "1", f"v_1 at the maximizer, {label} ball"
     )

@@ -60,7 +60,7 @@ def search(task: eqv.ProbeTask[LipschitzParams], ball: Ball, vectors: torch.Tens
         task: The task.
         ball: The ball.
         vectors: Top right singular vectors at x, [k, m].
-        fresh: Random vectors [j, m] for the triplet at the maximiser.
+        fresh: Random vectors [j, m] for the triplet at the maximizer.
     """
     starts = torch.cat([ball.centre[None], ball.random(task.stream(ball.norm), task.params.starts - 1)])
     ascent = ascend(task, ball, starts, task.params.steps, vectors)

@@ -13,7 +13,7 @@ from equivengine_plugins.probes.lipschitz.triplet import top_triplets
 if TYPE_CHECKING:
     from equivengine_plugins.probes.lipschitz.ball import Ball
 
-#: Relative residual of singular triplets in float64, at x and at the maximiser.
+#: Relative residual of singular triplets in float64, at x and at the maximizer.
 EXACT_TOLERANCE = 1e-9
 #: Points that go through the model together when only f is wanted.
 BATCH = 16
@@ -21,13 +21,13 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Verified:
-    """The maximiser of an ascent, looked at again in float64.
+    """The maximizer of an ascent, looked at again in float64.
 
     Attributes:
         s: s_1 there.
         v: Its right singular vector, [m].
         residual: Of its singular triplet: some singular value lies within it of `s`.
-        secant: |f(c + h v) - f(c - h v)| over the realised distance, c next to the maximiser.
+        secant: |f(c + h v) - f(c - h v)| over the realized distance, c next to the maximizer.
         roundoff: What rounding of f can contribute to `secant`.
         h: Half the distance of the two points.
         margin: How far inside the ball (and box) the outer of the two points lies; negative if outside.
@@ -49,12 +49,12 @@ class Verified:
 def verify(
     task: eqv.ProbeTask[Any], ball: Ball, point: torch.Tensor, vectors: torch.Tensor, path: torch.Tensor
 ) -> Verified:
-    """Verify a maximiser.
+    """Verify a maximizer.
 
     Args:
         task: The task.
         ball: The ball.
-        point: The maximiser z, [m], float64.
+        point: The maximizer z, [m], float64.
         vectors: Random vectors [k, m] to begin the triplet with, not those of the ascent: see `triplet.KEPT`.
         path: Points of the ascents, [P, m].
     """

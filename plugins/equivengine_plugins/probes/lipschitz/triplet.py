@@ -1,6 +1,6 @@
 """The top singular triplet of many Jacobians at once, warm-started.
 
-`equivengine.linalg.svd` starts from random vectors each time. Along an ascent neighbouring points nearly share their
+`equivengine.linalg.svd` starts from random vectors each time. Along an ascent neighboring points nearly share their
 top singular vectors: on digits, three Ritz vectors of the last point need 5 passes (7 products) to a residual of
 1e-4 s_1, a random vector 9. All starts of an ascent go through one pass.
 """
@@ -55,7 +55,7 @@ def top_triplets(operator: eqv.JacobianOperator, start: torch.Tensor, tol: float
 
     The basis V begins with ``start`` and grows by the residual J^T u - s v of the current top triplet, made orthogonal
     to V. From one starting vector this spans the Krylov space of J^T J, as Golub-Kahan-Lanczos does with full
-    reorthogonalisation (Golub and Van Loan, Matrix Computations, 4th ed., section 10.4), but any start is allowed and
+    reorthogonalization (Golub and Van Loan, Matrix Computations, 4th ed., section 10.4), but any start is allowed and
     the true residual comes with each step. Roundoff of float32 products limits the residual to about 1e-6 s_1.
 
     Args:

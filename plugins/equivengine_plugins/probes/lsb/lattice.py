@@ -66,7 +66,7 @@ class Lattice:
     def furthest(self, gradients: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
         """The allowed moves furthest along gradients [B, m]; ``otherwise`` [B, m] says where a gradient vanishes.
 
-        This maximises the inner product over the box of allowed moves, so that every coordinate is at an end of it.
+        This maximizes the inner product over the box of allowed moves, so that every coordinate is at an end of it.
         """
         return torch.where(gradients > 0, self.highest, torch.where(gradients < 0, self.lowest, otherwise))
 

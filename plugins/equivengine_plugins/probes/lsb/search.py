@@ -1,4 +1,4 @@
-"""The worst move: maximised within the linear model, then on the encoder itself."""
+"""The worst move: maximized within the linear model, then on the encoder itself."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _of_text(task: eqv.ProbeTask[Any], text: str, start: torch.Tensor) -> tuple[
     """The text's direction at the length of each original's embedding [B, n], and the text's own length.
 
     Text and image towers are trained by their cosine alone, so the length of a text embedding means nothing to images;
-    where the encoder normalises, all lengths are 1.
+    where the encoder normalizes, all lengths are 1.
     """
     import torch
 

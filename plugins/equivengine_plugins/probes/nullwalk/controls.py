@@ -24,7 +24,7 @@ class Controls:
         drift: |f(x + e) - f(x)| for e as long as z - x of each point, [K + 1].
         change: |f(z + e) - f(z)| for e as long as each step, from where it starts, [K].
         walked: |f(z') - f(z)| of the steps themselves, [K].
-        length: Smallest length realised over that wanted; less than 1 only where a move met both bounds of a pixel.
+        length: Smallest length realized over that wanted; less than 1 only where a move met both bounds of a pixel.
     """
 
     drift: dict[str, torch.Tensor]
@@ -66,7 +66,7 @@ def controls_of(task: eqv.ProbeTask[NullWalkParams], points: torch.Tensor) -> Co
 def inside(
     start: torch.Tensor, moves: torch.Tensor, bounds: tuple[float, float] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points ``start + moves`` [K, m] with what leaves the bounds mirrored, and realised over wanted lengths [K]."""
+    """Points ``start + moves`` [K, m] with what leaves the bounds mirrored, and realized over wanted lengths [K]."""
     end = start + moves
     if bounds is not None:
         outside = (end < bounds[0]) | (end > bounds[1])

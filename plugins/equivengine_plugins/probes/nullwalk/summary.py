@@ -50,7 +50,7 @@ def summary_of(measured: Measured) -> dict[str, eqv.Scalar]:
         add("change", controls.walked.median() / median, "1", "|f(z') - f(z)| of the walk", group)
         for kind, text in CONTROLS.items():
             add(f"change_{kind}", controls.change[kind].median() / median, "1", f"the step with {text}", group)
-        add("control_length", min(controls.length.values()), "1", "smallest length realised over that wanted", group)
+        add("control_length", min(controls.length.values()), "1", "smallest length realized over that wanted", group)
     _add_null_space(measured, summary)
     _add_looks(measured, summary)
 

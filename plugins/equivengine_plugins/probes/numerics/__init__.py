@@ -32,7 +32,7 @@ TANGENTS = ("bf16", "tf32", "tf32x3")
 
 
 class Numerics(eqv.Probe[NumericsParams]):
-    """Error of central differences over step sizes, error of JVPs by precision, radius of linearisation."""
+    """Error of central differences over step sizes, error of JVPs by precision, radius of linearization."""
 
     name = "numerics"
     version = "1"
@@ -101,7 +101,7 @@ class Numerics(eqv.Probe[NumericsParams]):
     def _radius(
         task: eqv.ProbeTask[NumericsParams], exact: eqv.JacobianOperator
     ) -> tuple[dict[str, Linearisation], dict[str, Effort], float, bool, str]:
-        """Linearisation and effort by kind; rms of |J d|, and whether by |J|_F; a remark on what was left out."""
+        """Linearization and effort by kind; rms of |J d|, and whether by |J|_F; a remark on what was left out."""
         import numpy as np
 
         from equivengine_plugins.probes.numerics.sampling import Sampling, rms

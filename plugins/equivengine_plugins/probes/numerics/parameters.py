@@ -25,7 +25,7 @@ class NumericsParams(eqv.Params):
         12,
         ge=1,
         le=100_000,
-        description="Random directions for the radius of linearisation; count. With tolerance at most; 1024 if unset.",
+        description="Random directions for the radius of linearization; count. With tolerance at most; 1024 if unset.",
     )
     normal_directions: int = Field(
         12, ge=0, le=100_000, description="The same, within the row space of J; count. With null: needs all of J."
@@ -45,7 +45,7 @@ class NumericsParams(eqv.Params):
         None, gt=0, description="Longest |d|; unset: the diagonal of the input box, sqrt(m) times its width."
     )
     lengths: int = Field(26, ge=3, le=1000, description="Lengths |d|, equally spaced in log |d|; count.")
-    level: float = Field(0.1, gt=0, lt=1, description="Relative linearisation error that ends the radius; ratio.")
+    level: float = Field(0.1, gt=0, lt=1, description="Relative linearization error that ends the radius; ratio.")
 
     @model_validator(mode="before")
     @classmethod

@@ -67,7 +67,7 @@ def make_result(task: eqv.ProbeTask[NumericsParams], measured: Measured) -> eqv.
         status=status,
         message=message,
         provenance={
-            "differences": "central, both points in one batch, divided by the realised difference",
+            "differences": "central, both points in one batch, divided by the realized difference",
             "truth": "JVP in fp64",
             "jvp_precisions": list(measured.noise),
             "reference_response": "|J|_F / sqrt(m)" if measured.exact else "rms |J d| of random d",
@@ -133,7 +133,7 @@ def _steps(
             curve.error_own, dims, "1", f"|central difference - JVP, both in {precision}| / |J_64 d|"
         )
         arrays[f"distortion_{precision}"] = eqv.Array(
-            curve.distortion, dims, "1", f"|realised - intended step| / intended, {precision}"
+            curve.distortion, dims, "1", f"|realized - intended step| / intended, {precision}"
         )
         arrays[f"step_{precision}"] = eqv.Array(
             np.array([bests[precision].step.value]), ("best",), "pixel", f"step of the smallest error, {precision}"
@@ -148,7 +148,7 @@ def _radii(
     arrays: dict[str, eqv.Array],
     checks: dict[str, eqv.Check],
 ) -> dict[str, np.ndarray]:
-    """Radii of linearisation. Returns which are ends of the sweep, by name of the array."""
+    """Radii of linearization. Returns which are ends of the sweep, by name of the array."""
     import numpy as np
 
     level, rms = task.params.level, measured.rms

@@ -1,4 +1,4 @@
-"""Directions for the radius of linearisation: all that were asked for, or until the median of their radii is known."""
+"""Directions for the radius of linearization: all that were asked for, or until the median of their radii is known."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Curve:
         steps: h, [S].
         error: |quotient - J_64 d| / |J_64 d|, [S, D]; NaN where rounding swallowed the step.
         error_own: The same against J d by a JVP of the curve's own precision, [S, D].
-        distortion: |realised - intended difference of the points| / 2h, [S, D].
+        distortion: |realized - intended difference of the points| / 2h, [S, D].
     """
 
     steps: np.ndarray
@@ -154,7 +154,7 @@ def best(curve: Curve, seed: int) -> Best:
 def smoothed(errors: np.ndarray) -> np.ndarray:
     """Running median of three along the last axis: a single lucky step is no minimum.
 
-    An end becomes the median of itself, its neighbour and the line through its neighbours, in log errors (Tukey,
+    An end becomes the median of itself, its neighbor and the line through its neighbors, in log errors (Tukey,
     Exploratory Data Analysis, 1977, section 7C), so that a curve may fall to the end of the sweep.
     """
     import numpy as np

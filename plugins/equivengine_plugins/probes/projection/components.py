@@ -44,7 +44,7 @@ class Components:
 
     @property
     def degenerate(self) -> np.ndarray:
-        """Whose direction is not determined: two equal variances might well lie as far apart as it and a neighbour.
+        """Whose direction is not determined: two equal variances might well lie as far apart as it and a neighbor.
 
         Any rotation within such a group fits these images about as well (North, Bell, Cahalan and Moeng, Mon. Weather
         Rev. 110, 1982). A sample splits two equal variances by a gap with Rayleigh's distribution, of scale
@@ -72,7 +72,7 @@ class Components:
 
 
 def principal_components(embeddings: torch.Tensor, *, seed: int, resamples: int) -> Components:
-    """By a singular value decomposition of the centred embeddings, in float64.
+    """By a singular value decomposition of the centered embeddings, in float64.
 
     Args:
         embeddings: [N, n] float64.
@@ -103,7 +103,7 @@ def principal_components(embeddings: torch.Tensor, *, seed: int, resamples: int)
             expected="images of different embeddings",
             got=f"{size} images, spread {top:.2g} of {scale:.2g}",
         )
-    # Beyond the rank lies roundoff, whose directions mean nothing; centring takes one away in any case.
+    # Beyond the rank lies roundoff, whose directions mean nothing; centering takes one away in any case.
     rank = min(int((values > 1e-10 * top).sum()), size - 1)
     values, vectors, left = values[:rank], vectors[:rank], left[:, :rank]
     rows = torch.arange(rank, device=vectors.device)

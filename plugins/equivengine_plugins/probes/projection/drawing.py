@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Labels that get a colour of their own; components of the scree plot; at most.
+#: Labels that get a color of their own; components of the scree plot; at most.
 MOST_LABELS, MOST_RANKS = 20, 30
 GREY, ARROW = "#b0b0b0", "#222222"
 
@@ -45,7 +45,7 @@ def _data(arrays: Mapping[str, Any], name: str) -> np.ndarray:
 
 
 def _scatter(axes: Axes, arrays: Mapping[str, Any]) -> None:
-    """References as dots, images as squares, coloured by label; arrows from originals to where they were matched to."""
+    """References as dots, images as squares, colored by label; arrows from originals to where they were matched to."""
     import numpy as np
 
     points, labels = _data(arrays, "coordinates"), _data(arrays, "label").astype(str)
@@ -89,7 +89,7 @@ def _scatter(axes: Axes, arrays: Mapping[str, Any]) -> None:
 
 
 def _name(axes: Axes, name: str, points: np.ndarray) -> None:
-    """The name of a class in its middle: ten colours are not told apart by everybody."""
+    """The name of a class in its middle: ten colors are not told apart by everybody."""
     import numpy as np
     from matplotlib import patheffects
 
@@ -113,7 +113,7 @@ def _dots(axes: Axes, points: np.ndarray, **style: Any) -> None:
 
 
 def _colours(labels: list[str]) -> dict[str, Any]:
-    """A colour for each label, grey for unknown ones; where there are too many labels, all are grey."""
+    """A color for each label, gray for unknown ones; where there are too many labels, all are gray."""
     from matplotlib import colormaps
 
     known = sorted({label for label in labels if label})

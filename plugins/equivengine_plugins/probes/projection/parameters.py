@@ -30,6 +30,6 @@ class ProjectionParams(eqv.Params):
         description='"lm": any match near the original; "minimal": the smallest L2 change found, many times dearer.',
     )
     max_jacobians: int | None = Field(
-        None, ge=1, le=10_000, description="Linearisations for each pair; count, at most; null: 30, 120 for minimal."
+        None, ge=1, le=10_000, description="Linearizations for each pair; count, at most; null: 30, 120 for minimal."
     )
     together: int = Field(16, ge=1, le=1000, description="Pairs that are matched in one batch; count.")

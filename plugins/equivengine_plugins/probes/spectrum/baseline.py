@@ -12,7 +12,7 @@ def random_angles(dim: int, ambient: int, draws: int, seed: int) -> np.ndarray:
     """Principal angles of two independent uniform subspaces of dimension k in R^m; [draws, k], ascending, in radians.
 
     By invariance one of them is spanned by the first k coordinates and the other by Gaussian vectors. Only the upper k
-    rows G of these vectors and the triangle R of a QR factorisation of the others count: the cosines are the singular
+    rows G of these vectors and the triangle R of a QR factorization of the others count: the cosines are the singular
     values of the upper block of an orthonormal basis of [G; R]. R is drawn directly (Bartlett's decomposition:
     Muirhead, Aspects of Multivariate Statistical Theory, 1982, theorem 3.2.14); so this costs k^3, whatever m. The law
     of the largest angle is given by Absil, Edelman and Koev (Linear Algebra Appl. 414, 2006).

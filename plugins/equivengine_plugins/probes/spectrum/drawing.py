@@ -83,7 +83,7 @@ def _side_by_side(axes: Axes, found: Sequence[Group]) -> None:
 
 
 def _spectra(axes: Axes, group: Group) -> None:
-    """A line for each image, those of targets in their own colour."""
+    """A line for each image, those of targets in their own color."""
     other = _other(group.units[0][1])
     courses, resolution = _courses(group, "")
     name = group.counted("image") if other is None else f"original, {group.counted('pair')}"

@@ -1,7 +1,7 @@
 """Classification before and after matching, with classifiers that nobody touched.
 
 Inputs are matched to the embeddings of others, without any use of a classifier. Then everything that one would build on
-the embedding says what it sees: the encoder's own head, nearest class means, the nearest neighbour, a linear head,
+the embedding says what it sees: the encoder's own head, nearest class means, the nearest neighbor, a linear head,
 zero-shot prompts. What has the target's embedding has the target's class, for all of them.
 """
 

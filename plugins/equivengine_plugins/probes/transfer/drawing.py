@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 #: Pairs and classes that a matrix shows, at most.
 MOST_PAIRS, MOST_CLASSES = 24, 20
-#: Bars of the rates: variant, what it is compared with, whether equality counts, label, colour.
+#: Bars of the rates: variant, what it is compared with, whether equality counts, label, color.
 BARS = (
     ("matched", "target", True, "matched: target's class", "#2a6f97"),
     ("png", "target", True, "re-read PNG: target's class", "#7fb2d0"),

@@ -54,9 +54,9 @@ def make_heads(
     if not heads:
         raise eqv.UsageError(
             "nothing can classify these embeddings",
-            expected="a classifier of the model, labelled references, or a text tower",
+            expected="a classifier of the model, labeled references, or a text tower",
             got="; ".join(f"{name}: {reason}" for name, reason in missing.items()),
-            hint="name a labelled image set with --targets (folder:PATH?labels=dirs takes labels from subfolders), "
+            hint="name a labeled image set with --targets (folder:PATH?labels=dirs takes labels from subfolders), "
             "or use a model with a classifier or a text tower",
         )
     return heads, missing

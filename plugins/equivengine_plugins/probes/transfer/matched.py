@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from equivengine_plugins.probes.transfer.pairs import Pairs
 
 Solver = Literal["lm", "minimal"]
-#: Linearisations of a pair, at most. Pairs that converge take about ten by ``lm``; the others seldom do later.
+#: Linearizations of a pair, at most. Pairs that converge take about ten by ``lm``; the others seldom do later.
 MAX_JACOBIANS = {"lm": 30, "minimal": 120}
 
 
@@ -29,7 +29,7 @@ class Matched:
         distance: |f(x) - target embedding| as the solver has it, [P] float64; NaN where it failed.
         reached: Which pairs came within the tolerance, [P] bool.
         stop: Why the solver stopped at each pair; ``"failed"`` where it raised an error.
-        jacobians: Linearisations of each pair, [P].
+        jacobians: Linearizations of each pair, [P].
         equivalents: Forward-pass equivalents of each pair, [P].
         errors: What the failed pairs raised, each text once.
     """
@@ -63,7 +63,7 @@ def match_pairs(
         target: Embeddings of the targets, [P, n].
         distance: How near is near enough, embedding units.
         solver: ``"lm"`` for any match, ``"minimal"`` for the smallest L2 change that can be found.
-        max_jacobians: Linearisations for each pair, at most; `MAX_JACOBIANS` of the solver when None.
+        max_jacobians: Linearizations for each pair, at most; `MAX_JACOBIANS` of the solver when None.
         together: Pairs in one batch.
 
     Raises:

@@ -120,7 +120,7 @@ def ask(head: Head, embedded: dict[str, torch.Tensor]) -> Answers:
 
 
 def _population(task: eqv.ProbeTask[TransferParams], pairs: Pairs) -> Population:
-    """Labelled references of other content than the images in the pairs: a head must not know what it is asked."""
+    """Labeled references of other content than the images in the pairs: a head must not know what it is asked."""
     asked = {task.sample_digests[place] for place in pairs.places} if task.sample_digests else set()
     digests = task.reference_digests or [""] * len(task.references)
     rows, labels = [], []

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-#: Weights that are tried, over the largest eigenvalue of the centred Gram matrix.
+#: Weights that are tried, over the largest eigenvalue of the centered Gram matrix.
 WEIGHTS = tuple(10.0**-power for power in range(9))
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """scores = (z - centre) weights + offset.
+    """scores = (z - center) weights + offset.
 
     Attributes:
         centre: Mean embedding, [n].
@@ -34,7 +34,7 @@ class Ridge:
 
 
 def fit(embeddings: torch.Tensor, classes: torch.Tensor, count: int) -> Ridge:
-    """Regress one-hot classes on embeddings, with an intercept that is not penalised.
+    """Regress one-hot classes on embeddings, with an intercept that is not penalized.
 
     Of `WEIGHTS` it takes the one with the smallest squared error of predictions for embeddings that were left out. They
     need no refit: such a residual is the ordinary one over 1 - h_ii, h being the hat matrix (Hastie, Tibshirani and

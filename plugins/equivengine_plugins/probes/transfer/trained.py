@@ -1,4 +1,4 @@
-"""Heads that are made from labelled reference embeddings: class means, nearest neighbour, linear."""
+"""Heads that are made from labeled reference embeddings: class means, nearest neighbor, linear."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from equivengine_plugins.probes.transfer.ridge import fit, onto_simplex
 
 @dataclass(frozen=True)
 class Population:
-    """Labelled references that are in no pair.
+    """Labeled references that are in no pair.
 
     Attributes:
         embeddings: [R, n] float64.
@@ -50,10 +50,10 @@ def trained_head(name: str, population: Population, temperature: float, source: 
     """
     if len(population.classes) < 2:
         raise eqv.UsageError(
-            "heads that are made from images need labelled references, of two classes and in no pair",
+            "heads that are made from images need labeled references, of two classes and in no pair",
             expected="labels of at least two classes",
             got=f"{len(population.labels)} such references, labels: {', '.join(population.classes) or 'none'}",
-            hint="name a labelled image set with --targets, or raise references",
+            hint="name a labeled image set with --targets, or raise references",
         )
     if name == "mean_cosine":
         return _mean_cosine(population, temperature, source)
@@ -80,7 +80,7 @@ def _mean(population: Population) -> Head:
         raise eqv.UsageError(
             "class means need a class with two different references, for the variance within classes",
             got=f"{len(z)} references of {len(means)} classes",
-            hint="raise references, or name a larger labelled set with --targets",
+            hint="raise references, or name a larger labeled set with --targets",
         )
     return Head(
         "mean",
