@@ -112,7 +112,7 @@ import sys
 from pathlib import Path
 
 import equivengine as eqv
-from equivengine_plugins.backends import weights
+from equivengine_plugins.backends import checkpoint_file
 from equivengine_plugins.backends.imagebind import layout
 
 
@@ -127,7 +127,7 @@ read = []
 sort = layout.sort
 layout.sort = lambda *arguments: read.append(private()) or sort(*arguments)
 if not mapped:
-    weights._mappable = lambda path: False
+    checkpoint_file._mappable = lambda path: False
 eqv.load_encoder("imagebind:tiny?weights=random")  # everything is imported
 before = private()
 eqv.load_encoder(address)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import equivengine as eqv
 from equivengine_plugins.backends import weights
+from equivengine_plugins.backends.checkpoint_file import read_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -305,7 +306,7 @@ def _build(
     module = _call(uri, maker, arguments, source.seed)
     recorded = source.describe()
     if source.path is not None:
-        recorded["checkpoint_dtypes"] = weights.fit(module, weights.read_checkpoint(source.path), source.path)
+        recorded["checkpoint_dtypes"] = weights.fit(module, read_checkpoint(source.path), source.path)
     return module, recorded
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import equivengine as eqv
 from equivengine_plugins.backends import weights
+from equivengine_plugins.backends.checkpoint_file import read_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,7 @@ class OpenClipBackend(eqv.Backend):
 
         architecture, tag = (path, "") if path.startswith(_SOURCES) else _check_name(uri, path, source)
         recorded: dict[str, object] = {}
-        with _root_logger_untouched(), weights.seeded(source.seed):
+        with _root_logger_untouched(), weights.seeded(source.seed), weights.foreign_code_refused(uri):
             build = _pretrained if source.kind == "hub" else _drawn
             clip = build(uri, architecture, tag)
             if source.path is not None:
@@ -168,6 +169,8 @@ def _pretrained(uri: eqv.URI, architecture: str, tag: str) -> Any:
                 require_pretrained=True,  # without it, missing weights of hf-hub: are random ones and a log message
                 weights_only=True,
             )
+    except eqv.EngineError:
+        raise
     except Exception as error:  # hub, network, cache, unpickler: each has errors of its own
         if "pip install" in str(error):
             raise _lacks_package(uri, error) from error
@@ -192,6 +195,8 @@ def _drawn(uri: eqv.URI, architecture: str, tag: str) -> Any:
                 force_quick_gelu=_needs_quickgelu(architecture, tag),
                 force_preprocess_cfg={key: cfg[key] for key in _PREPROCESSING if cfg.get(key) is not None},
             )
+    except eqv.EngineError:
+        raise
     except Exception as error:
         if "pip install" in str(error):
             raise _lacks_package(uri, error) from error
@@ -205,15 +210,18 @@ def _drawn(uri: eqv.URI, architecture: str, tag: str) -> Any:
 
 
 def _unavailable(uri: eqv.URI, architecture: str, reason: object, address: str | None = None) -> eqv.WeightsError:
-    expected = local = None
+    local = None
+    if architecture.startswith("local-dir:"):
+        return weights.folder_unreadable(
+            uri,
+            reason,
+            expected="a folder with open_clip_config.json and open_clip_model.safetensors that belong together",
+            hint="copy it again, or name what is in it: open_clip:ARCHITECTURE?weights=/file.safetensors",
+        )
     if architecture.startswith(_SOURCES):
         address = "open_clip:ARCHITECTURE"
         local = f"{address}?weights=/file.safetensors, or open_clip:local-dir:/folder with its open_clip_config.json"
-    if architecture.startswith("local-dir:"):
-        expected = "a folder with open_clip_config.json and open_clip_model.safetensors"
-    return weights.cannot_be_had(
-        uri, reason, cache=weights.hub_cache(), expected=expected, address=address, local=local
-    )
+    return weights.cannot_be_had(uri, reason, cache=weights.hub_cache(), address=address, local=local)
 
 
 def _lacks_package(uri: eqv.URI, error: Exception) -> eqv.ModelError:
@@ -225,7 +233,7 @@ def _lacks_package(uri: eqv.URI, error: Exception) -> eqv.ModelError:
 def _fill(clip: nn.Module, source: weights.Source) -> list[str]:
     """Load a local checkpoint, as it is or as open_clip converts it. Returns the dtypes that it held."""
     assert source.path is not None
-    state = weights.read_checkpoint(source.path)
+    state = read_checkpoint(source.path)
     if weights.misfit(clip, state) is not None:
         # A file of another kind makes the conversion fail in any way; `fit` then says what is wrong with the file.
         with contextlib.suppress(Exception):
@@ -298,8 +306,10 @@ class _TextTower:
         import open_clip
 
         try:
-            with _root_logger_untouched(), weights.hub_access():
+            with _root_logger_untouched(), weights.hub_access(), weights.foreign_code_refused(self._uri):
                 return open_clip.get_tokenizer(self._architecture)
+        except eqv.EngineError:
+            raise
         except Exception as error:
             raise eqv.ModelError(
                 f"the tokeniser of {self._uri.text!r} cannot be had",

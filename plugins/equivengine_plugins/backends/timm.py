@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import equivengine as eqv
 from equivengine_plugins.backends import weights
+from equivengine_plugins.backends.checkpoint_file import read_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -219,12 +220,17 @@ def _unavailable(
 
 def _no_source(uri: eqv.URI, name: str, reason: object) -> eqv.WeightsError:
     """Of ``hf-hub:`` and ``local-dir:`` not even the architecture is known without their config.json."""
-    local = name.startswith("local-dir:")
+    if name.startswith("local-dir:"):
+        return weights.folder_unreadable(
+            uri,
+            reason,
+            expected="a folder with config.json and model.safetensors that belong together",
+            hint="copy it again, or name what is in it: timm:ARCHITECTURE?weights=/file.safetensors",
+        )
     return weights.cannot_be_had(
         uri,
         reason,
         cache=weights.hub_cache(),
-        expected="a folder with config.json and model.safetensors" if local else None,
         address="timm:ARCHITECTURE",
         local="timm:ARCHITECTURE?weights=/file.safetensors, or timm:local-dir:/folder with its config.json",
     )
@@ -235,7 +241,7 @@ def _from_file(
 ) -> tuple[nn.Module, nn.Linear | None, list[str]]:
     """The model with the weights of a local checkpoint, its classifier if the file has one, and the file's dtypes."""
     assert source.path is not None
-    state = weights.read_checkpoint(source.path)
+    state = read_checkpoint(source.path)
     model = _create(uri, name, img_size, num_classes=0)
     classes = _classes(model, state)
     if classes:

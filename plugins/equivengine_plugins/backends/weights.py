@@ -1,23 +1,19 @@
-"""What the backends share: reading weights that nobody vouches for, and saying why there are none.
+"""What the backends share: where weights come from, whether they fit a model, and why there are none.
 
-A checkpoint is untrusted input. Safetensors files are read as they are; pickled ones only through torch's
-``weights_only`` unpickler, with no fallback. A state dict fits a model exactly or not at all.
+A state dict fits a model exactly or not at all. Files are read by `checkpoint_file`.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import pickle
 import re
 import socket
 import threading
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import equivengine as eqv
 
@@ -28,12 +24,9 @@ if TYPE_CHECKING:
 #: Options that say where weights come from; every backend that uses `Source` allows them.
 OPTIONS = ("weights", "seed")
 
-_PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".tar")
-# Where training scripts put the state dict; an averaged copy is what they evaluate, so it comes first (as in timm).
-_ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model")
-_WRAPPERS = ("_orig_mod.", "module.")  # torch.compile, DistributedDataParallel
 _CONNECT_SECONDS = 5.0
 _STALL_SECONDS = 20.0
+_LONGEST_REASON = 400
 _hub_lock = threading.RLock()
 
 _ACTIVATIONS = {
@@ -112,100 +105,6 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a local file, on the CPU; unwrapped from what a training script puts around it.
-
-    Raises:
-        WeightsError: If the file is absent, of an unknown kind, broken, needs code to be run, or holds no state dict.
-    """
-    import torch
-
-    if not path.is_file():
-        hint = "percent-encode '+' as %2B in an address" if " " in str(path) else "check the path"
-        raise eqv.WeightsError(
-            f"there is no weights file {str(path)!r}",
-            expected="a .safetensors file (or .pt, .pth, .bin)",
-            got="a directory" if path.is_dir() else "nothing",
-            hint="name the file in it" if path.is_dir() else hint,
-        )
-    suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path, device="cpu")
-        except Exception as error:  # safetensors raises its own type, OSError, and others for a header that lies
-            raise eqv.WeightsError(
-                f"{str(path)!r} is no readable safetensors file", got=first_line(error), hint="download it again"
-            ) from error
-    if suffix not in _PICKLED:
-        raise eqv.WeightsError(
-            f"{str(path)!r} is of a kind that is not read",
-            expected=", ".join((".safetensors", *_PICKLED)),
-            got=suffix or "no suffix",
-            hint="convert it to safetensors",
-        )
-    try:
-        # timm's training checkpoints keep their argparse.Namespace; unpickling one runs no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=_mappable(path))
-    except pickle.UnpicklingError as error:
-        raise eqv.WeightsError(
-            f"{str(path)!r} is refused: reading it would run code that the file brings along",
-            expected="tensors only (torch.load with weights_only=True)",
-            got=first_line(error),
-            hint="convert it to safetensors where you trust it, and pass that file",
-        ) from error
-    except Exception as error:
-        raise eqv.WeightsError(
-            f"{str(path)!r} is no readable torch checkpoint",
-            got=first_line(error),
-            hint="download it again, or convert it to safetensors",
-        ) from error
-    return _unwrap(checkpoint, path)
-
-
-def _mappable(path: Path) -> bool:
-    """Whether the tensors lie in the file as they are in memory, so that only those that are used need be read.
-
-    The older format of `torch.save` is no archive; a repacked archive may hold its members compressed.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
-def _unwrap(checkpoint: object, path: Path) -> dict[str, torch.Tensor]:
-    import torch
-
-    state = checkpoint
-    if isinstance(checkpoint, Mapping):
-        nested = (checkpoint[entry] for entry in _ENTRIES if isinstance(checkpoint.get(entry), Mapping))
-        state = next(nested, checkpoint)
-    if not isinstance(state, Mapping) or not state:
-        raise eqv.WeightsError(
-            f"{str(path)!r} holds no state dict",
-            expected="names and tensors",
-            got=type(state).__name__,
-            hint="save it with torch.save(model.state_dict(), ...), or as safetensors",
-        )
-    strangers = [str(key) for key, value in state.items() if not isinstance(value, torch.Tensor)]
-    if strangers:
-        raise eqv.WeightsError(
-            f"{str(path)!r} holds no state dict",
-            expected=f"names and tensors, possibly under {', '.join(map(repr, _ENTRIES))}",
-            got=f"something else under {', '.join(map(repr, strangers[:3]))}",
-        )
-    cleaned = {}
-    for key, value in state.items():
-        while str(key).startswith(_WRAPPERS):
-            key = str(key).partition(".")[2]
-        cleaned[str(key)] = value
-    return cleaned
-
-
 def misfit(module: nn.Module, state: Mapping[str, torch.Tensor]) -> str | None:
     """How ``state`` fails to be a state dict of ``module``, first keys named; ``None`` if it fits exactly."""
     own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
@@ -231,7 +130,8 @@ def fit(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> lis
     """Load ``state`` into ``module``, every key of it. Returns the dtypes that the file held, for the record.
 
     Raises:
-        WeightsError: If a key is missing, unexpected or of a wrong shape.
+        WeightsError: If a key is missing, unexpected or of a wrong shape, or holds no floating-point numbers where the
+            model does.
     """
     problem = misfit(module, state)
     if problem is not None:
@@ -241,7 +141,20 @@ def fit(module: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> lis
             got=problem,
             hint="name the architecture that the file was made with",
         )
-    module.load_state_dict({**module.state_dict(), **state}, strict=True)
+    own = module.state_dict()
+    kinds = [
+        f"{key} holds {value.dtype}"
+        for key, value in state.items()
+        if own[key].is_floating_point() and not value.is_floating_point()
+    ]
+    if kinds:
+        raise eqv.WeightsError(
+            f"the weights in {str(path)!r} do not fit the model",
+            expected="floating-point numbers",
+            got=some(kinds, 3),
+            hint="save the state dict of the model in float32",
+        )
+    module.load_state_dict({**own, **state}, strict=True)
     return sorted({str(value.dtype).removeprefix("torch.") for value in state.values()})
 
 
@@ -274,6 +187,63 @@ def cannot_be_had(
         f"    ask for random weights in so many words: {address}?weights=random&seed=0\n"
         f"    make the hub reachable (HF_HUB_OFFLINE unset), or fill the cache {cache} beforehand",
     )
+
+
+def folder_unreadable(uri: eqv.URI, reason: object, *, expected: str, hint: str) -> eqv.WeightsError:
+    """The error for a local folder that holds no readable model; no hub has anything to do with it.
+
+    Args:
+        uri: The address that was asked for.
+        reason: What went wrong: an exception or a sentence.
+        expected: Which files belong there.
+        hint: The next step.
+    """
+    # The libraries say at length how to run such code all the same.
+    if "trust_remote_code" in str(reason):
+        reason = "a configuration that wants code that it brings along to be run"
+    elif "weights_only" in str(reason):
+        named = re.search(r"GLOBAL [\w.]+\w|Unsupported globals: [\w.]+\w", str(reason))
+        reason = f"a pickle that wants code to be run{f' ({named.group()})' if named else ''}, or a broken one"
+    return eqv.WeightsError(
+        f"the folder that {uri.text!r} names cannot be read as a model",
+        expected=expected,
+        got=first_line(reason),
+        hint=hint,
+    )
+
+
+@contextlib.contextmanager
+def foreign_code_refused(uri: eqv.URI) -> Iterator[None]:
+    """Have transformers refuse code that a checkpoint brings along, whoever asks it to run some.
+
+    Libraries on top of it pass on what a model's configuration says, ``trust_remote_code`` included; where nothing is
+    said, transformers asks at the terminal. Within the block it neither runs code nor asks.
+
+    Raises:
+        ModelError: Where it was about to.
+    """
+    try:
+        from transformers import dynamic_module_utils
+    except ImportError:  # no transformers, nobody to run anything
+        yield
+        return
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise eqv.ModelError(
+            f"{uri.text!r} is refused: it wants code that it brings along to be run",
+            expected="a model that the libraries themselves know, without trust_remote_code",
+            got=some([str(argument) for argument in arguments[:2]]),
+            hint="read that code; if you trust it, import it yourself and name it as module:package.attr",
+        )
+
+    untyped = cast(Any, dynamic_module_utils)
+    with _hub_lock:
+        run, seconds = untyped.get_class_in_module, untyped.TIME_OUT_REMOTE_CODE
+        untyped.get_class_in_module, untyped.TIME_OUT_REMOTE_CODE = refuse, 0
+        try:
+            yield
+        finally:
+            untyped.get_class_in_module, untyped.TIME_OUT_REMOTE_CODE = run, seconds
 
 
 def hub_cache() -> str:
@@ -331,9 +301,14 @@ def some(names: Sequence[str], most: int = 8) -> str:
 
 
 def first_line(reason: object) -> str:
-    """One line that says what an exception (or a sentence) says, without colours, which torch puts into some."""
+    """One line that says what an exception (or a sentence) says, without colours, which torch puts into some.
+
+    It is the first one, and the second where the first ends with a colon.
+    """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(reason))
-    text = next((line.strip() for line in plain.splitlines() if line.strip()), "")
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    text = text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
     if not isinstance(reason, BaseException):
         return text
     return f"{type(reason).__name__}: {text}" if text else type(reason).__name__

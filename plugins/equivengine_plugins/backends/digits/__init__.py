@@ -13,6 +13,7 @@ from typing import Any
 
 import equivengine as eqv
 from equivengine_plugins.backends import weights
+from equivengine_plugins.backends.checkpoint_file import read_checkpoint
 
 EQUIVENGINE_API = (1, 0)
 
@@ -45,7 +46,7 @@ class DigitsBackend(eqv.Backend):
         if source.kind == "hub":
             path = _shipped(card)
         if path is not None:
-            weights.fit(model, weights.read_checkpoint(path), path)
+            weights.fit(model, read_checkpoint(path), path)
         trained = source.kind == "hub"
         given = card["input"]
         return eqv.LoadedModel(

@@ -15,12 +15,14 @@ from typing import Any, NoReturn
 
 import equivengine as eqv
 from equivengine_plugins.backends import weights
+from equivengine_plugins.backends.checkpoint_file import read_checkpoint
 from equivengine_plugins.backends.hf.configuration import (
     access,
     made_config,
     named_class,
     quiet,
     raw_config,
+    refuse_changed_weights,
     refuse_code,
     unavailable,
 )
@@ -81,6 +83,7 @@ class Checkpoint:
         with access(local) as reach:
             raw = raw_config(uri, name, local, {**reach, "revision": revision})
             refuse_code(uri, raw, "config.json")
+            refuse_changed_weights(uri, raw, name, local)
             config = made_config(uri, raw)
         model_class = named_class(uri, raw, config)
         # The eager attention of transformers computes its softmax in float32 whatever the model's dtype is, so a
@@ -162,7 +165,7 @@ class Checkpoint:
             "output_loading_info": True,
         }
         if self.source.path is not None:
-            state = weights.read_checkpoint(self.source.path)
+            state = read_checkpoint(self.source.path)
             try:
                 model, found = self.model_class.from_pretrained(None, state_dict=state, **arguments)
             except Exception as error:

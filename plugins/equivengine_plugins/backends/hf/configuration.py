@@ -45,6 +45,13 @@ def raw_config(uri: eqv.URI, name: str, local: bool, where: Mapping[str, Any]) -
                 hint="copy or save it again",
             ) from error
         raise unavailable(uri, error) from error
+    if not isinstance(raw, dict):
+        raise eqv.ModelError(
+            f"the config.json of {uri.text!r} cannot be read",
+            expected="a JSON object",
+            got=type(raw).__name__,
+            hint="copy or save it again",
+        )
     return cast("dict[str, Any]", raw)
 
 
@@ -62,6 +69,30 @@ def refuse_code(uri: eqv.URI, raw: Mapping[str, Any], file: str) -> None:
             expected="a model that transformers itself knows, without auto_map",
             got=f"auto_map with {weights.some([str(name) for name in shown], 3)}",
             hint="read that code; if you trust it, import it yourself and name it as module:package.attr",
+        )
+
+
+def refuse_changed_weights(uri: eqv.URI, raw: Mapping[str, Any], name: str, local: bool) -> None:
+    """Refuse weights that are no floating-point numbers, and adapters, whose base is read from where they say.
+
+    Raises:
+        ModelError: If the configuration names a quantization, or an adapter lies beside it.
+    """
+    if raw.get("quantization_config"):
+        quantization = raw["quantization_config"]
+        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+        raise eqv.ModelError(
+            f"the weights of {uri.text!r} are quantized: their model has no derivative",
+            expected="a config.json without quantization_config",
+            got=f"quantization by {method}" if method else "a quantization_config",
+            hint="take the checkpoint that it was made from",
+        )
+    if local and os.path.exists(os.path.join(name, "adapter_config.json")):
+        raise eqv.ModelError(
+            f"{uri.text!r} holds an adapter, whose weights are changes to another model's",
+            expected="a directory without adapter_config.json",
+            got="adapter_config.json",
+            hint="merge it into its base, and save the whole model",
         )
 
 
@@ -101,6 +132,7 @@ def named_class(uri: eqv.URI, raw: Mapping[str, Any], config: Any) -> Any:
     import transformers
 
     names = raw.get("architectures") or ()
+    names = (names,) if isinstance(names, str) else names
     found: object = None
     if names:
         found = getattr(transformers, str(names[0]), None)
@@ -108,7 +140,8 @@ def named_class(uri: eqv.URI, raw: Mapping[str, Any], config: Any) -> Any:
         found = transformers.MODEL_MAPPING[type(config)]
         found = found[0] if isinstance(found, tuple | list) else found
     fits = inspect.isclass(found) and issubclass(found, transformers.PreTrainedModel)
-    if not fits or not isinstance(config, cast(Any, found).config_class):
+    own = cast(Any, found).config_class if fits else None  # PreTrainedModel itself has none
+    if not inspect.isclass(own) or not isinstance(config, own):
         raise eqv.ModelError(
             f"the configuration of {uri.text!r} names no model of transformers {transformers.__version__}",
             expected=f"architectures in config.json: a class for model_type {config.model_type!r}",

@@ -16,6 +16,8 @@ _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 # larger and smaller than most inputs.
 _TRIALS = ((517, 388), (233, 301))
 _LEVEL = 1 / 255
+# Longest side of an input, pixels: of one color image of this side, float32 takes 0.8 GB.
+_LARGEST = 8192
 
 
 def read(checkpoint: Checkpoint) -> tuple[eqv.Preprocessing, Any, dict[str, object]]:
@@ -27,6 +29,8 @@ def read(checkpoint: Checkpoint) -> tuple[eqv.Preprocessing, Any, dict[str, obje
         ModelError: If the image processor is missing, or does what a declaration cannot say.
     """
     processor = checkpoint.part("image processor", _load)
+    if not hasattr(processor, "to_dict"):
+        raise _cannot_declare(checkpoint.uri, f"{processor.__name__}, which is none")
     raw = processor.to_dict()
     refuse_code(checkpoint.uri, raw, "preprocessor_config.json")
     declared = declare(checkpoint.uri, raw)
@@ -80,6 +84,9 @@ def declare(uri: eqv.URI, raw: Mapping[str, Any]) -> eqv.Preprocessing:
             raise _cannot_declare(uri, f"a crop of {window} from a shorter side of {resize_to}")
     else:
         raise _cannot_declare(uri, f"size {size or None} with crop {crop or None}: the input's size is not fixed")
+    sides = [*size.values(), *crop.values()]
+    if not all(1 <= side <= _LARGEST for side in sides):
+        raise _cannot_declare(uri, f"sides of {', '.join(map(str, sides))} pixels; at least 1 and at most {_LARGEST}")
     resample = raw.get("resample", 2)
     if resample not in _FILTERS:
         raise _cannot_declare(uri, f"resampling filter {resample}")

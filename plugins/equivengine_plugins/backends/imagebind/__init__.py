@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import equivengine as eqv
 from equivengine_plugins.backends import weights
+from equivengine_plugins.backends.checkpoint_file import read_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -155,7 +156,7 @@ def _loaded(
     from equivengine_plugins.backends.imagebind import layout
     from equivengine_plugins.backends.imagebind.architecture import TextTower, VisionTower
 
-    contents = layout.sort(weights.read_checkpoint(path), path)
+    contents = layout.sort(read_checkpoint(path), path)
     towers = [*contents.vision.values(), *(contents.text.values() if wants_text else ())]
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for value in towers})
     del towers
