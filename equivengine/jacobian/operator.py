@@ -13,6 +13,7 @@ from equivengine.errors import ModelError, NumericsError, UsageError
 from equivengine.jacobian.function import applied, at_precision, explained, is_batched, narrowed, versions
 from equivengine.linearize import ARITHMETICS, Derivative, NotLinearizable
 from equivengine.ops import record
+from equivengine.ops.forward_grad import stopped_by_no_grad
 from equivengine.ops.memory import forward_mode_bytes, free_bytes
 from equivengine.ops.narrowing import Narrowing, epsilon_of
 from equivengine.ops.precision import DTYPES, ieee_float32
@@ -248,10 +249,11 @@ class JacobianOperator:
         size = max(1, size // 2)
         size = max(together, size - size % together)
         everything = (points, tangents, values, derivatives)
-        with torch.no_grad(), self._execution(), explained("forward"):
+        with stopped_by_no_grad(), self._execution(), explained("forward"):
             for z, d, y, dy in zip(*(t.split(size) for t in everything), strict=True):
                 # Clones: f may change its input in place.
-                y[:], dy[:] = torch.func.jvp(self._f, (z.clone(),), (d.clone(),))[:2]
+                value, derivative = torch.func.jvp(self._f, (z.clone(),), (d.clone(),))[:2]
+                y[:], dy[:] = value.detach(), derivative.detach()
         return values, derivatives
 
     def release(self) -> None:
@@ -325,7 +327,7 @@ class JacobianOperator:
         if self._graph is None:
             with torch.enable_grad(), ieee_float32(), batch_norm_written_out(), explained("reverse"):
                 x = self.x.clone().requires_grad_(True)
-                self._graph = x, self._apply(x)
+                self._graph = x, self._apply(x.clone())  # f may change its input in place, which a leaf does not allow
         return self._graph
 
     def _derivative(self) -> Derivative:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from equivengine.linearize.graphs import Replays
 from equivengine.linearize.program import Program, linearize
 from equivengine.linearize.tracer import NotLinearizable
 from equivengine.ops import record
+from equivengine.ops.forward_grad import stopped_by_no_grad
 from equivengine.ops.memory import forward_mode_bytes
 from equivengine.ops.narrowing import epsilon_of, named, narrowings
 from equivengine.ops.substitute import batch_norm_written_out, substituted
@@ -70,8 +72,9 @@ class Derivative:
             return self._replays(self._program.push, tangents, self._arithmetic)
 
         def pushed() -> Tensor:
-            with torch.no_grad():
-                return torch.func.vmap(lambda t: torch.func.jvp(self._f, (self._x.clone(),), (t,))[1])(tangents.clone())
+            with stopped_by_no_grad():
+                product = torch.func.vmap(lambda t: torch.func.jvp(self._f, (self._x.clone(),), (t,))[1])
+                return product(tangents.clone()).detach()
 
         return self._by_func(pushed)
 
@@ -124,21 +127,33 @@ def _check(program: Program, f: Callable[[Tensor], Tensor], x: Tensor, arithmeti
         known = _checked.setdefault(model, {})
     except TypeError:  # neither hashable nor weakly referable
         known = {}
-    if structure not in known:
-        known[structure] = _compare(program, f, x, arithmetic)
-    reason = known[structure]
+    if structure in known:
+        reason = known[structure]
+    else:
+        reason, kept = _compare(program, f, x, arithmetic)
+        if kept:
+            known[structure] = reason
     if reason is not None:
         raise NotLinearizable(reason)
 
 
-def _compare(program: Program, f: Callable[[Tensor], Tensor], x: Tensor, arithmetic: Arithmetic) -> str | None:
-    """None where the program's J^T u for one random u is torch.autograd's; else one sentence."""
+def _compare(
+    program: Program, f: Callable[[Tensor], Tensor], x: Tensor, arithmetic: Arithmetic
+) -> tuple[str | None, bool]:
+    """Hold the program's J^T u for one random u against torch.autograd's.
+
+    Returns:
+        None where they are one, else one sentence; and whether that is to be kept for other inputs. It is not where there
+        is nothing finite to compare with. Nor are they one everywhere where f has custom autograd functions, whose own
+        derivative may differ from that of the operations in them at some inputs only.
+    """
     plain = Arithmetic("fp64" if x.dtype == torch.float64 else "fp32", x.dtype)
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(program.value.shape, generator=generator, dtype=x.dtype).to(x.device)
     with torch.enable_grad(), arithmetic.primal(), batch_norm_written_out():
         primal = x.detach().clone().requires_grad_(True)
-        value = f(primal)
+        value = f(primal.clone())  # f may change its input in place, which a leaf does not allow
+        everywhere = not _has_custom_functions(value)
         if value.requires_grad:
             (expected,) = torch.autograd.grad(value, primal, u, materialize_grads=True)
         else:
@@ -146,18 +161,34 @@ def _compare(program: Program, f: Callable[[Tensor], Tensor], x: Tensor, arithme
     found = program.pull(u.unsqueeze(0), plain)[0]
     off = torch.linalg.vector_norm(found - expected)
     scale = torch.linalg.vector_norm(expected)
+    if not bool(torch.isfinite(off)):
+        return "the derivative holds NaN or infinity at this input", False
     if bool(off <= _TOLERANCE[x.dtype] * scale):
-        return None
+        return None, everywhere
     inside = narrowings(f, x.detach().clone())
     # A part of f in float32 has float32's roundoff, in the trace as in autograd.
     if epsilon_of(x.dtype, inside) == torch.finfo(torch.float32).eps and bool(off <= _TOLERANCE[torch.float32] * scale):
-        return None
+        return None, everywhere
+    cause = "with operations that a trace does not see"
     if inside:
-        return (
-            f"the traced derivative differs from torch.autograd's by {float(off / scale):.1e} of its length: the model "
-            f"computes in less than its precision in {named(inside)}"
-        )
+        cause = f"in less than its precision in {named(inside)}"
     return (
         f"the traced derivative differs from torch.autograd's by {float(off / scale):.1e} of its length: the model "
-        "computes with operations that a trace does not see"
+        f"computes {cause}",
+        True,
     )
+
+
+def _has_custom_functions(value: Tensor) -> bool:
+    """Whether Python's `torch.autograd.Function` occurs in the graph of a tensor."""
+    seen: set[object] = set()
+    waiting: list[Any] = [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return True
+        seen.add(node)
+        waiting += [before for before, _ in node.next_functions]
+    return False

@@ -12,6 +12,7 @@ from torch import Tensor
 from equivengine.linearize.arithmetic import Arithmetic
 from equivengine.linearize.nodes import Node, Patch, Shape
 from equivengine.linearize.passes import bytes_per_direction, simplify
+from equivengine.linearize.randomness import is_random
 from equivengine.linearize.rules import RULES
 from equivengine.linearize.tracer import Mutation, NotLinearizable, Tracer, watching
 
@@ -37,11 +38,8 @@ def linearize(f: Callable[[Tensor], Tensor], x: Tensor) -> Program:
     except Mutation:
         # In-place changes are rewritten into new tensors first. Without need this only costs time.
         program, random = _trace(torch.func.functionalize(lambda z: f(z.clone())), x)
-    if random:
-        with torch.no_grad():
-            again = f(x.detach().clone())
-        if not torch.allclose(again, program.value, rtol=1e-3, atol=1e-5, equal_nan=True):
-            raise RuntimeError("the model is random: it gives another result each time (is it in training mode?)")
+    if random and is_random(f, x, program.value):
+        raise RuntimeError("the model is random: it gives another result each time (is it in training mode?)")
     return program
 
 
