@@ -60,6 +60,7 @@ def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool, each: bo
             {
                 **document,
                 "cautions": plan.cautions,
+                "remarks": [list(pair) for pair in plan.remarks],
                 "kinds": list(map(_kind, kinds)),
                 "estimate": found and _estimate(found, out),
             }
@@ -67,6 +68,8 @@ def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool, each: bo
     else:
         _print(plan, kinds, found, out, each=each)
         note_duplicates(plan.duplicates)
+    for uri, text in plan.remarks:
+        click.echo(f"note: {printable(f'{uri}: {text}')}", err=True)
     for text in plan.cautions:
         click.echo(f"warning: {printable(text)}", err=True)
     if found is not None and found.bytes is not None and found.least_bytes is not None:

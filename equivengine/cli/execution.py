@@ -55,6 +55,8 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
 
     def planned(plan: Plan, path: Path, done: int) -> None:
         directory.append(path)
+        for uri, text in plan.remarks:
+            reporter.remark(f"{uri}: {text}")
         there = RunDirectory(path.absolute()).published(plan.units.ids) if done else ()
         reporter.start(path, len(plan.units), done, Ledger(plan, there).missing())
 

@@ -30,6 +30,9 @@ class Progress(Protocol):
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """After each unit."""
 
+    def remark(self, text: str) -> None:
+        """What is good to know, before the start."""
+
     def caution(self, text: str) -> None:
         """What may go wrong, as soon as it is known: also where nothing else is said."""
 
@@ -54,6 +57,9 @@ class Silent:
         """Nothing."""
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
+        """Nothing."""
+
+    def remark(self, text: str) -> None:
         """Nothing."""
 
     def caution(self, text: str) -> None:
@@ -108,6 +114,10 @@ class Lines(Silent):
             except BrokenPipeError:  # `2>&1 | head`: whoever stopped reading did not ask for the work to stop
                 self._listening = False
 
+    def remark(self, text: str) -> None:
+        """A line."""
+        self._say(f"note: {printable(text)}")
+
     def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
         """Say where results go, what is there already, and how many units are computed together."""
         there = f", {done} of them published already" if done else ""
@@ -155,6 +165,10 @@ class JsonLines(Lines):
             seconds_per_unit=_rounded(pace.seconds_per_unit),
             seconds_left=_rounded(pace.seconds_left),
         )
+
+    def remark(self, text: str) -> None:
+        """The remark."""
+        self._write(event="remark", message=text)
 
     def caution(self, text: str) -> None:
         """The warning."""
@@ -223,6 +237,10 @@ class Bar(Silent):
         failed = f"{self._pace.failed} failed" if self._pace.failed else ""
         last = in_line(unit.samples[0].id)[:40]
         self._progress.update(self._task, advance=1, last=last, failed=failed)
+
+    def remark(self, text: str) -> None:
+        """A line that stays on the screen."""
+        self._progress.console.print(f"note: {printable(text)}", highlight=False, markup=False)
 
     def caution(self, text: str) -> None:
         """A line that stays on the screen."""

@@ -19,7 +19,7 @@ class Sample:
         digest: sha256 (hex) of the content; equal content has an equal digest on every machine.
         load: Decodes it: a Pillow image, or whatever the backend's preprocessing takes. Raises `DataError`.
         label: Class label, where known.
-        details: Whatever else is known (licence, title), JSON types only.
+        details: Whatever else is known (license, title), JSON types only.
     """
 
     id: str
@@ -40,12 +40,15 @@ class Dataset(Sequence[Sample]):
         examples: Addresses that a user can type.
         random_order: Whether its samples stand in an order drawn at random, so that the first ones are independent
             draws: what a rule takes them for that stops when it has seen enough. An instance may say it of itself.
+        remarks: What a user should know of how an instance was put together, such as what it left out: a line each.
+            Runs show them before the first unit, and keep them with their plan.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str] = ""
     examples: ClassVar[Sequence[str]] = ()
     random_order: bool = False
+    remarks: Sequence[str] = ()
 
     def __init__(self, uri: URI) -> None:
         """Open the set.

@@ -8,7 +8,7 @@ from typing import Any
 
 from equivengine.contracts.conformity import check_api as check_api
 from equivengine.contracts.conformity import check_hooks as check_hooks
-from equivengine.contracts.dataset import Sample
+from equivengine.contracts.dataset import Dataset, Sample
 from equivengine.contracts.executor import Executor
 from equivengine.contracts.probe import ARITIES, Arity, Params, Probe
 from equivengine.contracts.unit import canonical_json
@@ -89,6 +89,28 @@ def check_sample(sample: object, images: str, index: int, owner: str) -> None:
             got=repr(sample.label),
             hint=hint,
         )
+
+
+def remarks_of(dataset: Dataset, images: str, owner: str) -> tuple[str, ...]:
+    """What an image set remarks of itself, held to the contract.
+
+    Args:
+        dataset: The set.
+        images: Its URI, for messages.
+        owner: Whose set it is, for messages.
+
+    Raises:
+        PluginError: If that is no list of texts.
+    """
+    remarks = dataset.remarks
+    if not isinstance(remarks, list | tuple) or not all(isinstance(one, str) for one in remarks):
+        raise PluginError(
+            f"the remarks of {images!r} are no list of texts",
+            expected="a list or tuple of str",
+            got=shortened(repr(remarks)),
+            hint=f"report it to the authors of {owner}",
+        )
+    return tuple(map(shortened, remarks))
 
 
 def stored_params(cls: type[Probe[Any]], params: Params) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 from equivengine.contracts.unit import SampleRef, Unit
 from equivengine.contracts.units import Batches, Group, UnitList, plan_digest
 from equivengine.contracts.units_as_json import batch_sizes_from_json, units_from_json, units_to_json
-from equivengine.errors import StoreError
+from equivengine.errors import DataError, StoreError
 from equivengine.ops.substitute import ATTENTION
 from equivengine.runtime.config import RunConfig
+from equivengine.runtime.contract import remarks_of
 from equivengine.runtime.drawing import Draws
-from equivengine.runtime.loading import Workbench, resolve_device
+from equivengine.runtime.loading import Workbench, blamed, resolve_device
 from equivengine.runtime.tables import PLACES
 from equivengine.runtime.wanted import wanted_of
 from equivengine.store.enough import StopRule, digest_with, in_own_order_of
@@ -38,6 +39,7 @@ class Plan:
         batch_sizes: How many units share a call of their probe, in order, as pairs of a size and how often it comes;
             empty where each is run by itself. Frozen with the plan, so that a resumed run groups them as before.
         in_own_order: Image sets under stop rules that are taken in an order that is not known to be random.
+        remarks: What image sets remark of themselves, as pairs of a URI and a line; no unit depends on it.
     """
 
     config: RunConfig
@@ -45,6 +47,7 @@ class Plan:
     duplicates: int = 0
     batch_sizes: tuple[tuple[int, int], ...] = ()
     in_own_order: tuple[str, ...] = ()
+    remarks: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "batch_sizes", Batches(self.units, self.batch_sizes).sizes)
@@ -66,6 +69,8 @@ class Plan:
             plan["batches"] = [list(pair) for pair in self.batch_sizes]
         if self.in_own_order:
             plan["in_own_order"] = list(self.in_own_order)
+        if self.remarks:
+            plan["remarks"] = [list(pair) for pair in self.remarks]
         return plan
 
     @property
@@ -133,7 +138,8 @@ class Plan:
         else:
             raise ValueError(f"plan version {version!r} is none of 1 to {PLAN_VERSION}")
         config, in_own_order = RunConfig.model_validate(data["config"]), in_own_order_of(data)
-        return cls(config, units, batch_sizes=sizes, in_own_order=in_own_order)
+        remarks = tuple((str(uri), str(text)) for uri, text in data.get("remarks", ()))
+        return cls(config, units, batch_sizes=sizes, in_own_order=in_own_order, remarks=remarks)
 
 
 def make_plan(config: RunConfig, bench: Workbench) -> Plan:
@@ -180,7 +186,24 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
     planned = UnitList(draws.table(), groups)
     units = planned.without_repetitions()
     largest = {(probe.cls.name, probe.params): probe.batch for of_model in probes.values() for probe in of_model}
-    return Plan(config, units, len(planned) - len(units), cut(units, largest), _in_own_order(config, bench))
+    return Plan(
+        config,
+        units,
+        len(planned) - len(units),
+        cut(units, largest),
+        _in_own_order(config, bench),
+        _remarks(config, bench),
+    )
+
+
+def _remarks(config: RunConfig, bench: Workbench) -> tuple[tuple[str, str], ...]:
+    sets = dict.fromkeys((*config.images, *([config.targets] if config.targets is not None else [])))
+    found = []
+    for uri in sets:
+        owner = bench.dataset_owner(uri)
+        with blamed(owner, DataError, f"{uri!r} cannot say what it left out"):
+            found += [(uri, text) for text in remarks_of(bench.images(uri), uri, owner.owner)]
+    return tuple(found)
 
 
 def _in_own_order(config: RunConfig, bench: Workbench) -> tuple[str, ...]:

@@ -67,6 +67,22 @@ def test_other_files_are_listed_and_hidden_ones_are_not(fill):
     folder = open_folder(root)
     assert names(folder) == ["a.png"]
     assert folder.skipped == ("b/README", "b/table.csv", "notes.txt")
+    assert folder.remarks == (
+        "left out: 3 that are not named like images (b/README, b/table.csv, notes.txt), and 4 hidden",
+    )
+
+
+@pytest.mark.parametrize(
+    ("others", "remarks"),
+    [
+        ([], ()),
+        (["a.txt"], ("left out: 1 that is not named like images (a.txt)",)),
+        ([".x.png"], ("left out: 1 hidden",)),
+        (["1", "2", "3", "4"], ("left out: 4 that are not named like images (1, 2, 3, ...)",)),
+    ],
+)
+def test_it_says_in_few_words_what_it_left_out(fill, others, remarks):
+    assert open_folder(fill("a.png", *others)).remarks == remarks
 
 
 def test_a_hidden_root_is_taken(fill, tmp_path):

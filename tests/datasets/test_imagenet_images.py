@@ -115,6 +115,7 @@ def test_what_is_no_image_is_passed_over_and_listed(tmp_path):
     found = opened(root)
     assert len(found) == 1
     assert found.skipped == ("other", f"{TENCH}/images", f"{TENCH}/notes.txt")
+    assert found.remarks == (f"left out: 3 that are not named like images (other, {TENCH}/images, {TENCH}/notes.txt)",)
 
 
 # -- names of classes -------------------------------------------------------------------------------------------------

@@ -138,6 +138,7 @@ def test_what_is_no_image_is_passed_over_and_listed(tmp_path):
     root = mini.openimages(tmp_path)
     (root / "validation" / "notes.txt").write_text("")
     assert opened(root).skipped == ("notes.txt",)
+    assert opened(root).remarks == ("left out: 1 that is not named like images (notes.txt)",)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ EQUIVENGINE_API = (1, 0)
 class Folder(eqv.Dataset):
     """Every file with an image suffix below a directory, ordered by relative POSIX path.
 
-    Hidden files and directories are left out. Linked directories are followed, each real directory once, except links
-    to the set itself or to a directory that contains it. A file is first opened when its sample is asked for (to hash
-    it) and decoded by `Sample.load`; what a file holds is found out there, not here.
+    Hidden files and directories are left out; `remarks` says how many, and what else was. Linked directories are
+    followed, each real directory once, except links to the set itself or to a directory that contains it. A file is
+    first opened when its sample is asked for (to hash it) and decoded by `Sample.load`; what a file holds is found out
+    there, not here.
 
     ``?labels=dirs`` takes the first directory of the relative path for the label; files beside those have none.
     """
@@ -47,6 +48,7 @@ class Folder(eqv.Dataset):
         listing = _Listing(self._root)
         self._paths = sorted(listing.images)
         self._skipped = tuple(sorted(listing.others))
+        self.remarks = paths.left_out(self._skipped, listing.hidden)
         if not self._paths:
             raise eqv.DataError(
                 f"{str(self._root)!r} holds no images",

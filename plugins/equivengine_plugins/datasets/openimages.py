@@ -96,6 +96,7 @@ class OpenImages(ListedImages):
                     hint="pass label=rarest",
                 )
         self._take(uri, root, folder, files)
+        self.remarks = paths.left_out(self._skipped)
 
     @property
     def skipped(self) -> tuple[str, ...]:

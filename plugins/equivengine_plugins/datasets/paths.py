@@ -12,6 +12,29 @@ FOLLOW = "links"
 """Option of the sets that keep to their root: ``?links=follow`` lets links lead out of it."""
 
 
+#: Names that a remark shows.
+_SHOWN = 3
+
+
+def left_out(names: Sequence[str], hidden: int = 0) -> tuple[str, ...]:
+    """Remarks of a set on what lies among its images and was not taken for one.
+
+    >>> left_out(["a.txt", "b.csv", "c/d.pdf", "e"], hidden=1)
+    ('left out: 4 that are not named like images (a.txt, b.csv, c/d.pdf, ...), and 1 hidden',)
+
+    Args:
+        names: Of what is no image by its name, in order.
+        hidden: How many entries are hidden.
+    """
+    said = []
+    if names:
+        shown = ", ".join(map(storable, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+        said.append(f"{len(names):,} that {'is' if len(names) == 1 else 'are'} not named like images ({shown})")
+    if hidden:
+        said.append(f"{hidden:,} hidden")
+    return (f"left out: {', and '.join(said)}",) if said else ()
+
+
 class Root:
     """The directory that a set lies in. Neither names from annotation files nor links lead out of it.
 

@@ -50,6 +50,7 @@ class ImageNet(ListedImages):
             self._truth, self._source, names = read_truth(root, folder, flat, names)
         self._synsets: Names = names or Names.unknown()
         self._take(uri, root, folder, flat or self._foldered(root, folder))
+        self.remarks = paths.left_out(self._skipped)
 
     def _foldered(self, root: paths.Root, folder: str) -> list[str]:
         found: list[str] = []
