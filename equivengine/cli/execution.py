@@ -20,6 +20,7 @@ from equivengine.runtime.engine import RunReport, execute, resume
 from equivengine.runtime.ledger import Ledger
 from equivengine.runtime.plan import Plan
 from equivengine.runtime.registry import from_environment
+from equivengine.runtime.worker import watched
 from equivengine.store import RunDirectory, open_run
 
 DONE, FAILED, SOME_FAILED = 0, 1, 3
@@ -61,7 +62,7 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
         reporter.start(path, len(plan.units), done, Ledger(plan, there).missing())
 
     try:
-        with stdout_for_json(as_json), reporter:
+        with stdout_for_json(as_json), reporter, watched(reporter.batch_begun):
             registry = from_environment(ctx.obj["blocked"])
             report = carry_out(
                 registry=registry,

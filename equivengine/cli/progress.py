@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -21,11 +22,18 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
 
+#: A unit that takes longer is said to; seconds.
+SLOW = 5.0
+
+
 class Progress(Protocol):
     """Gets told what happens; a context manager around the run."""
 
     def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
         """Before the first unit: how many there are and are done, and those that are not, as they are computed."""
+
+    def batch_begun(self, batch: Batch) -> None:
+        """Before each batch that runs in this process."""
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """After each unit."""
@@ -50,10 +58,32 @@ def make_progress(kind: str) -> Progress:
     return {"rich": Bar, "plain": Lines, "json": JsonLines, "none": Silent}[kind]()
 
 
+class _AtWork:
+    """A batch that runs in this process, and since when."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self._begun = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return time.monotonic() - self._begun
+
+    @property
+    def words(self) -> str:
+        """Its first unit, and how many more there are."""
+        more = f" and {len(self.batch) - 1} computed together with it" if len(self.batch) > 1 else ""
+        return printable(f"{_named(self.batch[0])}{more}")
+
+
 class Silent:
     """Says nothing."""
 
     def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
+        """Nothing."""
+
+    def batch_begun(self, batch: Batch) -> None:
         """Nothing."""
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
@@ -84,6 +114,7 @@ class Lines(Silent):
     def __init__(self, patience: float = 60.0) -> None:
         self._patience = patience
         self._listening = True
+        self._at: _AtWork | None = None
         self._over = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -102,10 +133,18 @@ class Lines(Silent):
             if self._pace.silent >= self._patience and self._pace.finished < self._pace.todo:
                 self._still()
 
+    def batch_begun(self, batch: Batch) -> None:
+        """Nothing yet; a line if it takes long."""
+        self._at = _AtWork(batch)
+
     def _still(self) -> None:
-        pace = self._pace
+        pace, at = self._pace, self._at
         left = "" if pace.seconds_left is None else f"; {clock_time(pace.seconds_left)} left"
-        self._say(f"[{pace.finished}/{pace.todo}] at work, {clock_time(pace.silent)} since the last unit{left}")
+        if at is None:
+            said = f"at work, {clock_time(pace.silent)} since the last unit"
+        else:
+            said = f"{at.words}: running for {clock_time(at.seconds)}"
+        self._say(f"[{pace.finished}/{pace.todo}] {said}{left}")
 
     def _say(self, line: str) -> None:
         if self._listening:
@@ -175,7 +214,7 @@ class JsonLines(Lines):
         self._write(event="caution", message=text)
 
     def _still(self) -> None:
-        pace = self._pace
+        pace, at = self._pace, self._at
         self._write(
             event="at_work",
             silent_seconds=_rounded(pace.silent),
@@ -184,6 +223,8 @@ class JsonLines(Lines):
             failed=pace.failed,
             elapsed_seconds=_rounded(pace.elapsed),
             seconds_left=_rounded(pace.seconds_left),
+            unit_ids=[] if at is None else [unit.unit_id for unit in at.batch],
+            running_seconds=None if at is None else _rounded(at.seconds),
         )
 
     def _write(self, **fields: object) -> None:
@@ -191,14 +232,16 @@ class JsonLines(Lines):
 
 
 class Bar(Silent):
-    """A bar with rate, remaining time (counted down between units) and failures."""
+    """A bar with rate, remaining time (counted down between units), failures, and how long a slow unit has run."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
         self._pace: Pace | None = None
+        self._at: _AtWork | None = None
         self._progress = Progress(
+            SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -217,16 +260,31 @@ class Bar(Silent):
 
         class PaceColumn(ProgressColumn):
             def render(self, task: Task) -> Text:
-                """Rate and remaining time at this moment."""
-                return Text(bar._pace.words() if bar._pace is not None else "", style="progress.remaining")
+                """Rate, remaining time, and how long the unit at work takes, at this moment."""
+                return Text(bar._words(), style="progress.remaining")
 
         return PaceColumn()
+
+    def _words(self) -> str:
+        at = self._at
+        words = [] if self._pace is None else [self._pace.words()]
+        if at is not None and at.seconds >= SLOW:
+            words.append(f"this one for {clock_time(at.seconds)}")
+        return ", ".join(filter(None, words))
 
     def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
         """Show the bar."""
         self._pace = Pace(units - done, batches)
         self._progress.console.print(f"results go to {printable(str(path))}", highlight=False, markup=False)
         self._task = self._progress.add_task("measuring", total=units, completed=done, last="", failed="")
+
+    def batch_begun(self, batch: Batch) -> None:
+        """Name it."""
+        self._at = _AtWork(batch)
+        self._name(batch[0])
+
+    def _name(self, unit: Unit) -> None:
+        self._progress.update(self._task, last=in_line(unit.samples[0].id)[:40])
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:
         """Advance it; failures stay on the screen."""
@@ -235,8 +293,9 @@ class Bar(Silent):
         if outcome.outcome == "failed":
             self._progress.console.print(_describe(unit, outcome), highlight=False, markup=False)
         failed = f"{self._pace.failed} failed" if self._pace.failed else ""
-        last = in_line(unit.samples[0].id)[:40]
-        self._progress.update(self._task, advance=1, last=last, failed=failed)
+        self._progress.update(self._task, advance=1, failed=failed)
+        if self._at is None:
+            self._name(unit)
 
     def remark(self, text: str) -> None:
         """A line that stays on the screen."""
@@ -264,9 +323,12 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
+def _named(unit: Unit) -> str:
+    return f"{unit.probe} {' -> '.join(in_line(sample.id) for sample in unit.samples[:2])}"
+
+
 def _describe(unit: Unit, outcome: UnitOutcome) -> str:
-    samples = " -> ".join(in_line(sample.id) for sample in unit.samples[:2])
-    text = f"{unit.probe} {samples}: {outcome.outcome}"
+    text = f"{_named(unit)}: {outcome.outcome}"
     if outcome.status not in ("", "ok"):
         text += f", {outcome.status}"
     if outcome.outcome == "failed":

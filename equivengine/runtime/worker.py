@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +53,17 @@ class WorkerContext:
 
 
 _inputs: dict[WorkerContext, Inputs] = {}
+_on_begun: ContextVar[Callable[[Batch], object]] = ContextVar("on_begun", default=lambda batch: None)
+
+
+@contextlib.contextmanager
+def watched(on_begun: Callable[[Batch], object]) -> Iterator[None]:
+    """Be told of each batch that this thread begins within, before anything of it is loaded; not of published ones."""
+    token = _on_begun.set(on_begun)
+    try:
+        yield
+    finally:
+        _on_begun.reset(token)
 
 
 @contextlib.contextmanager
@@ -112,6 +124,7 @@ def compute_batch(context: WorkerContext, batch: Batch) -> Callable[[], tuple[Un
     if all(directory.is_published(unit.unit_id) for unit in batch):
         skipped = tuple(UnitOutcome(unit.unit_id, "skipped") for unit in batch)
         return lambda: skipped
+    _on_begun.get()(batch)
     try:
         with without_deprecations(), staying_here():
             found = _measure(batch, context, start)

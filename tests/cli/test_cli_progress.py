@@ -243,6 +243,57 @@ def test_a_long_silence_is_broken(clock, capsys, kind, says):
     assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (Lines, "[1/4] measure a.png and 2 computed together with it: running for 0:02:00; 0:04:00 left"),
+        (JsonLines, '"running_seconds": 120.0'),
+    ],
+)
+def test_a_long_batch_is_named_that_runs_in_this_process(clock, monkeypatch, capsys, kind, says):
+    monkeypatch.setattr(progress_module.time, "monotonic", clock)
+    todo = units(4)
+    said = ""
+    with kind(patience=0.01) as progress:
+        progress.start(Path("run"), 4, 0, [tuple(todo[:1]), tuple(todo[1:])])
+        progress.batch_begun(tuple(todo[:1]))
+        clock.now += 120
+        progress.unit_done(*done(todo[0], 120.0))
+        progress.batch_begun(tuple(todo[1:]))
+        clock.now += 120
+        for _ in range(3000):
+            said += capsys.readouterr().err
+            if says in said:
+                break
+            time.sleep(0.01)
+    assert says in said
+    if kind is JsonLines:
+        event = next(json.loads(line) for line in said.splitlines() if says in line)
+        assert event["unit_ids"] == [unit.unit_id for unit in todo[1:]]
+
+
+def test_a_run_tells_what_it_has_begun(measure, cli, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(Lines, "batch_begun", lambda self, batch: begun.append([unit.samples[0].id for unit in batch]))
+    measure("--progress", "plain", probe="together")
+    assert begun == [["a.png", "b.png", "c.png"]]
+    cli("resume", tmp_path / "run", "--progress", "plain")
+    assert len(begun) == 1, "what is published is not begun"
+
+
+def test_the_bar_shows_how_long_a_slow_unit_has_run_and_what_it_is(clock, monkeypatch):
+    monkeypatch.setattr(progress_module.time, "monotonic", clock)
+    (unit,) = units(1)
+    bar = Bar()
+    bar._progress.console.quiet = True
+    bar.start(Path("run"), 1, 0, [(unit,)])
+    bar.batch_begun((unit,))
+    assert bar._words() == ""
+    assert bar._progress.tasks[0].fields["last"] == "a.png"
+    clock.now += 61
+    assert bar._words() == "this one for 0:01:01"
+
+
 def test_the_bar_shows_rate_rest_and_failures_and_leaves_the_cursor(clock, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
