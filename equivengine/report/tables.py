@@ -161,7 +161,8 @@ def long_scalars() -> UnitTable:
         whose = _whose(row) if row.summary else ()
         for name, scalar in row.summary.items():
             ends = scalar.interval or (None, None)
-            yield (*whose, name, scalar.value, *ends, scalar.n, scalar.unit, scalar.description, scalar.group)
+            told = (scalar.unit, scalar.description, scalar.group, scalar.binary)
+            yield (*whose, name, scalar.value, *ends, scalar.n, *told)
 
     return UnitTable(
         "scalars",
@@ -175,6 +176,7 @@ def long_scalars() -> UnitTable:
             Column("unit", "text", "", "unit of the value"),
             Column("description", "text", "", "what it is"),
             Column("group", "text", "", "heading"),
+            Column("binary", "flag", "", "whether it is yes (1) or no (0)"),
         ],
         rows_of,
     )

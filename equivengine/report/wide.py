@@ -93,17 +93,20 @@ class _Param:
 
 @dataclass
 class _Scalar:
-    """A scalar: all units and descriptions that it has, and whether some unit has an interval or observations."""
+    """A scalar: all units and descriptions that it has, whether some unit has an interval or observations, and whether
+    all say yes or no.
+    """
 
     group: str
     units: dict[str, None] = field(default_factory=dict)
     said: dict[str, None] = field(default_factory=dict)
     interval: bool = False
     n: bool = False
+    binary: bool = True
 
     def columns(self, name: str) -> Iterator[Column]:
         unit, said = "; ".join(self.units), "; ".join(self.said)
-        yield Column(name, "number", unit, said, self.group)
+        yield Column(name, "number", unit, f"{said}: 1 is yes, 0 is no" if self.binary else said, self.group)
         if self.interval:
             for end, word in (("low", "lower"), ("high", "upper")):
                 yield Column(f"{name}.{end}", "number", unit, f"{said}: {word} end of the 95% interval", self.group)
@@ -132,6 +135,7 @@ class _Seen:
             seen.units[scalar.unit] = seen.said[scalar.description] = None
             seen.interval |= scalar.interval is not None
             seen.n |= scalar.n is not None
+            seen.binary &= scalar.binary
         for name, check in row.checks.items():
             self._checks.setdefault(name, {})[check.description] = None
         self._count += 1

@@ -219,6 +219,10 @@ PROBE_FAULTS = {
         "names_units",
     ),
     "nan": (PROBE.replace("Scalar(length", "Scalar(float('nan')"), "measures_numbers"),
+    "half_a_yes": (
+        PROBE.replace('(length, "embedding", ', '(binary=True, value=0.5, unit="1", description='),
+        "returns_a_result",
+    ),
     "global_random": (PROBE.replace(_RUN, "        length = np.random.rand() + float("), "is_repeatable"),
     "single_only": (
         PROBE.replace(_RUN, "        assert task.precision == 'fp32'\n        length = float("),
