@@ -105,8 +105,10 @@ def _cells(row: Standing) -> list[Any]:
 
 
 def _places(entries: Sequence[Entry]) -> list[tuple[Place, bool]]:
-    """Where each number lies, and whether the axis is logarithmic."""
-    ends = [end for e in entries if e.value is not None for end in (e.value, *(e.interval or ())) if math.isfinite(end)]
+    """Where each number lies, and whether the axis is logarithmic; of one in another unit than the first, nowhere."""
+    unit = next((e.unit for e in entries if e.value is not None), "")
+    shown = [e for e in entries if e.value is not None and e.unit == unit]
+    ends = [end for e in shown for end in (e.value, *(e.interval or ())) if end is not None and math.isfinite(end)]
     if not ends:
         return [(Place(), False) for _ in entries]
     low, high = min(ends), max(ends)
@@ -119,10 +121,12 @@ def _places(entries: Sequence[Entry]) -> list[tuple[Place, bool]]:
             return 0.5
         return math.log(value / low) / math.log(high / low) if logarithmic else (value - low) / (high - low)
 
-    return [
-        (Place(place(e.value), *((None, None) if e.interval is None else map(place, e.interval))), logarithmic)
-        for e in entries
-    ]
+    def lies(entry: Entry) -> Place:
+        if entry.unit != unit:
+            return Place()
+        return Place(place(entry.value), *((None, None) if entry.interval is None else map(place, entry.interval)))
+
+    return [(lies(entry), logarithmic) for entry in entries]
 
 
 def _settings(params: str) -> str:

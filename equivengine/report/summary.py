@@ -36,7 +36,8 @@ class Row:
         value: The scalar of the one unit, or the median over units.
         unit: Unit.
         interval: The probe's own 95% interval for one unit; over units, smallest and largest of fewer than `ENOUGH`,
-            95% bootstrap interval of the median of more. Of a share, Wilson's 95% interval of any number.
+            95% bootstrap interval of the median of more. Of a share, Wilson's 95% interval of any number, as of that
+            many images where these have several units.
         n: Observations within the one unit, or number of units.
         kind: "answer" where the one unit says yes (1) or no (0), "share" where the value is the share of yes over units
             in place of the median; otherwise empty.
@@ -224,6 +225,7 @@ def _settings(units: Sequence[Unit]) -> list[str]:
 
 def _section(group: Group, setting: str, failed: Failed | None) -> Section:
     unit = group.unit
+    images = len(set(group.subjects)) if any(scalar.binary for scalar in group.scalars.values()) else group.count
     return Section(
         probe=unit.probe,
         model=unit.model,
@@ -231,7 +233,7 @@ def _section(group: Group, setting: str, failed: Failed | None) -> Section:
         noun=noun_of(unit),
         interval="min .. max" if 1 < group.count < ENOUGH else "95% interval",
         images=group.names[:NAMED],
-        rows=[_row(name, like, group) for name, like in group.scalars.items()],
+        rows=[_row(name, like, group, images) for name, like in group.scalars.items()],
         checks=[_check_row(name, tally) for name, tally in group.checks.items()],
         warnings=_warnings(group),
         params=json.loads(unit.params),
@@ -247,12 +249,13 @@ def noun_of(unit: Unit) -> str:
     return {1: "image", 2: "pair"}.get(len(unit.samples), "set")
 
 
-def _row(name: str, like: Scalar, group: Group) -> Row:
+def _row(name: str, like: Scalar, group: Group, images: int) -> Row:
+    """A scalar over the units of a group, which are about so many images: units of one image are no independent yes."""
     binary = group.binary(name)
     if group.count == 1:
         kind: Kind = "answer" if binary else ""
         return Row(name, like.description, like.group, like.value, like.unit, like.interval, like.n, kind)
-    middle = middle_of(group.values(name), group.count, binary=binary)
+    middle = middle_of(group.values(name), group.count, binary=binary, worth=images)
     kind = "share" if binary else ""
     return Row(name, like.description, like.group, middle.value, like.unit, middle.ends, middle.n, kind)
 
@@ -266,7 +269,7 @@ class Middle:
     n: int
 
 
-def middle_of(values: np.ndarray, asked: int, *, binary: bool = False) -> Middle:
+def middle_of(values: np.ndarray, asked: int, *, binary: bool = False, worth: int | None = None) -> Middle:
     """The median of what could be measured; of yes and no the share of yes, with Wilson's interval.
 
     Args:
@@ -274,14 +277,15 @@ def middle_of(values: np.ndarray, asked: int, *, binary: bool = False) -> Middle
         asked: How many there would be, had all been measured: fewer than `ENOUGH` give smallest and largest as ends,
             more the 95% interval.
         binary: Whether the values are 1 and 0, yes and no, or shares of yes among the units of one image.
+        worth: How many independent ones yes and no are worth, at most; None: as many as there are.
     """
     values = values[np.isfinite(values)]
     count = len(values)
     if count == 0:
         return Middle(float("nan"), None, 0)
     if binary:
-        total = float(values.sum())
-        return Middle(total / count, wilson(total, count), count)
+        share, effective = float(values.sum()) / count, count if worth is None else min(count, worth)
+        return Middle(share, wilson(share * effective, effective), count)
     if asked < ENOUGH:
         ends = (float(values.min()), float(values.max())) if count > 1 else None
         return Middle(float(np.median(values)), ends, count)

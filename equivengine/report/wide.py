@@ -93,9 +93,7 @@ class _Param:
 
 @dataclass
 class _Scalar:
-    """A scalar: all units and descriptions that it has, whether some unit has an interval or observations, and whether
-    all say yes or no.
-    """
+    """A scalar: all its units and descriptions, whether some unit has an interval or observations, all are binary."""
 
     group: str
     units: dict[str, None] = field(default_factory=dict)

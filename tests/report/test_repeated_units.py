@@ -11,6 +11,7 @@ from test_leaderboard import Headlines
 from equivengine.errors import StoreError
 from equivengine.report.comparison import compare
 from equivengine.report.leaderboard import leaderboard
+from equivengine.report.leaderboard_page import _places
 from equivengine.store import open_run
 
 
@@ -98,3 +99,6 @@ def test_units_of_several_kinds_of_inputs_are_each_models_own(opened):
     assert [(cell.at, cell.difference) for cell in line.cells] == [(None, None)] * 2
     board = leaderboard(runs, Headlines())
     assert [row.entries[0].shown_unit(board.metrics[0]) for row in board.rows] == ["", "embedding / coordinate"]
+    places = [place.at for place, _ in _places([row.entries[0] for row in board.rows])]
+    assert places[0] is not None
+    assert places[1] is None

@@ -66,6 +66,14 @@ def test_few_units_have_an_interval_too_and_it_is_told_from_min_and_max(opened):
     assert rows["slope"].shown_interval(section.interval).endswith("(95%)")
 
 
+def test_units_of_one_image_are_no_independent_answers(opened):
+    seeds = [(unit(0, seed=seed), ProbeResult({}, {"slope": took(1)})) for seed in range(20)]
+    (run,) = opened(seeds + answers([1, 0], start=1))
+    row = rows_of(run)[1]["slope"]
+    assert (row.value, row.n) == (pytest.approx(21 / 22), 22)
+    assert row.interval == pytest.approx(wilson(3 * 21 / 22, 3))
+
+
 @pytest.mark.parametrize(("value", "word"), [(1, "yes"), (0, "no"), (np.nan, "-")])
 def test_one_unit_answers_in_a_word(opened, value, word):
     (run,) = opened(answers([value]))
