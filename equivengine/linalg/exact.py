@@ -111,7 +111,7 @@ def take_apart(
     U = torch.stack([each.U for each in found]).to(op.device)
     if basis is not None:
         U = basis.mT @ U
-    error = (op.resolution * S[:, :1]).expand_as(S)
+    error = op.floor(S[:, :1]).expand_as(S)
     kept = slice(0, rank)
     identified, sine = bounds.subspace(S, error, error, error[:, 0], rank, square=n == op.shape[1])
     Vh = None
@@ -215,12 +215,21 @@ def _complete(rows: Tensor, found: int) -> None:
 
 
 def _by_triangle(matrix: Tensor, vectors: int, scratch: bool) -> Exact:
-    frobenius = float(torch.linalg.vector_norm(matrix))
+    frobenius = _length(matrix)
     basis = matrix if scratch else matrix.clone(memory_format=torch.contiguous_format)
     found = orthonormalise(basis, out=basis)
     U, S, Wh = torch.linalg.svd(found.L)
     Vh = _times(Wh[:vectors], found.Q, scratch=True) if vectors else None
     return Exact(U, S, Vh, frobenius)
+
+
+def _length(matrix: Tensor) -> float:
+    """|J|_F, also where squares of its entries overflow or underflow."""
+    largest = float(torch.maximum(matrix.amax(), -matrix.amin()))
+    if largest == 0 or 1e-100 < largest < 1e100:
+        return float(torch.linalg.vector_norm(matrix))
+    lengths = torch.stack([torch.linalg.vector_norm(row / largest) for row in matrix])
+    return largest * float(torch.linalg.vector_norm(lengths))
 
 
 def _times(left: Tensor, matrix: Tensor, scratch: bool) -> Tensor:

@@ -21,12 +21,14 @@ class Goal:
             s_1; values are then wanted within the smaller of ``tol`` and 1e-3 s_1.
         resolution: Relative resolution of the final precision.
         limit: Most products.
+        underflow: Below this, values are no numbers of the final precision.
     """
 
     rank: int | None
     tol: float
     resolution: float
     limit: int
+    underflow: float
 
     def rank_of(self, values: Tensor) -> int:
         """How many of the Ritz values [B, d] are wanted."""
@@ -41,4 +43,4 @@ class Goal:
         else:
             wanted = min(self.tol, VALUE_TOL) * values[:, :1].expand_as(values)
         # What lies below the resolution is roundoff, and known as well as it can be.
-        return torch.maximum(wanted, self.resolution * values[:, :1])
+        return torch.maximum(wanted, self.resolution * values[:, :1]).clamp_min(self.underflow)

@@ -33,6 +33,13 @@ _EPSILON = {
     "bf16": torch.finfo(torch.bfloat16).eps,
 }
 
+#: Below this, products (float32: subnormal numbers, of few digits) or the squares in lengths (float64) underflow.
+_UNDERFLOW = {
+    torch.float64: torch.finfo(torch.float64).tiny ** 0.5,
+    torch.float32: torch.finfo(torch.float32).tiny,
+    torch.bfloat16: torch.finfo(torch.bfloat16).tiny,
+}
+
 Product = Callable[[Tensor], Tensor]
 
 
@@ -135,6 +142,15 @@ class Products:
         """Relative to s_1, below what singular values are roundoff of products."""
         return max(_RESOLUTION[name] for name in (self.precision, *self._coarser()))
 
+    def floor(self, largest: Tensor) -> Tensor:
+        """What of a singular value is roundoff, where the largest is s_1: the resolution, and where that underflows."""
+        return (self.resolution * largest).clamp_min(self.underflow)
+
+    @property
+    def underflow(self) -> float:
+        """Below this, products lose their digits, or the squares in their lengths are zero."""
+        return _UNDERFLOW[self.dtype]
+
     @property
     def described(self) -> str:
         """The precision in words."""
@@ -183,7 +199,9 @@ class Products:
         Raises:
             UsageError: They differ by more than roundoff explains.
         """
-        gap = float(((left - right).abs() / scale.clamp_min(torch.finfo(torch.float64).tiny)).max())
+        off = (left - right).abs()
+        off = torch.where(off > self.underflow * max(self.shape), off, 0.0)
+        gap = float((off / scale.clamp_min(torch.finfo(torch.float64).tiny)).max())
         if gap > max(_ADJOINT_GAP[name] for name in (self.precision, *self._coarser())):
             raise UsageError(
                 "the operator's products with J and with J^T do not belong to one matrix",

@@ -75,7 +75,7 @@ def solve_randomized(op: Products, cheap: Products | None, goal: Goal, plan: Pla
 
 def _result(op: Products, run: Search, state: State, stopped: str, plan: Plan) -> SVDResult:
     ritz, rank = state.ritz, state.rank
-    noise = op.resolution * ritz.values[:, :1]
+    noise = op.floor(ritz.values[:, :1])
     error = state.error + noise
     kept = slice(0, rank)
     allowed = run.goal.allowed(ritz.values)
@@ -94,7 +94,7 @@ def _result(op: Products, run: Search, state: State, stopped: str, plan: Plan) -
         lower=(ritz.values - noise).clamp_min(0)[:, kept],
         residual=(ritz.residual + noise)[:, kept],
         error=error[:, kept],
-        resolution=op.resolution * float(ritz.values.max()),
+        resolution=float(noise.max()),
         method="randomized",
         products=op.counts.total(),
         status="ok" if converged else "not_converged",

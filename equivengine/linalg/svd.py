@@ -92,7 +92,7 @@ def svd(
     _check(products, rank, tol, method, block, max_products)
     n = products.shape[0]
     block = min(block or _BLOCK.get(products.device.type, 16), n)
-    goal = Goal(rank, VALUE_TOL if tol is None else tol, products.resolution, max_products or 2 * n)
+    goal = Goal(rank, VALUE_TOL if tol is None else tol, products.resolution, max_products or 2 * n, products.underflow)
     least = _least(rank, block)
     whole = rank is None and tol is None
     both = vectors or flipped  # the vectors of the longer side, which may be U
@@ -122,10 +122,9 @@ def _with_noise(found: SVDResult, op: Products, count: int) -> SVDResult:
     exact = op.in_precision("fp64")
     gap = torch.linalg.vector_norm(op.pull(u).to(torch.float64) - exact.pull(u), dim=2).amax(1, keepdim=True)
     exact.release()
-    wider = (_NOISE_SAFETY * gap - op.resolution * found.S[:, :1]).clamp_min(0)
-    sine = min(
-        1.0, found.subspace_error * float((1 + wider / (op.resolution * found.S[:, :1]).clamp_min(1e-300)).max())
-    )
+    floor = op.floor(found.S[:, :1])
+    wider = (_NOISE_SAFETY * gap - floor).clamp_min(0)
+    sine = min(1.0, found.subspace_error * float((1 + wider / floor).max()))
     return dataclasses.replace(
         found,
         subspace="not_converged" if found.subspace == "identified" and sine > bounds.SAME else found.subspace,

@@ -143,9 +143,9 @@ def _compare(
     """Hold the program's J^T u for one random u against torch.autograd's.
 
     Returns:
-        None where they are one, else one sentence; and whether that is to be kept for other inputs. It is not where there
-        is nothing finite to compare with. Nor are they one everywhere where f has custom autograd functions, whose own
-        derivative may differ from that of the operations in them at some inputs only.
+        None where they are one, else one sentence; and whether that is to be kept for other inputs. It is not where
+        there is nothing finite to compare with. Nor are they one everywhere where f has custom autograd functions,
+        whose own derivative may differ from that of the operations in them at some inputs only.
     """
     plain = Arithmetic("fp64" if x.dtype == torch.float64 else "fp32", x.dtype)
     generator = torch.Generator().manual_seed(0)
