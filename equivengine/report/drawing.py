@@ -20,6 +20,8 @@ DPI = 130
 MOST_VALUES = 1 << 20
 #: Plain plots of one unit, at most.
 MOST_PLOTS = 12
+#: What captions say of figures of weights that were drawn: a figure is copied without the page around it.
+OF_RANDOM_WEIGHTS = "Random weights: this says nothing about a trained model."
 #: From this many values on, a curve is drawn without markers.
 DENSE = 64
 
@@ -43,12 +45,13 @@ class Drawn:
     caption: str = ""
 
 
-def drawn(title: str, figure: Figure) -> Drawn:
+def drawn(title: str, figure: Figure, *, random: bool = False) -> Drawn:
     """Draw a figure on white. It need not be closed: figures of reports know no pyplot.
 
     Args:
         title: What it is called.
         figure: Its label (`Figure.set_label`) is its caption.
+        random: Whether it shows a model of random weights, which the caption then says.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -61,7 +64,8 @@ def drawn(title: str, figure: Figure) -> Drawn:
             raise
         png = _png(figure)
     width, height = canvas.get_width_height()
-    return Drawn(title, png, width, height, str(figure.get_label()))
+    caption = " ".join(filter(None, (str(figure.get_label()), OF_RANDOM_WEIGHTS if random else "")))
+    return Drawn(title, png, width, height, caption)
 
 
 def _png(figure: Figure) -> bytes:

@@ -271,7 +271,8 @@ class _Maker:
                 "middle nine tenths (dotted)"
             )
             unit = next(iter(group.input_units), "pixel")
-            image = of_figure(drawn(title, relabelled(draw(varied, section.noun), unit)), section.probe)
+            figure = relabelled(draw(varied, section.noun), unit)
+            image = of_figure(drawn(title, figure, random=bool(group.random)), section.probe)
             histograms = [image] if self.allowance.admits([image]) else []
         with self.allowance.half():
             pictured = self._units(group.pictured, _pictures_of)

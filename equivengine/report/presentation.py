@@ -85,21 +85,34 @@ class Presenter:
         given = [each for group in groups for each in group.drawn.kept]
         units = {name for group in groups for name in group.input_units}
         unit = units.pop() if len(units) == 1 else "coordinate"
-        return self._drawn(lambda: _by_title(probe.overview(given)), probe.name, "could not draw its overview", unit)
+        random = any(group.random for group in groups)
+        problem = "could not draw its overview"
+        return self._drawn(lambda: _by_title(probe.overview(given)), probe.name, problem, unit, random=random)
 
     def figures(self, probe: Probe[Any] | None, record: UnitRecord) -> list[Drawn]:
         """Figures of one unit; plain plots of its arrays where the probe draws none."""
         found: list[Drawn] = []
+        unit, random = _input_unit(record), bool(record.provenance.get("random_weights"))
         if probe is not None:
             name = f"could not draw {' -> '.join(sample.id for sample in record.unit.samples[:2])}"
-            found = self._drawn(lambda: _by_title(probe.figures(record.arrays)), probe.name, name, _input_unit(record))
-        return found or self._drawn(lambda: plain(record.arrays), record.unit.probe, "could not be plotted plainly")
+            figures = probe.figures
+            found = self._drawn(lambda: _by_title(figures(record.arrays)), probe.name, name, unit, random=random)
+        problem = "could not be plotted plainly"
+        return found or self._drawn(lambda: plain(record.arrays), record.unit.probe, problem, random=random)
 
     def _drawn(
-        self, make: Callable[[], Iterable[tuple[str, Any]]], probe: str, problem: str, unit: str = "pixel"
+        self,
+        make: Callable[[], Iterable[tuple[str, Any]]],
+        probe: str,
+        problem: str,
+        unit: str = "pixel",
+        *,
+        random: bool,
     ) -> list[Drawn]:
         def each() -> list[Drawn]:
-            return [drawn(in_unit(str(title), unit), relabelled(figure, unit)) for title, figure in make()]
+            return [
+                drawn(in_unit(str(title), unit), relabelled(figure, unit), random=random) for title, figure in make()
+            ]
 
         return self._contained(each, probe, problem) or []
 

@@ -371,5 +371,8 @@ def test_figures_are_drawn_from_arrays_and_leave_nothing_open(result):
         figure.savefig(buffer, format="png")
         assert buffer.getbuffer()[:8] == b"\x89PNG\r\n\x1a\n"
         (axes,) = figure.axes
-        assert len(axes.lines) == 4  # three starts and s_1 at x
+        assert len(axes.lines) == 5  # three starts, what two points show, and s_1 at x
+        shown, at_x = (line.get_ydata()[0] for line in axes.lines[3:])
+        assert at_x < shown < 1.001 * max(line.get_ydata().max() for line in axes.lines[:3])
+        assert "every point is a lower bound" in figure.get_label()
     assert plt.get_fignums() == []

@@ -17,6 +17,7 @@ from equivengine.contracts.probe import ProbeTask
 from equivengine.contracts.unit import SampleRef, canonical_json
 from equivengine_plugins.probes.groups import COLOURS, MOST_SETTINGS, MOST_UNITS, bundle, groups, left_out
 from equivengine_plugins.probes.ldlc import Ldlc
+from equivengine_plugins.probes.lipschitz import Lipschitz
 from equivengine_plugins.probes.match import Match
 from equivengine_plugins.probes.match.overview import MOST_ROWS
 from equivengine_plugins.probes.nullwalk import NullWalk
@@ -26,6 +27,7 @@ from equivengine_plugins.probes.spectrum import Spectrum
 SHAPE = (1, 4, 6)
 SETTINGS = {
     Ldlc: {"directions": 9, "null_directions": 8, "gradient_steps": 7, "singular_directions": 4},
+    Lipschitz: {"steps": 3},
     Match: {"tolerance": 1e-3},
     NullWalk: {"steps": 3},
     Path: {"points": 9, "steps": 3, "rank": 3, "spaces": 3},
@@ -152,6 +154,7 @@ def test_a_course_that_has_stopped_keeps_its_last_value():
         (Spectrum, {"compare": True}, ["Spectra of all images"], 3),  # the same, and pairs of each
         (Path, {}, ["Straight lines of all pairs", "Paths within classes of all pairs"], 4),
         (NullWalk, {}, ["Distance and drift of all walks"], 2),
+        (Lipschitz, {}, ["Largest singular value over balls, all images"], 1),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from equivengine.contracts.result import Array, Picture
-from equivengine.report.drawing import DPI, MOST_PLOTS, drawn, plain, relabelled
+from equivengine.report.drawing import DPI, MOST_PLOTS, OF_RANDOM_WEIGHTS, drawn, plain, relabelled
 from equivengine.report.images import of_figure, of_picture
 
 
@@ -35,6 +35,13 @@ def test_the_label_of_a_figure_is_its_caption():
     figure.set_label("Each point is a pixel.")
     assert of_figure(drawn("a", figure), "probe").description == "probe: a. Each point is a pixel."
     assert drawn("a", relabelled(figure, "coordinate")).caption == "Each point is a coordinate."
+
+
+def test_a_caption_says_that_weights_are_random():
+    figure = figure_of("a")
+    assert drawn("a", figure, random=True).caption == OF_RANDOM_WEIGHTS
+    figure.set_label("Each point is a pixel.")
+    assert drawn("a", figure, random=True).caption == f"Each point is a pixel. {OF_RANDOM_WEIGHTS}"
 
 
 def test_a_picture_is_captioned_where_its_name_does_not_say_it_all():

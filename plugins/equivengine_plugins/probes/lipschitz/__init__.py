@@ -7,7 +7,7 @@ projected ascent finds, verified by a difference quotient of two points of the b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equivengine as eqv
@@ -50,6 +50,12 @@ class Lipschitz(eqv.Probe[LipschitzParams]):
         from equivengine_plugins.probes.lipschitz.drawing import draw
 
         return draw(result)
+
+    def overview(self, results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> Mapping[str, Figure]:
+        """How far s_1 rises over the balls around all images, from stored arrays."""
+        from equivengine_plugins.probes.lipschitz.drawing import draw_overview
+
+        return draw_overview(results)
 
 
 @eqv.hookimpl

@@ -101,6 +101,8 @@ def _add(
     checks: dict[str, eqv.Check],
 ) -> None:
     """One ball."""
+    import numpy as np
+
     ball, ascent, verified = found.ball, found.ascent, found.verified
     label = NAMES[norm]
     group = f"{label} ball of radius {ball.radius:.4g}" + (" within the input range" if ball.box else "")
@@ -148,6 +150,9 @@ def _add(
     arrays[f"path_{norm}"] = eqv.Array(path, (step, start), UNIT, f"s_1 reached after each step, {label} ball")
     arrays[f"distance_{norm}"] = eqv.Array(
         ascent.distance.cpu().numpy(), (step, start), "pixel", f"{label} distance from x after each step"
+    )
+    arrays[f"certified_{norm}"] = eqv.Array(
+        np.array([certified]), ("one",), UNIT, f"difference quotient of two points less its roundoff, {label} ball"
     )
     precise = found.point if task.precision == "fp64" else found.point.float()  # the run's precision holds it exactly
     arrays[f"maximiser_{norm}"] = eqv.Array(

@@ -82,7 +82,7 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         legend_above(lines, lines.axes[0], columns=2)
         lines.set_label(f"{lines_of([group], 'pair')} z moves from the original to the matched input.")
         title = ", ".join(filter(None, (group.label("pair"), left_out(results))))
-        lines.supxlabel(f"share of the straight line from original to matched; {title}", fontsize=9)
+        lines.supxlabel(f"straight line from original to matched; {title}", fontsize=9)
         figures[", ".join(filter(None, ("Straight lines of all pairs", group.setting)))] = lines
         if any("first_t" not in arrays for _, arrays in group.units):
             continue
@@ -101,7 +101,7 @@ def _lines(axes: Axes, group: Group, end: str) -> None:
 
     courses = [(_data(arrays, "line_t"), _data(arrays, f"line_cosine_{end}")) for _, arrays in group.units]
     scores = [1 - _data(arrays, "line_deviation").max() for _, arrays in group.units]
-    bundle(axes, courses, MAIN, f"all pairs, linearity {np.median(scores):.2f}")
+    bundle(axes, courses, MAIN, f"n = {len(courses)} pairs, linearity {np.median(scores):.2f}")
     starts = np.median([(y[0], y[-1]) for _, y in courses], axis=0)
     axes.plot([0, 1], starts, color=GREY, linestyle="--", linewidth=1.2, label="a straight line between its ends")
     axes.set(xlabel="share of the line", ylabel=f"cosine of $f(z)$ and {ENDS[end]}")
