@@ -19,7 +19,8 @@ class Sample:
         digest: sha256 (hex) of the content; equal content has an equal digest on every machine.
         load: Decodes it: a Pillow image, or whatever the backend's preprocessing takes. Raises `DataError`.
         label: Class label, where known.
-        details: Whatever else is known (license, title), JSON types only.
+        details: Whatever else is known (license, title), JSON types only, 64 KiB at most as such. Stored in the
+            provenance of units of one or two samples; not part of a unit's identity.
     """
 
     id: str

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import torch
 
+from equivengine.contracts.dataset import Sample
 from equivengine.contracts.encoder import Encoder
-from equivengine.contracts.unit import SampleRef, Unit
+from equivengine.contracts.unit import SampleRef, Unit, canonical_json
 from equivengine.errors import DataError, EngineError, NumericsError
 from equivengine.runtime.loading import Workbench, blamed
 
 #: References that go through the encoder at once when their embeddings are checked.
 CHUNK = 16
+#: Samples of a unit, at most, whose details are stored with it.
+DETAILED = 2
+#: Length of the details of a sample as JSON, at most: they are stored with every unit.
+MAX_DETAILS_BYTES = 1 << 16
 
 
 class Inputs:
@@ -26,18 +32,22 @@ class Inputs:
         self.bench = bench
         self._population: tuple[tuple[str, tuple[SampleRef, ...]], torch.Tensor | EngineError] | None = None
 
-    def samples(self, unit: Unit) -> list[torch.Tensor]:
-        """Inputs, each float32 [*input_shape].
+    def samples(self, unit: Unit) -> tuple[list[torch.Tensor], list[dict[str, object]]]:
+        """Inputs, each float32 [*input_shape]; and what image sets know of them, to be stored.
+
+        Details are those of up to `DETAILED` samples: a unit of a whole set has none, and no list of licenses.
 
         Raises:
-            DataError: If a sample cannot be read or has other content than planned.
+            DataError: If a sample cannot be read or has other content than planned, or its details cannot be stored.
             NumericsError: If its embedding is not finite.
         """
         encoder = self.bench.encoder(unit.model)
-        inputs = [self._input(encoder, unit.model, ref) for ref in unit.samples]
-        for x, ref in zip(inputs, unit.samples, strict=True):
+        loaded = [self._input(encoder, unit.model, ref) for ref in unit.samples]
+        for (x, _), ref in zip(loaded, unit.samples, strict=True):
             _check_embeddings(encoder, x[None], [ref])
-        return inputs
+        detailed = loaded if len(loaded) <= DETAILED else []
+        details = [_storable(sample, ref) for (_, sample), ref in zip(detailed, unit.samples, strict=False)]
+        return [x for x, _ in loaded], details
 
     def references(self, unit: Unit) -> torch.Tensor:
         """Inputs float32 [R, *input_shape]; [0, ...] if the unit has no references. Not to be written to.
@@ -63,19 +73,37 @@ class Inputs:
         return inputs
 
     def _load(self, encoder: Encoder, model: str, references: Sequence[SampleRef]) -> torch.Tensor:
-        inputs = torch.stack([self._input(encoder, model, ref) for ref in references])
+        inputs = torch.stack([self._input(encoder, model, ref)[0] for ref in references])
         for start in range(0, len(references), CHUNK):
             chunk = slice(start, start + CHUNK)
             _check_embeddings(encoder, inputs[chunk], references[chunk])
         return inputs
 
-    def _input(self, encoder: Encoder, model: str, ref: SampleRef) -> torch.Tensor:
-        """One input; whatever is raised on the way names the plugin that raised it."""
+    def _input(self, encoder: Encoder, model: str, ref: SampleRef) -> tuple[torch.Tensor, Sample]:
+        """One input, and the sample it was made from; whatever is raised on the way names the plugin that raised it."""
         sample = self.bench.sample(ref)
         with blamed(self.bench.dataset_owner(ref.images), DataError, f"{ref.id!r} of {ref.images!r} cannot be loaded"):
             raw = sample.load()
         with blamed(self.bench.backend_owner(model), DataError, f"{model!r} cannot preprocess {ref.id!r}"):
-            return encoder.preprocess(raw)
+            return encoder.preprocess(raw), sample
+
+
+def _storable(sample: Sample, ref: SampleRef) -> dict[str, object]:
+    """The details of a sample, JSON types only."""
+    try:
+        text = canonical_json(dict(sample.details))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the details of {ref.id!r} of {ref.images!r} cannot be stored", expected="JSON types, no NaN", got=error
+        ) from None
+    if len(text) > MAX_DETAILS_BYTES:
+        raise DataError(
+            f"the details of {ref.id!r} of {ref.images!r} are too long to be stored with every unit",
+            expected=f"at most {MAX_DETAILS_BYTES:,} bytes of JSON",
+            got=f"{len(text):,}",
+        )
+    details: dict[str, object] = json.loads(text)
+    return details
 
 
 def _check_embeddings(encoder: Encoder, inputs: torch.Tensor, refs: Sequence[SampleRef]) -> None:

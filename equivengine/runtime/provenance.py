@@ -25,10 +25,17 @@ _LIBRARIES = ("torch", "torchvision", "numpy", "h5py", "pluggy", "timm", "open_c
 
 
 def describe(
-    unit: Unit, encoder: Encoder, plugins: dict[str, PluginRecord], operations: Recording, seconds: float, started: str
+    unit: Unit,
+    details: list[dict[str, object]],
+    encoder: Encoder,
+    plugins: dict[str, PluginRecord],
+    operations: Recording,
+    seconds: float,
+    started: str,
 ) -> dict[str, Any]:
-    """The provenance of one unit, JSON types only."""
+    """The provenance of one unit, JSON types only; ``details``: what image sets know of its first samples."""
     paths = operations.paths()
+    known = [{"details": each} if each else {} for each in details]
     return {
         **environment(),
         "plugins": {
@@ -44,7 +51,10 @@ def describe(
         "random_weights": encoder.spec.random_weights,
         "model": _plain(asdict(encoder.spec)),
         "seed": unit.seed,
-        "samples": [sample.to_json() for sample in unit.samples],
+        "samples": [
+            {**sample.to_json(), **(known[place] if place < len(known) else {})}
+            for place, sample in enumerate(unit.samples)
+        ],
         "started": started,
         "seconds": seconds,
     }

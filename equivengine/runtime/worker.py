@@ -188,6 +188,7 @@ def _measure(batch: Batch, context: WorkerContext, start: float) -> list[Found]:
 
     results: dict[str, ProbeResult | BaseException] = {}
     tasks: dict[str, ProbeTask[Any]] = {}
+    details: dict[str, list[dict[str, object]]] = {}
     with noticing() as changes:
         inputs_from = f"inputs of {first.model!r}, {owners['backend'].owner}"
         with alone(inputs_from, seed):  # those of the unit before may serve again: nothing is to depend on that
@@ -195,7 +196,8 @@ def _measure(batch: Batch, context: WorkerContext, start: float) -> list[Found]:
         with alone(inputs_from, seed):
             for unit in batch:
                 try:
-                    tasks[unit.unit_id] = _task(unit, encoder, inputs.samples(unit), params, references)
+                    samples, details[unit.unit_id] = inputs.samples(unit)
+                    tasks[unit.unit_id] = _task(unit, encoder, samples, params, references)
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:
@@ -213,7 +215,7 @@ def _measure(batch: Batch, context: WorkerContext, start: float) -> list[Found]:
             continue
         roles = zip(("images", "targets"), unit.samples, strict=False)
         plugins = owners | {role: bench.dataset_owner(ref.images) for role, ref in roles}
-        record = provenance.describe(unit, encoder, plugins, operations, seconds, started)
+        record = provenance.describe(unit, details[unit.unit_id], encoder, plugins, operations, seconds, started)
         record["executor"] = _executor(context)
         if changes:
             record["switches"] = [change.to_json() for change in changes]
