@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import error_records
+import error_sites
 import pytest
 import write_records
 
 
 @pytest.fixture
 def records(tmp_path, monkeypatch):
-    """A copy of the records, in a folder of its own."""
-    folder = tmp_path / "records"
-    shutil.copytree(error_records.FOLDER, folder)
-    monkeypatch.setattr(error_records, "FOLDER", folder)
+    """A copy of the records of errors that are there, in a folder of its own."""
+    places = error_sites.sites().keys() - error_records.elsewhere().keys()
+    known = {site: record for site, record in error_records.records().items() if site in places}
+    monkeypatch.setattr(error_records, "FOLDER", tmp_path / "records")
+    error_records.FOLDER.mkdir()
+    error_records.write(known)
     error_records.records.cache_clear()
     yield error_records.records
     error_records.records.cache_clear()

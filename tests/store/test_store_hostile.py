@@ -47,7 +47,7 @@ def measured(action, path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["equivengine.store", "store_cases"])
     here, there = context.Pipe()
-    process = context.Process(shard=_cost, args=(action, path, there))
+    process = context.Process(target=_cost, args=(action, path, there))
     process.start()
     try:
         assert here.poll(60), "it hangs"
