@@ -164,6 +164,12 @@ std::vector<std::size_t> in_order(std::size_t count) {
   return order;
 }
 
+// The next block to run along a dimension of the grid: those between its two ends are left out where `edge` says so.
+unsigned after(unsigned index, unsigned count) {
+  const unsigned edge = device().edge;
+  return edge != 0 && index + 1 == edge && count > 2 * edge ? count - edge : index + 1;
+}
+
 }  // namespace
 
 Device& device() {
@@ -197,9 +203,9 @@ bool run(Extent grid, Extent block, std::size_t shared_bytes, const std::functio
   shared.resize(shared_bytes + 2 * kGuard);
   prepare_threads(block);
   const std::vector<std::size_t> warps = in_order(threads.size() / kLanes), lanes = in_order(kLanes);
-  for (block_index.z = 0; block_index.z < grid.z; ++block_index.z) {
-    for (block_index.y = 0; block_index.y < grid.y; ++block_index.y) {
-      for (block_index.x = 0; block_index.x < grid.x; ++block_index.x) {
+  for (block_index.z = 0; block_index.z < grid.z; block_index.z = after(block_index.z, grid.z)) {
+    for (block_index.y = 0; block_index.y < grid.y; block_index.y = after(block_index.y, grid.y)) {
+      for (block_index.x = 0; block_index.x < grid.x; block_index.x = after(block_index.x, grid.x)) {
         if (!run_block(warps, lanes)) return false;
       }
     }

@@ -31,6 +31,7 @@ struct Device {
   int shared_per_block = 227 * 1024;
   int shared_per_processor = 228 * 1024;
   unsigned order = 0;  // of warps and lanes: 0 ascending, 1 descending, else shuffled with it as the seed
+  unsigned edge = 0;   // blocks that run at either end of each of a grid's dimensions, for large grids; 0: all
 };
 Device& device();
 

@@ -1,4 +1,6 @@
 import ctypes
+import fcntl
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -19,8 +21,17 @@ def compiler() -> None:
 
 @pytest.fixture(scope="session")
 def library(compiler: None, tmp_path_factory: pytest.TempPathFactory) -> EmulatedKernels:
-    folder: Path = tmp_path_factory.mktemp("emulated")
-    return EmulatedKernels(compile_library(folder, [*KERNELS, HERE / "exports.cpp"]))
+    """Compiled once for all processes of a test run."""
+    folder: Path = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with open(folder / "emulated.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = folder / "emulated" / "library.so"
+        if not made.exists():
+            made.parent.mkdir(exist_ok=True)
+            compile_library(made.parent, [*KERNELS, HERE / "exports.cpp"])
+    return EmulatedKernels(made)
 
 
 @pytest.fixture

@@ -28,7 +28,12 @@ struct alignas(16) uint4 {
 };
 using dim3 = emulation::Extent;
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorLaunchFailure = 719
+};
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
@@ -81,6 +86,13 @@ T from_lane(T mine, unsigned lane, Place place) {
   return theirs;
 }
 
+// What every device of compute capability 5.0 or newer takes (CUDA C++ Programming Guide, technical specifications).
+inline bool takes(dim3 grid, dim3 block) {
+  const auto within = [](unsigned value, unsigned largest) { return value >= 1 && value <= largest; };
+  return within(grid.x, 0x7fffffff) && within(grid.y, 0xffff) && within(grid.z, 0xffff) && within(block.x, 1024) &&
+         within(block.y, 1024) && within(block.z, 64) && block.x * block.y * block.z <= 1024;
+}
+
 inline unsigned lane() { return thread_index.x % kLanes; }
 
 }  // namespace emulation
@@ -95,6 +107,7 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribut
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
+  if (!emulation::takes(config->gridDim, config->blockDim)) return cudaErrorInvalidConfiguration;
   const std::size_t allowed = emulation::allowed_shared[reinterpret_cast<const void*>(kernel)];
   if (config->dynamicSmemBytes > std::max<std::size_t>(48 * 1024, allowed)) return cudaErrorInvalidValue;
   const auto body = [&] { kernel(static_cast<Parameters>(arguments)...); };

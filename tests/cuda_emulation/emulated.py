@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class Device(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_int)
-        for name in ("processors", "capability", "shared_per_block", "shared_per_processor", "order")
+        for name in ("processors", "capability", "shared_per_block", "shared_per_processor", "order", "edge")
     ]
 
 
@@ -156,6 +157,11 @@ class EmulatedLibrary:
             raise RuntimeError(f"{name} returned {status}: {self.library.failure().decode()}")
 
 
+def unwritten(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A contiguous result; NaN until it is written."""
+    return torch.full(shape, torch.nan, dtype=dtype)
+
+
 class EmulatedKernels(EmulatedLibrary):
     """The operators with CUDA kernels; tensors and results as the operators of the same names have them."""
 
@@ -172,7 +178,7 @@ class EmulatedKernels(EmulatedLibrary):
         return self._norm("norm_vjp", cotangents, x, None, rstd, weight, residual)
 
     def _norm(self, rule: str, t: Tensor, x: Tensor, mean, rstd: Tensor, weight, residual) -> Tensor:
-        out = _unwritten(t)
+        out = unwritten(t.shape, t.dtype)
         pointers = (None if a is None else a.data_ptr() for a in (t, x, mean, rstd, weight, residual, out))
         residual_strides = (0, 0) if residual is None else residual.stride()[:2]
         rows = NormRows(*pointers, *t.shape, *t.stride()[:2], *residual_strides, x.stride(0))
@@ -180,21 +186,21 @@ class EmulatedKernels(EmulatedLibrary):
         return out
 
     def softmax_jvp(self, tangents: Tensor, p: Tensor) -> Tensor:
-        out = _unwritten(tangents)
+        out = unwritten(tangents.shape, tangents.dtype)
         pointers = (a.data_ptr() for a in (tangents, p, out))
         rows = SoftmaxRows(*pointers, *tangents.shape, *tangents.stride()[:2], p.stride(0))
         self.call("softmax_jvp", DTYPE_PAIRS[tangents.dtype, p.dtype], ctypes.byref(rows))
         return out
 
     def scale_tangents(self, tangents: Tensor, factor: Tensor) -> Tensor:
-        out = _unwritten(tangents)
+        out = unwritten(tangents.shape, tangents.dtype)
         pointers = (a.data_ptr() for a in (tangents, factor, out))
         rows = ScaleRows(*pointers, len(tangents), factor.numel(), tangents.stride(0))
         self.call("scale_tangents", DTYPE_PAIRS[tangents.dtype, factor.dtype], ctypes.byref(rows))
         return out
 
     def split_tf32(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        high, low = _unwritten(x), _unwritten(x)
+        high, low = unwritten(x.shape, x.dtype), unwritten(x.shape, x.dtype)
         self.call("split_tf32", *(ctypes.c_void_p(a.data_ptr()) for a in (x, high, low)), ctypes.c_int64(x.numel()))
         return high, low
 
@@ -205,7 +211,7 @@ class EmulatedKernels(EmulatedLibrary):
 
     def attention_jvp(self, dq, dk, dv, q, k, v, p, scale: float, precision: str = "ieee") -> Tensor:
         directions = next(t for t in (dq, dk, dv) if t is not None).shape[0]
-        out = q.new_full((directions, *q.shape[:3], v.shape[-1]), torch.nan)
+        out = unwritten((directions, *q.shape[:3], v.shape[-1]), q.dtype)
         primal = _primal(directions, q, k, v, p, scale, precision)
         rule = AttentionJvp(primal, *map(Heads.of, (dq, dk, dv, out)))
         self.call("attention_jvp", DTYPES[q.dtype], ctypes.byref(rule))
@@ -213,19 +219,14 @@ class EmulatedKernels(EmulatedLibrary):
 
     def attention_vjp(self, g, q, k, v, p, scale: float, precision: str = "ieee") -> Tensor:
         size = sum(t.numel() for t in (q, k, v)) // max(1, len(q))
-        out = q.new_full((len(g), len(q), size), torch.nan)
+        out = unwritten((len(g), len(q), size), q.dtype)
         results = cotangents_of(out, q, k, v)
         primal = _primal(len(g), q, k, v, p, scale, precision)
         rule = AttentionVjp(primal, *map(Heads.of, (g, *results)))
         accumulator = torch.float64 if q.dtype == torch.float64 else torch.float32
-        row_sums = torch.full(g.shape[:-1], torch.nan, dtype=accumulator)
+        row_sums = unwritten(g.shape[:-1], accumulator)
         self.call("attention_vjp", DTYPES[q.dtype], ctypes.byref(rule), ctypes.c_void_p(row_sums.data_ptr()))
         return out
-
-
-def _unwritten(like: Tensor) -> Tensor:
-    """A contiguous result of the same shape; NaN until it is written."""
-    return torch.full(like.shape, torch.nan, dtype=like.dtype)
 
 
 def _primal(

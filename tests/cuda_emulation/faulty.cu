@@ -49,8 +49,8 @@ extern "C" {
 const char* failure() { return emulation::failure(); }
 emulation::Device* device() { return &emulation::device(); }
 
-#define EXPORT(NAME, KERNEL, BYTES) \
-  int NAME(const float* in, float* out) { return launch(KERNEL, dim3(1), 64, BYTES, nullptr, in, out); }
+#define EXPORT(NAME, KERNEL, BYTES, ...) \
+  int NAME(const float* in, float* out) { return launch(KERNEL, dim3(1 __VA_ARGS__), 64, BYTES, nullptr, in, out); }
 EXPORT(correct, (reverse<true, true>), 256)
 EXPORT(no_barrier_before_reading, (reverse<false, true>), 256)
 EXPORT(no_barrier_before_writing, (reverse<true, false>), 256)
@@ -59,4 +59,6 @@ EXPORT(different_barriers, two_barriers, 0)
 EXPORT(shuffle_of_some_lanes, half_a_warp_shuffles, 0)
 EXPORT(write_past_the_end, past_the_end, 256)
 EXPORT(too_much_shared_memory, (reverse<true, true>), 228 * 1024)
+EXPORT(too_tall_a_grid, (reverse<true, true>), 256, , 65536)
+EXPORT(no_blocks, (reverse<true, true>), 256, , 0)
 }

@@ -41,7 +41,9 @@ def test_a_missing_barrier_gives_a_wrong_result(faulty, kernel, order):
         ("different_barriers", "wait at different places"),
         ("shuffle_of_some_lanes", "wait for each other for ever"),
         ("write_past_the_end", "outside its 256 bytes of dynamic shared memory"),
-        ("too_much_shared_memory", "returned 1"),
+        ("too_much_shared_memory", "returned 1:"),
+        ("too_tall_a_grid", "returned 9:"),
+        ("no_blocks", "returned 9:"),
     ],
 )
 def test_notices(faulty, name, message):
