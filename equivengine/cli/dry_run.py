@@ -15,6 +15,7 @@ from equivengine.cli.output import print_json, print_table
 from equivengine.cli.pace import clock_time
 from equivengine.cli.text import printable
 from equivengine.contracts.unit import SampleRef, settings
+from equivengine.contracts.wording import counted
 from equivengine.runtime.config import RunConfig
 from equivengine.runtime.engine import default_name, plan_of
 from equivengine.runtime.estimate import Estimate, Kind, Range, estimate, kinds_of
@@ -76,9 +77,9 @@ def print_plan(ctx: click.Context, config: RunConfig, *, as_json: bool, each: bo
         hint = "pass --out on a larger disk, or plan less: fewer images, models or parameters"
         parts = "shards, pictures and run.h5 of"
         least = sum(kind.least for kind in kinds)
-        surely = ", which are needed in any case" if plan.stop_rules else ""
-        check_room(found.least_bytes, out, f"{parts} {least:,} units{surely}", hint)
-        if plan.stop_rules and (text := doubt(found.bytes, out, f"{parts} all {len(plan.units):,} units")):
+        surely = f", which {'is' if least == 1 else 'are'} needed in any case" if plan.stop_rules else ""
+        check_room(found.least_bytes, out, f"{parts} {counted(least, 'unit')}{surely}", hint)
+        if plan.stop_rules and (text := doubt(found.bytes, out, f"{parts} all {counted(len(plan.units), 'unit')}")):
             click.echo(f"warning: {printable(text)}", err=True)
 
 
@@ -95,10 +96,11 @@ def _print(plan: Plan, kinds: list[Kind], found: Estimate | None, out: Path, *, 
     shown += [6, 7] if found is not None else []
     print_table([columns[column] for column in shown], [[row[column] for column in shown] for row in table[:MOST_ROWS]])
     if len(table) > MOST_ROWS:
-        click.echo(f"... and {len(table) - MOST_ROWS:,} more lines; --json has all")
+        click.echo(f"... and {counted(len(table) - MOST_ROWS, 'more line')}; --json has all")
     count, calls = len(plan.units), len(plan.batches())
-    together = f" in {calls:,} calls of their probes" if calls < count else ""
-    click.echo(f"{count:,} unit{'s' * (count != 1)}{together}; plan {plan.digest[:12]}; nothing was written")
+    probes = "probe" if len({kind.common.probe for kind in kinds}) == 1 else "probes"
+    together = f" in {counted(calls, 'call')} of their {probes}" if calls < count else ""
+    click.echo(f"{counted(count, 'unit')}{together}; plan {plan.digest[:12]}; nothing was written")
     if plan.stop_rules:
         least = sum(kind.least for kind in kinds)
         click.echo(f"at least {least:,} of them, those before the first look of each stop rule; at most all")
@@ -128,8 +130,9 @@ def _print_estimate(found: Estimate, out: Path, *, ranged: bool) -> None:
     count = sum(kind.batches for kind in found.kinds)
     click.echo(
         printable(
-            f"measured now, on {count} batch{'es' * (count != 1)}: {facts['device']}, {facts['threads']} threads, "
-            f"{facts['cores']} cores under a load of {facts['load_average']:.1f}, torch {facts['torch']}"
+            f"measured now, on {counted(count, 'batch', 'batches')}: {facts['device']}, "
+            f"{counted(facts['threads'], 'thread')}, {counted(facts['cores'], 'core')} "
+            f"under a load of {facts['load_average']:.1f}, torch {facts['torch']}"
         )
     )
 

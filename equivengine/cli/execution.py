@@ -15,6 +15,7 @@ from equivengine.cli.output import print_json
 from equivengine.cli.progress import make_progress
 from equivengine.cli.summary import print_run, run_document
 from equivengine.cli.text import command_line, printable
+from equivengine.contracts.wording import counted
 from equivengine.runtime.config import RunConfig
 from equivengine.runtime.engine import RunReport, execute, resume
 from equivengine.runtime.ledger import Ledger
@@ -101,8 +102,8 @@ def _carry_out(ctx: click.Context, carry_out: Callable[..., RunReport], *, as_js
 def note_duplicates(count: int) -> None:
     """Say on stderr that units were left out, if any were."""
     if count:
-        units, they = ("units", "they measure") if count > 1 else ("unit", "it measures")
-        click.echo(f"note: {count} {units} left out: {they} the same content as another one", err=True)
+        they = "it measures" if count == 1 else "they measure"
+        click.echo(f"note: {counted(count, 'unit')} left out: {they} the same content as another one", err=True)
 
 
 @contextlib.contextmanager

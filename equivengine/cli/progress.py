@@ -17,6 +17,7 @@ from equivengine.cli import signals
 from equivengine.cli.pace import Pace, clock_time
 from equivengine.cli.text import in_line, printable
 from equivengine.contracts.unit import Batch, Unit, UnitOutcome
+from equivengine.contracts.wording import counted
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -159,10 +160,10 @@ class Lines(Silent):
 
     def start(self, path: Path, units: int, done: int, batches: Sequence[Batch] = ()) -> None:
         """Say where results go, what is there already, and how many units are computed together."""
-        there = f", {done} of them published already" if done else ""
+        there = f", {done:,} of them published already" if done else ""
         largest = max(map(len, batches), default=1)
         together = f", up to {largest} computed together" if largest > 1 else ""
-        self._say(f"{units} unit{'s' * (units != 1)}{there}{together}; results go to {printable(str(path))}")
+        self._say(f"{counted(units, 'unit')}{there}{together}; results go to {printable(str(path))}")
         self._begin(Pace(units - done, batches))
 
     def unit_done(self, unit: Unit, outcome: UnitOutcome) -> None:

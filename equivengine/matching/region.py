@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from equivengine.contracts.wording import counted
 from equivengine.errors import UsageError
 
 
@@ -55,7 +56,7 @@ class Region:
             raise UsageError(
                 "an original lies outside the box",
                 expected=f"values in [{self.low:g}, {self.high:g}]",
-                got=f"{len(outside)} values beyond it, {float(outside[0]):g} for one",
+                got=f"{counted(len(outside), 'value')} beyond it, {float(outside[0]):g} for one",
                 hint="give the model's own input range, or leave the box out",
             )
         lower, upper = torch.full_like(origin, self.low), torch.full_like(origin, self.high)

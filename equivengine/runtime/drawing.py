@@ -13,6 +13,7 @@ from equivengine.contracts.dataset import Dataset
 from equivengine.contracts.probe import Arity
 from equivengine.contracts.unit import SampleRef
 from equivengine.contracts.units_as_json import SampleTable
+from equivengine.contracts.wording import counted
 from equivengine.errors import DataError, EngineError, PluginError, UsageError
 from equivengine.runtime import contract
 from equivengine.runtime.config import RunConfig
@@ -158,13 +159,13 @@ class Draws:
         if copies:
             raise _no_other_content(original, uri, targets)
         if not labelled:
-            raise _no_label(f"{uri!r} has no labels to draw targets by", f"{looked:,} images without one")
+            raise _no_label(f"{uri!r} has no labels to draw targets by", f"{counted(looked, 'image')} without one")
         whole = looked == len(targets)
         raise UsageError(
             f"{uri!r} holds no target of another class than {original.id!r}",
             expected=f"at least one image whose label is known and not {original.label!r}",
-            got=f"{labelled:,} of {'its' if whole else 'the first'} {looked:,} images "
-            f"{'' if whole else 'in random order '}are labeled, all {original.label!r}",
+            got=f"{labelled:,} of {'its' if whole else 'the first'} {counted(looked, 'image')} "
+            f"{'' if whole else 'in random order '}{'is' if labelled == 1 else 'are'} labeled, all {original.label!r}",
             hint="pass --targets with a set of other classes, or --pairing any",
         )
 

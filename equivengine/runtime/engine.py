@@ -14,6 +14,7 @@ from typing import Any
 
 from equivengine.contracts.executor import Executor
 from equivengine.contracts.unit import Batch, Unit, UnitOutcome, canonical_json
+from equivengine.contracts.wording import counted
 from equivengine.errors import EngineError, PluginError, UsageError
 from equivengine.runtime import contract, worker
 from equivengine.runtime.config import RunConfig, executor_params
@@ -230,7 +231,7 @@ def _carry_out(
     report.seconds = time.perf_counter() - start
     if undone := ledger.left - waves.unneeded:
         raise PluginError(
-            f"executor {config.executor!r} left {undone} of {count - waves.unneeded} units undone",
+            f"executor {config.executor!r} left {undone:,} of {counted(count - waves.unneeded, 'unit')} undone",
             got=owner.owner,
             hint=f"equivengine resume {path} --executor serial",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import Any
 from equivengine.contracts.unit import SampleRef, Unit
 from equivengine.contracts.units import Batches, Group, UnitList, plan_digest
 from equivengine.contracts.units_as_json import batch_sizes_from_json, units_from_json, units_to_json
+from equivengine.contracts.wording import counted
 from equivengine.errors import DataError, StoreError
 from equivengine.ops.substitute import ATTENTION
 from equivengine.runtime.config import RunConfig
 from equivengine.runtime.contract import remarks_of
 from equivengine.runtime.drawing import Draws
-from equivengine.runtime.loading import Workbench, blamed, resolve_device
+from equivengine.runtime.loading import UNREADABLE, Workbench, blamed, resolve_device
 from equivengine.runtime.tables import PLACES
 from equivengine.runtime.wanted import wanted_of
 from equivengine.store.enough import StopRule, digest_with, in_own_order_of
@@ -192,17 +193,25 @@ def make_plan(config: RunConfig, bench: Workbench) -> Plan:
         len(planned) - len(units),
         cut(units, largest),
         _in_own_order(config, bench),
-        _remarks(config, bench),
+        _remarks(config, bench, planned.samples),
     )
 
 
-def _remarks(config: RunConfig, bench: Workbench) -> tuple[tuple[str, str], ...]:
+def _remarks(config: RunConfig, bench: Workbench, samples: Iterable[SampleRef]) -> tuple[tuple[str, str], ...]:
+    """What image sets say of themselves, and which of their images cannot be read."""
+    unreadable: dict[str, list[str]] = {}
+    for sample in samples:
+        if sample.digest.startswith(UNREADABLE):
+            unreadable.setdefault(sample.images, []).append(f"[{sample.index}]")  # as its unit is called
     sets = dict.fromkeys((*config.images, *([config.targets] if config.targets is not None else [])))
     found = []
     for uri in sets:
         owner = bench.dataset_owner(uri)
         with blamed(owner, DataError, f"{uri!r} cannot say what it left out"):
             found += [(uri, text) for text in remarks_of(bench.images(uri), uri, owner.owner)]
+        if names := unreadable.get(uri):
+            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            found.append((uri, f"{counted(len(names), 'image')} cannot be read, and will fail: {shown}"))
     return tuple(found)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from equivengine.contracts.unit import Unit
+from equivengine.contracts.wording import counted
 from equivengine.errors import StoreError
 from equivengine.runtime.estimate import Key, key_of, kinds_of
 from equivengine.runtime.plan import Plan
@@ -150,13 +151,12 @@ class Room:
 
     def _check(self) -> None:
         sure, needed = self._like_those_stored(self._sure)
-        stored = "units left that are like those stored so far"
         if sure:
             hint = f"make room, then: equivengine resume {self._directory} (what was published stays)"
-            check_room(needed, self._directory, f"the {sure:,} {stored}", hint)
+            check_room(needed, self._directory, f"the {_like_stored(sure)}", hint)
         possible, wanted = self._like_those_stored(self._possible)
         if possible > sure and not self._doubted:
-            text = doubt(wanted, self._directory, f"up to {possible:,} {stored}")
+            text = doubt(wanted, self._directory, f"up to {_like_stored(possible)}")
             self._doubted = bool(text)
             if text:
                 self._on_doubt(text)
@@ -166,3 +166,7 @@ class Room:
         means = {key: statistics.mean(sizes) for key, sizes in self._sizes.items() if sizes}
         needed = (1 + self.RUN_FILE) * sum(left[key] * mean for key, mean in means.items())
         return sum(left[key] for key in means), needed
+
+
+def _like_stored(count: int) -> str:
+    return f"{counted(count, 'unit')} left that {'is' if count == 1 else 'are'} like those stored so far"

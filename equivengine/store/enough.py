@@ -21,6 +21,7 @@ import numpy as np
 
 from equivengine.contracts.unit import canonical_json
 from equivengine.contracts.units import Batches, UnitList
+from equivengine.contracts.wording import counted
 from equivengine.errors import StoreError
 from equivengine.statistics import LEVEL, Estimate
 from equivengine.stopping import FEWEST, Effort, looks, ranks
@@ -131,12 +132,13 @@ class Ending:
         """``"ldlc/random on digits, images digits: known within 4.1% (5.0% asked) after 64 of 360 units"``."""
         name = f"{self.rule.probe}/{self.rule.scalar} on {self.model}, images {self.images}"
         asked = f"({self.rule.tolerance:.1%} asked)"
+        total = counted(len(self.places), "unit")
         if not self.decided:
-            return f"{name}: not decided {asked}; the next look is after {self.needed:,} of {len(self.places):,} units"
+            return f"{name}: not decided {asked}; the next look is after {self.needed:,} of {total}"
         half_width = math.inf if self.effort is None else self.effort.half_width
         known = f"known within {half_width:.1%}" if math.isfinite(half_width) else "no interval"
         order = ", in an order not known to be random" if self.in_own_order else ""
-        return f"{name}: {known} {asked} after {self.needed:,} of {len(self.places):,} units{order}"
+        return f"{name}: {known} {asked} after {self.needed:,} of {total}{order}"
 
 
 class Enough:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,16 @@ def test_a_dry_run_shows_them_too(others, toys, tmp_path, capfd):
     assert f"note: folder:{others}: {REMARK}" in capfd.readouterr().err
     assert run(["run", str(file), "--dry-run", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["remarks"] == [[f"folder:{others}", REMARK]]
+
+
+def test_images_that_cannot_be_read_are_told_before_their_units_fail(make_plan, make_config, registry, photos):
+    os.mkfifo(photos / "pipe.png")
+    assert make_plan().remarks == ((f"folder:{photos}", "1 image cannot be read, and will fail: [3]"),)
+    report = execute(make_config(), registry=registry)
+    assert +report.outcomes == {"published": 3, "failed": 1}
+    for number in range(3):
+        os.mkfifo(photos / f"z{number}.png")
+    assert make_plan().remarks[0][1] == "4 images cannot be read, and will fail: [3], [4], [5], ..."
 
 
 @pytest.mark.parametrize("remarks", ["a text", [1], None, {"a": "b"}])
