@@ -2,6 +2,7 @@
 
 import gc
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -60,6 +61,21 @@ def test_few_rows_need_no_file_and_the_file_of_many_is_closed_with_its_columns()
     del column
     gc.collect()
     assert files() == before
+
+
+def test_of_a_further_row_nothing_stays_in_memory():
+    peaks = []
+    for count in (400, 4000):
+        tracemalloc.start()
+        spill = Spill()
+        numbers, texts = SpilledNumbers(spill), SpilledTexts(spill)
+        for row in range(count):
+            numbers.append(row)
+            texts.append(f"{row:064x}")
+        assert (texts[1], texts[count - 1]) == (f"{1:064x}", f"{count - 1:064x}")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 3600 < 8  # where each block of four is
 
 
 def test_no_room_is_one_clear_error(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ from store_cases import make_plan, make_result, make_unit
 from equivengine.store import RunDirectory, guard, schema
 from equivengine.store.files import new_file
 
-#: Bytes of memory that a unit may add: its id of 32 bytes in four lists, and what the plan says of it.
-MOST = 150
+#: Bytes of memory that a unit may add: its id of 32 bytes, 8 to find it by, what the plan says of it, and little else.
+MOST = 100
 #: Of a scalar of which all values are asked for: value, both ends of its interval, number of observations.
 COLUMN = 4 * 8
 
