@@ -6,8 +6,10 @@ skips a second distribution's plugin of the same name, and calls hooks of all pl
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -100,7 +102,8 @@ class Registry:
             if record.state != "loaded" or record.name not in observers:
                 continue
             try:
-                self._alone(record.name, name)(**arguments)
+                with _put_back(record):
+                    self._alone(record.name, name)(**arguments)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # an observer may call sys.exit; it must not end the run
@@ -151,7 +154,8 @@ class Registry:
         start = time.perf_counter()
         registered = False
         try:
-            module = entry.load()
+            with _put_back(record):
+                module = entry.load()
             contract.check_api(module)
             contract.check_hooks(module)
             self._manager.register(module, name=entry.name)
@@ -199,6 +203,15 @@ class Registry:
     def _alone(self, plugin: str, hook: str) -> Any:
         others = [p for name, p in self._manager.list_name_plugin() if name != plugin and p is not None]
         return self._manager.subset_hook_caller(hook, remove_plugins=others)
+
+
+def _put_back(record: PluginRecord) -> contextlib.AbstractContextManager[None]:
+    """Leave nothing of a plugin behind that holds for the whole process; where torch is not there yet, nothing does."""
+    if "torch" not in sys.modules:
+        return contextlib.nullcontext()
+    from equivengine.runtime import switches
+
+    return switches.put_back(record.owner)
 
 
 def from_environment(blocked: Iterable[str] = (), environ: Mapping[str, str] = os.environ) -> Registry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image, ImageFile
 
 from equivengine import load_encoder, open_run
 from equivengine.runtime import switches
+from equivengine.runtime.config import validated
 from equivengine.runtime.engine import execute
 from equivengine.runtime.registry import Registry
 
@@ -218,9 +220,36 @@ def messy(site):
     return Registry.load(only=["toys", "messy", "noise", "serial"])
 
 
-def run(registry, path, probes, model="toy"):
-    from equivengine.runtime.config import validated
+def test_what_a_module_sets_while_it_is_imported_and_an_observer_between_units_is_put_back(site, tmp_path, unsaid):
+    site.install("toys", module="equivengine_toys")
+    site.install(
+        "noisy",
+        """
+        import torch
 
+        import equivengine as eqv
+
+        EQUIVENGINE_API = (1, 0)
+        torch.backends.cudnn.benchmark = True
+        calls = []
+
+        @eqv.hookimpl
+        def equivengine_unit_finished(unit, outcome):
+            calls.append(torch.get_default_dtype())
+            torch.set_default_dtype(torch.float64)
+        """,
+    )
+    registry = Registry.load(only=["toys", "noisy", "noise", "serial"])
+    assert [record.state for record in registry.records if record.name == "noisy"] == ["loaded"]
+    assert not torch.backends.cudnn.benchmark
+    config = {"probes": [{"name": "measure"}], "models": ["toy"], "images": [NOISE], "out": str(tmp_path / "run")}
+    report = execute(validated(config), registry=registry)
+    assert +report.outcomes == {"published": 3}
+    assert sys.modules["plugin_noisy"].calls == [torch.float32] * 3
+    assert torch.get_default_dtype() == torch.float32
+
+
+def run(registry, path, probes, model="toy"):
     config = {"probes": [{"name": name} for name in probes], "models": [model], "images": [NOISE], "out": str(path)}
     report = execute(validated(config), registry=registry)
     assert not report.failures
