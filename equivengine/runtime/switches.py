@@ -65,14 +65,17 @@ def noticing() -> Iterator[list[Change]]:
 
 
 @contextlib.contextmanager
-def alone(who: str, seed: int | None = None) -> Iterator[None]:
-    """`put_back` and `generators_put_back`.
+def alone(who: str) -> Iterator[None]:
+    """`put_back` and `generators_put_back`, for the plugin at work."""
+    with generators_put_back(), put_back(who):
+        yield
 
-    Args:
-        who: The plugin at work.
-        seed: What the global generators start from.
-    """
-    with generators_put_back(seed), put_back(who):
+
+@contextlib.contextmanager
+def seeded(who: str, seed: int) -> Iterator[None]:
+    """`put_back`, with the global generators started from a seed; their states are for the caller to put back."""
+    seed_generators(seed)
+    with put_back(who):
         yield
 
 
@@ -109,11 +112,7 @@ def generators_put_back(seed: int | None = None) -> Iterator[None]:
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     gpus = torch.cuda.get_rng_state_all() if on_gpus else []
     if seed is not None:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a traceback where CUDA is not yet in use
-        if on_gpus:
-            torch.cuda.manual_seed_all(seed)
+        seed_generators(seed)
     try:
         yield
     finally:
@@ -122,6 +121,15 @@ def generators_put_back(seed: int | None = None) -> Iterator[None]:
         torch.set_rng_state(cpu)
         if on_gpus:
             torch.cuda.set_rng_state_all(gpus)
+
+
+def seed_generators(seed: int) -> None:
+    """Start the global generators, on GPUs that are in use too, from a seed of at most 63 bits."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a traceback where CUDA is not yet in use
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
 
 
 def _notice(changed: list[Change]) -> None:

@@ -26,7 +26,7 @@ from equivengine.runtime.config import probe_params
 from equivengine.runtime.inputs import Inputs
 from equivengine.runtime.loading import Workbench, staying_here, use_registry, without_deprecations
 from equivengine.runtime.registry import PluginRecord, from_environment
-from equivengine.runtime.switches import alone, noticing
+from equivengine.runtime.switches import generators_put_back, noticing, seeded
 from equivengine.store import RunDirectory
 
 #: A result with its provenance, or why there is none.
@@ -189,11 +189,11 @@ def _measure(batch: Batch, context: WorkerContext, start: float) -> list[Found]:
     results: dict[str, ProbeResult | BaseException] = {}
     tasks: dict[str, ProbeTask[Any]] = {}
     details: dict[str, list[dict[str, object]]] = {}
-    with noticing() as changes:
+    with noticing() as changes, generators_put_back():
         inputs_from = f"inputs of {first.model!r}, {owners['backend'].owner}"
-        with alone(inputs_from, seed):  # those of the unit before may serve again: nothing is to depend on that
+        with seeded(inputs_from, seed):  # those of the unit before may serve again: nothing is to depend on that
             references = inputs.references(first)
-        with alone(inputs_from, seed):
+        with seeded(inputs_from, seed):
             for unit in batch:
                 try:
                     samples, details[unit.unit_id] = inputs.samples(unit)
@@ -202,7 +202,7 @@ def _measure(batch: Batch, context: WorkerContext, start: float) -> list[Found]:
                     raise
                 except BaseException as error:
                     results[unit.unit_id] = error
-        with recording() as operations, alone(owner.owner, seed):
+        with recording() as operations, seeded(owner.owner, seed):
             results |= zip(tasks, _call(cls, owner, params, list(tasks.values())), strict=True)
     changes = [*bench.changes(first.model), *changes]
     seconds = (time.perf_counter() - start) / len(batch)
