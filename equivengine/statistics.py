@@ -86,7 +86,8 @@ def bootstrap(
         parts = [a[generator.integers(0, len(a), (count, len(a)))] for a in arrays]
         drawn.append(statistic(*parts, axis=-1))
     tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
+    with np.errstate(invalid="ignore"):  # ratios to zero: between two infinities there is no number
+        low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
     return Estimate(value, float(low), float(high), smallest)
 
 

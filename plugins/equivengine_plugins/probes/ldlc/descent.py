@@ -35,7 +35,7 @@ def descend(task: eqv.ProbeTask[LdlcParams], params: LdlcParams, top: float) -> 
     low, high = task.encoder.spec.input_range
     rate = params.learning_rate or 1.0 / top**2
     # Below this the embeddings agree to roundoff, and the gradient has no direction left.
-    reached = 8 * torch.finfo(operator.dtype).eps * float(torch.linalg.vector_norm(goal))
+    reached = 8 * operator.epsilon * float(torch.linalg.vector_norm(goal))
     descent = Descent(
         points=torch.empty(params.gradient_steps, start.numel(), dtype=torch.float64, device=start.device),
         directions=torch.empty(params.gradient_steps, start.numel(), dtype=torch.float64, device=start.device),

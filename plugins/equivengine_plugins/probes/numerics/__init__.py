@@ -52,6 +52,12 @@ class Numerics(eqv.Probe[NumericsParams]):
         tangents = directions.reshape(-1, *x.shape)
         truth = exact.jvp(tangents)
         lengths = torch.linalg.vector_norm(truth, dim=1)
+        if not bool(torch.isfinite(lengths).all()):
+            raise eqv.NumericsError(
+                "the derivative holds NaN or infinity along a random direction here",
+                expected="an input at which the encoder can be differentiated",
+                hint="look for a root or a norm of zero in its forward; leave this image out",
+            )
         if not bool((lengths > 0).all()):
             raise eqv.NumericsError(
                 "the Jacobian is exactly zero along a random direction here",

@@ -74,7 +74,7 @@ def measure(
         stream: Prefix of the names of random streams.
 
     Raises:
-        NumericsError: A product was not finite, or J is zero.
+        NumericsError: A product was not finite, J is zero, or all of it underflows.
         UsageError: rank or tol is out of range for this Jacobian.
     """
     params = task.params
@@ -94,6 +94,13 @@ def measure(
             "the Jacobian is exactly zero here",
             expected="an input at which the encoder reacts to something",
             hint="leave this image out",
+        )
+    if top <= found.resolution:
+        raise eqv.NumericsError(
+            f"the whole Jacobian underflows in {task.precision} here",
+            expected=f"a largest singular value above {found.resolution:.2g}",
+            got=f"{top:.2g}",
+            hint="take --precision fp64, or leave this image out",
         )
     checks: dict[str, eqv.Check] = {}
     interval, effort = None, None
