@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from equivengine.contracts.model import EncoderSpec, LoadedModel, Preprocessing
-from equivengine.contracts.validation import narrowed_in_float64, validate
+from equivengine.contracts.validation import into_eval_mode, narrowed_in_float64, validate
 from equivengine.errors import DataError, ModelError, UsageError
 from equivengine.ops.narrowing import Narrowing, epsilon_of
 from equivengine.ops.precision import DTYPES
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
             )
         self.module = loaded.module
         self.loaded = loaded
-        self._freeze()
+        self._freeze(uri)
         preprocessing = loaded.preprocessing
         shape = loaded.input_shape
         if isinstance(preprocessing, Preprocessing):
@@ -281,14 +281,14 @@ class Encoder(nn.Module):
 
     # -- what makes it trustworthy ------------------------------------------------------------------------------------
 
-    def _freeze(self) -> None:
+    def _freeze(self, uri: str) -> None:
         module = self.module
         for switch, argument in (("set_grad_checkpointing", (False,)), ("gradient_checkpointing_disable", ())):
             method = getattr(module, switch, None)
             if callable(method):
                 with contextlib.suppress(AttributeError, AssertionError, NotImplementedError, ValueError):
                     method(*argument)
-        module.eval()
+        into_eval_mode(module, uri)
         for parameter in module.parameters():  # scripted modules lack nn.Module.requires_grad_
             parameter.requires_grad_(False)
         module.to(torch.float32)

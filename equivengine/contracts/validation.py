@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from equivengine.errors import EngineError, ModelError
 from equivengine.ops.narrowing import Narrowing, named, watched
@@ -14,6 +15,40 @@ if TYPE_CHECKING:
     from equivengine.contracts.encoder import Encoder
 
 _SEED = 20230801
+
+
+def into_eval_mode(module: nn.Module, uri: str) -> None:
+    """Put a module into eval mode.
+
+    Args:
+        module: The module, as a backend returned it.
+        uri: Its address, for the record.
+
+    Raises:
+        ModelError: It cannot be put into eval mode, or `torch.compile` has compiled it or a part of it: what is
+            compiled shows no operations, and its reverse mode may be called once only.
+    """
+    compiled = [
+        name or "the module itself"
+        for name, part in module.named_modules()
+        if hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
+    ]
+    if compiled:
+        raise ModelError(
+            f"{uri!r}: the model is compiled by torch.compile",
+            expected="the module itself, whose operations can be seen",
+            got=", ".join(compiled[:3]),
+            hint="leave torch.compile out of the backend",
+        )
+    try:
+        module.eval()
+    except NotImplementedError as error:
+        raise ModelError(
+            f"{uri!r}: the model cannot be put into eval mode",
+            expected="a module whose eval() works",
+            got=f"{type(error).__name__}: {error}",
+            hint="for a program of torch.export, `del module.train, module.eval` in load(): it has no other mode",
+        ) from error
 
 
 def validate(encoder: Encoder, uri: str) -> tuple[int, tuple[Narrowing, ...]]:
@@ -52,7 +87,8 @@ def validate(encoder: Encoder, uri: str) -> tuple[int, tuple[Narrowing, ...]]:
             f"{uri!r}: the model fails on noise of its declared input shape",
             expected=f"embeddings of a [2, {', '.join(map(str, encoder.input_shape))}] input",
             got=f"{type(error).__name__}: {error}",
-            hint="compare size, mode and input_shape, as the backend declares them, with what the module takes",
+            hint="compare size, mode and input_shape, as the backend declares them, with what the module takes; "
+            "batches of any size must do",
         ) from error
     in_training = [name or "the module itself" for name, m in encoder.module.named_modules() if m.training]
     if in_training:
@@ -81,7 +117,7 @@ def validate(encoder: Encoder, uri: str) -> tuple[int, tuple[Narrowing, ...]]:
             f"{uri!r}: an embedding depends on what else is in the batch",
             expected="every input embedded on its own",
             got=f"a relative difference of {float((y[:1] - alone).abs().max()) / scale:.1e}",
-            hint="batch normalization must use its running statistics",
+            hint="batch normalization must use its running statistics, and dynamic quantization scales by the batch",
         )
     _require_gradient(encoder, uri, x)
     return int(y.shape[1]), tuple(narrowed)

@@ -148,7 +148,8 @@ def embeds_each_input_alone(subject: EncoderSubject) -> str:
             "an embedding depends on what else is in the batch",
             expected="every input embedded on its own",
             got=f"a relative difference of {gap:.1e} between alone and in a batch of {len(z)}",
-            hint="use running statistics in batch normalization, and no softmax or mean over dim 0",
+            hint="use running statistics in batch normalization, and no softmax, mean or scale over dim 0, which "
+            "dynamic quantization takes",
         )
     return f"relative difference {gap:.1e}"
 
@@ -162,7 +163,7 @@ def lets_gradients_through(subject: EncoderSubject) -> str:
             "no gradient reaches the input",
             expected="an output that is differentiable with respect to the input",
             got="no path in the graph" if grad is None else "a gradient of exactly zero",
-            hint="take torch.no_grad(), detach(), round() and numpy out of the module's forward",
+            hint="take torch.no_grad(), detach(), round(), numpy and quantized layers out of the module's forward",
         )
     return ""
 
@@ -182,7 +183,7 @@ def stays_finite(subject: EncoderSubject) -> str:
     _ = subject.embeddings
     low, high = subject.loaded.input_range
     levels = {"the lowest input": low, "the middle of the range": (low + high) / 2, "the highest input": high}
-    constants = {name: torch.full((1, *subject.shape), value) for name, value in levels.items()}
+    constants = {name: torch.full((1, *subject.shape), float(value)) for name, value in levels.items()}
     for name, x in {"noise": subject.inputs(1), **constants}.items():
         y, grad = _with_gradient(subject, x)
         for what, values in (("embedding", y), ("gradient", grad)):

@@ -14,6 +14,8 @@ from torch import nn
 from equivengine.contracts.encoder import Encoder, is_image, weights_digest
 from equivengine.contracts.model import Backend, LoadedModel, Preprocessing
 from equivengine.contracts.uri import URI
+from equivengine.contracts.validation import into_eval_mode
+from equivengine.errors import ModelError
 from equivengine.testing.offline import offline
 from equivengine.testing.verdict import Breach, NotTried
 
@@ -116,7 +118,12 @@ class EncoderSubject:
     @cached_property
     def module_in_use(self) -> nn.Module:
         """The module itself without the engine's wrapper, in eval mode, on the CPU, in float32."""
-        return self.loaded.module.eval().requires_grad_(False).to("cpu", torch.float32)
+        module = self.loaded.module
+        try:
+            into_eval_mode(module, self.uri)
+        except ModelError as error:  # `is_accepted` says it in full
+            raise NotTried(error.what) from None
+        return module.requires_grad_(False).to("cpu", torch.float32)
 
     def inputs(self, count: int = BATCH) -> torch.Tensor:
         """Noise in the input range, float32 [count, *shape]."""
@@ -143,7 +150,8 @@ class EncoderSubject:
                 "the module fails on noise of its declared input shape",
                 expected=f"embeddings of a {list(z.shape)} input",
                 got=f"{type(error).__name__}: {' '.join(str(error).split())}",
-                hint="compare the shape that Preprocessing or input_shape declares with what the module takes",
+                hint="compare the shape that Preprocessing or input_shape declares with what the module takes; "
+                "batches of any size must do",
             ) from error
 
     @cached_property

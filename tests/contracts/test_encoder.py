@@ -251,3 +251,34 @@ def test_a_scripted_module_is_served():
     torch.testing.assert_close(
         eqv.JacobianOperator(scripted, x).jvp(v), eqv.JacobianOperator(wrap(module), x).jvp(v), rtol=1e-5, atol=1e-6
     )
+
+
+def compiled_in_place(module):
+    module.conv.compile()
+    return module
+
+
+def compiled_in_part(module):
+    module.head = torch.compile(module.head)
+    return module
+
+
+@pytest.mark.parametrize("change", [torch.compile, compiled_in_part, compiled_in_place])
+def test_what_torch_compile_has_compiled_is_refused(change):
+    with pytest.raises(eqv.ModelError, match=r"compiled by torch\.compile") as caught:
+        wrap(change(Small()))
+    assert caught.value.hint == "leave torch.compile out of the backend"
+
+
+def test_a_program_of_torch_export_is_served_once_its_eval_works():
+    batches = {"x": {0: torch.export.Dim("batch", max=4096)}}
+
+    def program():
+        return torch.export.export(Small().eval(), (batch(2),), dynamic_shapes=batches).module()
+
+    with pytest.raises(eqv.ModelError, match="cannot be put into eval mode") as caught:
+        wrap(program())
+    assert "del module.train, module.eval" in caught.value.hint
+    module = program()
+    del module.train, module.eval
+    torch.testing.assert_close(wrap(module)(batch()), wrap(Small())(batch()))

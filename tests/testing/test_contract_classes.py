@@ -12,6 +12,8 @@ import torch
 import equivengine as eqv
 from equivengine.testing import DatasetContract, EncoderContract, ProbeContract, reference_encoder
 from equivengine.testing.contract import REQUIREMENTS
+from equivengine.testing.encoder_requirements import stays_finite
+from equivengine.testing.encoder_subject import EncoderSubject
 from equivengine.testing.offline import NetworkOff, offline
 from equivengine_plugins.backends.digits import DigitsBackend
 from equivengine_plugins.datasets.noise import Noise
@@ -87,6 +89,14 @@ def test_a_failure_that_was_declared_is_an_xfail_with_the_reason(contract):
 def test_a_declared_failure_that_does_not_happen_fails(contract):
     with pytest.raises(pytest.fail.Exception, match="declared to fail, but holds"):
         contract(expected_failures={"is_deterministic": "it draws masks"}).test_is_deterministic()
+
+
+def test_a_range_of_integers_is_one_of_floats():
+    class Whole(Fake):
+        def load(self, uri):
+            return eqv.LoadedModel(Square(), preprocessing=torch.as_tensor, input_shape=(12, 5), input_range=(-2, 2))
+
+    assert stays_finite(EncoderSubject(Whole)) == ""
 
 
 @pytest.mark.parametrize(
