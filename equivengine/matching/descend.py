@@ -51,7 +51,13 @@ class State:
     recorder: Recorder
 
     def matching(
-        self, problem: Problem, solver: str, mode: Mode, optimality: torch.Tensor | None = None, **details: object
+        self,
+        problem: Problem,
+        solver: str,
+        mode: Mode,
+        optimality: torch.Tensor | None = None,
+        reducible: torch.Tensor | None = None,
+        **details: object,
     ) -> Matching:
         """The result of a solver that ends here."""
         return Matching(
@@ -63,6 +69,7 @@ class State:
             cost=problem.cost(),
             jacobians=self.jacobians,
             optimality=torch.full_like(self.apart, torch.nan) if optimality is None else optimality,
+            reducible=torch.full_like(self.apart, torch.nan) if reducible is None else reducible,
             solver=solver,
             details={"jacobian": mode, "precision": problem.precision, **details},
         )

@@ -126,6 +126,7 @@ def gradient_descent(
         cost=problem.cost(),
         jacobians=torch.zeros(len(problem), dtype=torch.int64),
         optimality=torch.full_like(apart, torch.nan),
+        reducible=torch.full_like(apart, torch.nan),
         solver="gd",
         details={"rate": rates.tolist(), "loss": loss, "precision": precision, "steps": len(recorder) - 1},
     )

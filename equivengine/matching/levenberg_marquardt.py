@@ -16,6 +16,7 @@ from equivengine.matching.quasi_newton import approach
 from equivengine.matching.region import Region
 from equivengine.matching.restart import restart
 from equivengine.matching.result import Matching
+from equivengine.matching.stationary import reducible
 
 
 def levenberg_marquardt(
@@ -86,4 +87,6 @@ def levenberg_marquardt(
             state.stop = [
                 new if mine else old for new, old, mine in zip(state.stop, before, stuck.tolist(), strict=True)
             ]
-    return state.matching(problem, "lm", mode, restarted=restarted)
+    return state.matching(
+        problem, "lm", mode, reducible=reducible(problem, state, goal, bounds, mode), restarted=restarted
+    )

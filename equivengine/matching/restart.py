@@ -14,8 +14,8 @@ from equivengine.matching.region import Region
 
 #: Standard deviation of the noise that is added to an original, over the range of its region or of its own values.
 SPREAD = 0.3
-#: Other starts that a pair gets, one after the other.
-STARTS = 4
+#: Other starts that a pair gets at most, one after the other; Jacobians run out sooner.
+STARTS = 32
 #: Linearisations that a pair must have left to begin again, and that are kept back for its last steps.
 ENOUGH, LAST = 12, 4
 
@@ -28,6 +28,8 @@ def restart(
     region: Region,
     mode: Mode,
     allowed: int,
+    *,
+    original: bool = False,
 ) -> torch.Tensor:
     """Levenberg-Marquardt for stuck pairs from other starts, their originals and noise; keeps what comes nearer.
 
@@ -42,21 +44,24 @@ def restart(
         region: Where inputs may lie.
         mode: How J is had.
         allowed: Linearisations of each pair in all, those made before included.
+        original: Whether the original itself is tried first: another solver got stuck, on another way.
 
     Returns:
         The pairs that began again, [j].
     """
     width = _width(problem.origin, region)
     tried = torch.zeros(len(problem), dtype=torch.bool, device=problem.origin.device)
-    for number in range(STARTS):
+    for number in range(-1 if original else 0, STARTS):
         room = (allowed - state.jacobians).to(stuck.device)[stuck] > ENOUGH
         stuck = stuck[room & (state.apart[stuck] > goal[stuck])]
         if not len(stuck):
             break
         tried[stuck] = True
         part = problem.part(stuck)
-        noise = gaussian_directions(number, 0, 1, problem.m, device=problem.origin.device)
-        start = region.project(part.origin + SPREAD * width[stuck] * noise, part.origin, problem.dtype)
+        start = part.origin
+        if number >= 0:
+            noise = gaussian_directions(number, 0, 1, problem.m, device=problem.origin.device)
+            start = region.project(part.origin + SPREAD * width[stuck] * noise, part.origin, problem.dtype)
         found = begin(part, start)
         bounds = region.bounds(part.origin, problem.dtype)
         most = int((allowed - state.jacobians)[stuck.cpu()].min()) - LAST

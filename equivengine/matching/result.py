@@ -62,8 +62,11 @@ class Matching:
         stop: Why the solver stopped at each pair.
         trace: The course.
         cost: What was spent.
-        jacobians: Points at which J was formed or a matrix-free model was made, [B].
+        jacobians: Points at which J was formed or a matrix-free model was made, [B]; that of ``reducible`` is left out.
         optimality: First-order optimality residual where the solver has one, [B]; NaN elsewhere.
+        reducible: Of pairs that missed the goal by more than roundoff: the share of the distance that the linear model
+            says a change within the bounds could still save, [B]; 0 at a stationary point (Karush, Kuhn and Tucker).
+            NaN where the goal was met, where J was not formed, and of gradient descent.
         solver: Its name.
         details: Facts of the solver, JSON types.
     """
@@ -76,6 +79,7 @@ class Matching:
     cost: Cost
     jacobians: torch.Tensor
     optimality: torch.Tensor
+    reducible: torch.Tensor
     solver: str
     details: dict[str, object] = field(default_factory=dict)
 

@@ -15,6 +15,7 @@ from equivengine.matching.problem import Problem
 from equivengine.matching.region import Region
 from equivengine.matching.restart import restart
 from equivengine.matching.result import Matching, Recorder, Stop, roundoff
+from equivengine.matching.stationary import reducible
 from equivengine.matching.trial import attempt
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ FIRST_DAMPING, GROWTH, DECAY, NO_DAMPING = 0.25, 4.0, 0.2, 1e-2
 GIVE_UP = 12
 #: Weights this small, over |J|_F^2 / n, lead nowhere; another start does.
 LEAST_WEIGHT = 1e-9
+#: Likewise once so many weights in a row, each `SHRINK` of the one before, leave more than this share of the distance.
+#: Above |J|_F^2 / n they say nothing: the weight then holds the change back.
+FRUITLESS, LEFT = 5, 0.85
 #: Linearisations that are kept back to shrink the change that a failed pair is matched by from another start.
 SHRINKING = 20
 #: Relative residual of multipliers that are fitted by conjugate gradients.
@@ -54,7 +58,7 @@ def smallest_l2(
     Continuation in a weight w: |z - x|^2 / 2 + |f(z) - target|^2 / (2 w) is minimised in the box for falling w, by
     damped Gauss-Newton steps that solve their box-constrained subproblems exactly and are corrected for curvature;
     once the goal is met, w is bisected for the largest that meets it. Where that leads to no match, it begins again at
-    one that Levenberg-Marquardt finds from elsewhere (`restart`). The minimum is local.
+    one that Levenberg-Marquardt finds, from the original or from elsewhere (`restart`). The minimum is local.
 
     ``optimality`` of the result is the first-order residual (Karush, Kuhn and Tucker) of the smallest change with the
     embedding that was reached: |z - clip(x - J^T y)| / |z - x| at the multipliers y that fit best; 0 at a minimum.
@@ -86,11 +90,10 @@ def smallest_l2(
         raise UsageError(
             "the smallest change needs a positive distance", got=float(goal.min()), hint="1e-3 of the embeddings' own"
         )
-    search = _Continuation(problem, goal, region.bounds(problem.origin, problem.dtype))
+    continuation = Continuation(problem, goal, region.bounds(problem.origin, problem.dtype))
     mode = choose(problem, jacobian)
-    search.run(torch.nonzero(search.apart > goal).flatten(), mode, max_jacobians)
-    search.begin_from_matches(region, mode, max_jacobians)
-    return search.result(region, mode)
+    continuation.search(region, mode, (max_jacobians, max_jacobians))
+    return continuation.result(region, mode)
 
 
 def first_order(
@@ -106,7 +109,7 @@ def first_order(
     return torch.linalg.vector_norm(z - torch.clamp(origin - pulled, lower, upper), dim=1) / length
 
 
-class _Continuation:
+class Continuation:
     """Where each pair stands, and how it moves on. Arrays are [B], [B, m] and [B, n]."""
 
     def __init__(self, problem: Problem, goal: torch.Tensor, bounds: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -122,12 +125,30 @@ class _Continuation:
         self.stop: list[Stop] = ["reached"] * len(problem)
         self.scale, self.weight, self.damping = (torch.zeros_like(self.apart) for _ in range(3))
         self.failures = torch.zeros_like(everything)
+        #: Distances at the last weights that did not meet the goal, the latest last; infinite where there were none.
+        self.course = torch.full((len(problem), FRUITLESS + 1), torch.inf, dtype=torch.float64, device=self.z.device)
         #: Largest weight known to meet the goal and smallest known not to: 0 and infinity while there is none.
         self.meets, self.misses = torch.zeros_like(self.apart), torch.full_like(self.apart, torch.inf)
         #: The shortest change that met the goal: point, residual, weight, length.
         self.best_z, self.best_residual = self.z.clone(), self.residual.clone()
         self.best_weight = torch.zeros_like(self.apart)
         self.best_length = torch.full_like(self.apart, torch.inf).masked_fill(self.apart <= goal, 0.0)
+
+    def search(self, region: Region, mode: Mode, most: tuple[int, int]) -> None:
+        """All of it.
+
+        Args:
+            region: Where inputs may lie.
+            mode: How J is had.
+            most: Linearizations of a pair at most: on its first way, and in all where that led to no match.
+        """
+        self.run(torch.nonzero(self.apart > self.goal).flatten(), mode, most[0])
+        self.begin_from_matches(region, mode, most[1])
+
+    def best(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The smallest changes that met their goals, of pairs without one the last points: [B, m], residuals [B, n]."""
+        met = torch.isfinite(self.best_length)[:, None]
+        return torch.where(met, self.best_z, self.z), torch.where(met, self.best_residual, self.residual)
 
     def run(self, which: torch.Tensor, mode: Mode, most: int) -> None:
         """Go on with the pairs ``which`` [k] until each is done; those without a weight get their first."""
@@ -156,13 +177,13 @@ class _Continuation:
         if not len(lost):
             return
         state = State(self.z, self.residual, self.apart, self.jacobians, self.stop, self.recorder)
-        restart(self.problem, state, lost, self.goal, region, mode, most - SHRINKING)
+        restart(self.problem, state, lost, self.goal, region, mode, most - SHRINKING, original=True)
         which = lost[self.apart[lost] <= self.goal[lost]]
         # Both terms of the objective are equal there: a weight that holds the match while the change shrinks.
         length = torch.linalg.vector_norm(self.z[which] - self.problem.origin[which], dim=1)
         self.weight[which] = (self.goal[which] / length).square()
         self.damping[which], self.failures[which] = 0.0, 0
-        self.meets[which], self.misses[which] = 0.0, torch.inf
+        self.meets[which], self.misses[which], self.course[which] = 0.0, torch.inf, torch.inf
         self._remember(which)
         self.run(which, mode, most)
 
@@ -212,6 +233,8 @@ class _Continuation:
     def _reweigh(self, settled: torch.Tensor) -> None:
         """The next weight of pairs that have settled at theirs."""
         weight, met = self.weight[settled], self.apart[settled] <= self.goal[settled]
+        falling = torch.cat([self.course[settled, 1:], self.apart[settled, None]], dim=1)
+        self.course[settled] = torch.where((weight <= self.scale[settled])[:, None], falling, torch.inf)
         self.meets[settled] = torch.where(met, torch.maximum(self.meets[settled], weight), self.meets[settled])
         self.misses[settled] = torch.where(met, self.misses[settled], torch.minimum(self.misses[settled], weight))
         low, high = self.meets[settled], self.misses[settled]
@@ -225,7 +248,9 @@ class _Continuation:
         """Which pairs go on, [k]; notes why the others stop."""
         met = torch.isfinite(self.best_length[which])
         done = met & (self.misses[which] <= CLOSE * self.meets[which])
-        tiny = ~met & (self.weight[which] <= LEAST_WEIGHT * self.scale[which])
+        course = self.course[which]
+        fruitless = torch.isfinite(course[:, 0]) & (course[:, -1] > LEFT * course[:, 0])
+        tiny = ~met & (fruitless | (self.weight[which] <= LEAST_WEIGHT * self.scale[which]))
         spent = (self.jacobians.to(which.device)[which] >= most) & better
         floor = roundoff(self.problem)
         for place in torch.nonzero(done | tiny | spent).flatten().tolist():
@@ -241,14 +266,15 @@ class _Continuation:
     def result(self, region: Region, mode: Mode) -> Matching:
         """The best points, with their optimality residuals (which take one more Jacobian each)."""
         problem, met = self.problem, torch.isfinite(self.best_length)
-        z = torch.where(met[:, None], self.best_z, self.z)
-        residual = torch.where(met[:, None], self.best_residual, self.residual)
+        z, residual = self.best()
         optimality = torch.full_like(self.apart, torch.nan).masked_fill(self.best_length == 0, 0.0)
         which = torch.nonzero(met & (self.best_length > 0)).flatten()
         if len(which):
             model = linearise(problem, z[which], which, mode)
             self.jacobians[which.cpu()] += 1
             optimality[which] = first_order(model, z[which], problem.origin[which], *(b[which] for b in self.bounds))
+        here = State(z, residual, torch.linalg.vector_norm(residual, dim=1), self.jacobians, self.stop, self.recorder)
+        share = reducible(problem, here, self.goal, self.bounds, mode)
         if region.l2 is not None:
             beyond = torch.nonzero(met & (self.best_length > region.l2)).flatten().tolist()
             for pair in beyond:
@@ -256,12 +282,13 @@ class _Continuation:
         return Matching(
             x=z.to(problem.dtype).reshape(-1, *problem.shape),
             residual=residual,
-            distance=torch.linalg.vector_norm(residual, dim=1),
+            distance=here.apart,
             stop=tuple(self.stop),
             trace=self.recorder.trace(),
             cost=problem.cost(),
             jacobians=self.jacobians,
             optimality=optimality,
+            reducible=share,
             solver="smallest_l2",
             details={"jacobian": mode, "precision": problem.precision},
         )

@@ -8,19 +8,23 @@ from typing import Literal
 import torch
 
 from equivengine.errors import UsageError
-from equivengine.matching.descend import State, begin, descend
+from equivengine.matching.descend import State, descend
 from equivengine.matching.goals import goals
 from equivengine.matching.linear import LinearModel, linearise
 from equivengine.matching.problem import Problem
 from equivengine.matching.region import Region, inward
 from equivengine.matching.result import Matching
-from equivengine.matching.smallest_l2 import smallest_l2
+from equivengine.matching.smallest_l2 import Continuation
+from equivengine.matching.stationary import reducible
 from equivengine.matching.subproblem import box_least_squares
 
 #: Share of what the linear model says can be saved that the next radius tries to save; it grows and falls with success.
 FIRST_SHARE, MORE, LESS, LEAST_SHARE, MOST_SHARE = 0.7, 1.3, 0.4, 0.04, 0.95
 #: Linearisations of one try at a radius.
 TRY = 8
+#: Share of the linearisations that may go into the first match. Most pairs take less; those whose first way leads
+#: nowhere need it, and a match that is not flattened to the end is better than none.
+FIRST_MATCH = 0.75
 #: Relative accuracy: the search ends where the linear model says that no more than this can be saved.
 ACCURACY = 0.02
 #: Bisections of the radius of a linear model.
@@ -61,8 +65,8 @@ def smallest_linf(
         distance: Largest |f(z) - target|, positive; one number, or one for each pair, [B].
         region: Where inputs may lie; the box [0, 1] when None.
         precision: ``"fp32"`` or ``"fp64"``.
-        max_jacobians: Points at which the model may be linearised, for each pair. Half of them may go into the first
-            match.
+        max_jacobians: Points at which the model may be linearised, for each pair. Three quarters of them may go into
+            the first match.
         jacobian: J is formed always.
 
     Raises:
@@ -85,20 +89,12 @@ def smallest_linf(
         )
     outer = region.bounds(problem.origin, problem.dtype)
     # From the smallest L2 change, not from just any match: those lie in other, worse valleys.
-    first = smallest_l2(
-        f,
-        x,
-        target,
-        distance=goal,
-        region=region,
-        precision=precision,
-        max_jacobians=max_jacobians // 2,
-        jacobian="dense",
-    )
-    state = begin(problem, first.x.to(problem.origin).flatten(1))
-    state.jacobians += first.jacobians
-    problem.add(first.cost)
+    first = Continuation(problem, goal, outer)
+    first.search(region, "dense", (max_jacobians // 2, max(1, int(FIRST_MATCH * max_jacobians))))
+    z, residual = first.best()
+    apart = torch.linalg.vector_norm(residual, dim=1)
     stop = list(first.stop)
+    state = State(z, residual, apart, first.jacobians, stop, first.recorder)
     optimality = torch.full_like(state.apart, torch.nan)
     radius = (state.z - problem.origin).abs().amax(dim=1)
     optimality[radius == 0] = 0.0
@@ -109,7 +105,8 @@ def smallest_linf(
         state.jacobians[which.cpu()] += 1
         least = linear_radius(problem, model, state, which, goal[which] * SLACK, outer, radius[which])
         optimality[which] = 1 - least / radius[which]
-        left = state.jacobians.to(which.device)[which] < max_jacobians
+        # A try takes one Jacobian at least, and judging what it found another.
+        left = state.jacobians.to(which.device)[which] < max_jacobians - 1
         on = (optimality[which] > ACCURACY) & (share[which] > LEAST_SHARE) & left
         which, least = which[on], least[on]
         if not len(which):
@@ -126,7 +123,8 @@ def smallest_linf(
         state.residual[which] = problem.residual(state.z[which], which)
         state.apart[which] = torch.linalg.vector_norm(state.residual[which], dim=1)
         goal_here = torch.where(torch.isin(torch.arange(len(problem), device=goal.device), which), goal, torch.inf)
-        descend(problem, state, goal_here, bounds, "dense", TRY, region.l2)
+        most = (max_jacobians - 1 - state.jacobians).clamp(1, TRY)
+        descend(problem, state, goal_here, bounds, "dense", most, region.l2)
         won = state.apart[which] <= goal[which]
         lost = which[~won]
         state.z[lost], state.residual[lost], state.apart[lost] = (
@@ -135,7 +133,12 @@ def smallest_linf(
         share[which] = torch.where(won, (share[which] * MORE).clamp_max(MOST_SHARE), share[which] * LESS)
         radius = (state.z - problem.origin).abs().amax(dim=1)
     state.stop = stop
-    return state.matching(problem, "smallest_linf", "dense", optimality)
+    if region.l2 is not None:
+        beyond = torch.linalg.vector_norm(state.z - problem.origin, dim=1) > region.l2
+        state.stop = ["stalled" if far else why for far, why in zip(beyond.tolist(), stop, strict=True)]
+    return state.matching(
+        problem, "smallest_linf", "dense", optimality, reducible(problem, state, goal, outer, "dense")
+    )
 
 
 def linear_radius(

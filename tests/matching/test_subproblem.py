@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matching_cases import Linear, inputs
 
-from equivengine.matching.linear import linearise
+from equivengine.matching.linear import Formed, linearise
 from equivengine.matching.problem import Problem
 from equivengine.matching.subproblem import box_least_squares
 
@@ -26,6 +26,7 @@ def _case(seed: int, weight: float, n: int = 6, m: int = 30):
     return problem, which, residual, anchor, torch.full((2,), weight, dtype=torch.float64), lower, upper
 
 
+@settings(deadline=None)  # the first example pays for what torch sets up once
 @given(st.integers(0, 200), st.sampled_from([1e-3, 1e-1, 1.0, 100.0]))
 def test_the_step_meets_the_conditions_of_optimality(seed: int, weight: float):
     problem, which, residual, anchor, w, lower, upper = _case(seed, weight)
@@ -51,6 +52,28 @@ def test_the_step_is_that_of_scipys_bounded_least_squares(weight: float):
         b = np.concatenate([anchor[k].numpy(), -residual[k].numpy() / weight**0.5])
         other = optimize.lsq_linear(A, b, (lower[k].numpy(), upper[k].numpy()), tol=1e-14)
         np.testing.assert_allclose(step.d[k].numpy(), other.x, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [1e-4, 1e-7, 1e-10])
+def test_small_weights_are_solved_where_the_box_holds_no_solution(weight: float):
+    # Singular values over four decades, and a residual that small ones cannot make up for within the box.
+    generator = torch.Generator().manual_seed(11)
+    n, m = 40, 200
+    left, right = (torch.linalg.qr(torch.randn(k, n, generator=generator, dtype=torch.float64))[0] for k in (n, m))
+    J = left @ torch.diag(torch.logspace(1, -3, n, dtype=torch.float64)) @ right.T
+    origin = torch.rand(3, m, generator=generator, dtype=torch.float64)
+    residual = torch.randn(3, n, generator=generator, dtype=torch.float64)
+    model = Formed(J.expand(3, n, m))
+    w = torch.full((3,), weight, dtype=torch.float64)
+    step = box_least_squares(model, residual, torch.zeros_like(origin), w, -origin, 1 - origin, tolerance=1e-8)
+    assert float(step.gap.max()) <= 1e-6
+    # Whatever y is, |J d + r| >= (r . y + min over the box of y . J d) / |y|: a bound that no solver is needed for.
+    pulled = model.adjoint(step.y)
+    least = (residual * step.y).sum(1) + torch.minimum(-origin * pulled, (1 - origin) * pulled).sum(1)
+    reached = torch.linalg.vector_norm(residual + model.forward(step.d), dim=1)
+    slack = (w * (step.d.square().sum(1) + m)).sqrt()  # what the weight of |d|^2 may cost
+    assert bool((reached <= least / torch.linalg.vector_norm(step.y, dim=1) + slack + 1e-6).all())
+    assert float(reached.min()) > 0.1
 
 
 def test_products_give_the_step_that_a_formed_jacobian_gives():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def make_result(measured: Measured, row: int) -> eqv.ProbeResult:
         "solver": found.solver,
         "stop": found.stop[row],
         "details": _of_pair(found.details, row, len(pairs)),
+        "reducible": _known(float(found.reducible[row])),
         "goal": measured.solved.goal,
         "box": [region.low, region.high] if measured.params.bounded else None,
         "solved_together": len(pairs),
@@ -61,6 +63,10 @@ def _of_pair(details: Mapping[str, object], row: int, count: int) -> dict[str, o
         name: value[row] if isinstance(value, list) and len(value) == count else value
         for name, value in details.items()
     }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _numpy(values: torch.Tensor) -> np.ndarray:

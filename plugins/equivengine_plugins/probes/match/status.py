@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Up to this many times the roundoff of the run, float64 is worth a try.
 NEAR = 100
+#: A point where the linear model would save no more than this share of the distance is called stationary.
+STATIONARY = 0.01
 
 
 def status_of(measured: Measured, row: int) -> tuple[Literal["ok", "not_converged"], str]:
@@ -64,7 +66,9 @@ def _reason(measured: Measured, row: int) -> str:
     if float(found.distance[row]) <= measured.solved.goal and params.l2 is not None and change > params.l2:
         return f"the smallest change found is {change:.4g} long, beyond the budget l2 of {params.l2:g}; raise l2"
     if stop == "stalled":
-        return f"no step comes nearer, a local minimum; {_wider(measured, row)}"
+        # The share does not heed an L2 budget.
+        share = math.nan if params.l2 is not None else float(found.reducible[row])
+        return f"{_standstill(share)}; {_wider(measured, row)}"
     if params.solver == "gd":
         cosine = float(found.trace.cosine[:, row][found.trace.cosine[:, row].isfinite()][-1])
         unlike = params.cosine is not None and cosine <= params.cosine
@@ -73,6 +77,18 @@ def _reason(measured: Measured, row: int) -> str:
     count = int(found.jacobians[row])
     jacobians = "1 Jacobian is" if count == 1 else f"{count} Jacobians are"
     return f"all {jacobians} spent; raise max_jacobians, or {_wider(measured, row)}"
+
+
+def _standstill(reducible: float) -> str:
+    """In words, what it is that no step leads out of."""
+    if math.isnan(reducible):
+        return "no step comes nearer, a local minimum"
+    if reducible <= STATIONARY:
+        return f"stationary within the region: to first order no change saves more than {reducible:.1g} of the distance"
+    return (
+        "no step comes nearer, in a valley too narrow for steps: the linear model would save "
+        f"{reducible:.2g} of the distance within the region, but f is not linear so far"
+    )
 
 
 def _wider(measured: Measured, row: int) -> str:
