@@ -123,7 +123,9 @@ class EncoderSubject:
             into_eval_mode(module, self.uri)
         except ModelError as error:  # `is_accepted` says it in full
             raise NotTried(error.what) from None
-        return module.requires_grad_(False).to("cpu", torch.float32)
+        for parameter in module.parameters():  # scripted modules lack nn.Module.requires_grad_
+            parameter.requires_grad_(False)
+        return module.to("cpu", torch.float32)
 
     def inputs(self, count: int = BATCH) -> torch.Tensor:
         """Noise in the input range, float32 [count, *shape]."""

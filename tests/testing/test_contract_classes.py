@@ -12,7 +12,7 @@ import torch
 import equivengine as eqv
 from equivengine.testing import DatasetContract, EncoderContract, ProbeContract, reference_encoder
 from equivengine.testing.contract import REQUIREMENTS
-from equivengine.testing.encoder_requirements import stays_finite
+from equivengine.testing.encoder_requirements import returns_one_tensor, stays_finite
 from equivengine.testing.encoder_subject import EncoderSubject
 from equivengine.testing.offline import NetworkOff, offline
 from equivengine_plugins.backends.digits import DigitsBackend
@@ -97,6 +97,16 @@ def test_a_range_of_integers_is_one_of_floats():
             return eqv.LoadedModel(Square(), preprocessing=torch.as_tensor, input_shape=(12, 5), input_range=(-2, 2))
 
     assert stays_finite(EncoderSubject(Whole)) == ""
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_module_can_be_tried():
+    class Scripted(Fake):
+        def load(self, uri):
+            net = torch.jit.script(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(60, 4)).eval())
+            return eqv.LoadedModel(net, preprocessing=torch.as_tensor, input_shape=(12, 5))
+
+    assert returns_one_tensor(EncoderSubject(Scripted)) == ""
 
 
 @pytest.mark.parametrize(
