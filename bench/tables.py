@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md, docs/models.md and docs/scale.md: `python bench/tables.py [--check]`.
+"""Writes the tables of docs/{performance,models,scale,match}.md: `python bench/tables.py [--check]`.
 
 A table stands between `<!-- table: TOPIC -->` and `<!-- end -->` and shows every `TOPIC-*.json` of bench/results/.
 """
@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import matching_tables
 import scale_tables
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "performance.md"
 MODELS_PAGE = HERE.parent / "docs" / "models.md"
 SCALE_PAGE = HERE.parent / "docs" / "scale.md"
+MATCH_PAGE = HERE.parent / "docs" / "match.md"
 MARKED = re.compile(r"(<!-- table: (?P<topic>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Rows = list[list[str]]
@@ -321,13 +323,20 @@ SCALE_TOPICS: dict[str, Callable[[Any], str]] = {
     "store": scale_tables.store,
     "executors": scale_tables.executors,
 }
+#: Those of docs/match.md; `smallest_change` is made from the results of several files.
+MATCH_TOPICS: dict[str, Callable[[Any], str]] = {
+    "rivals": matching_tables.rivals,
+    "smallest_change": matching_tables.smallest_change,
+}
 
 
 def section(topic: str, results: Path) -> str:
     """What is known about a topic: a heading for each file, CPUs first, and its table."""
     if topic == "unit_cost":
         return f"\n{scale_tables.unit_cost(results)}\n"
-    write = {**TOPICS, **MODEL_TOPICS, **SCALE_TOPICS}[topic]
+    if topic == "smallest_change":
+        return f"\n{matching_tables.smallest_change(results)}\n"
+    write = {**TOPICS, **MODEL_TOPICS, **SCALE_TOPICS, **MATCH_TOPICS}[topic]
     documents = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{topic}-*.json"))]
     documents.sort(key=lambda document: document["device"])
     parts = []
@@ -350,7 +359,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the page is stale")
     options = parser.parse_args()
-    for path in (PAGE, MODELS_PAGE, SCALE_PAGE):
+    for path in (PAGE, MODELS_PAGE, SCALE_PAGE, MATCH_PAGE):
         page = path.read_text(encoding="utf-8")
         fresh = render(page)
         if not options.check:

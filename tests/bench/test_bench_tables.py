@@ -57,6 +57,24 @@ def test_the_page_of_scale_shows_the_results_that_are_there():
     assert tables.render(page) == page, "run `python bench/tables.py`"
 
 
+def test_the_page_of_matching_shows_the_results_that_are_there():
+    page = tables.MATCH_PAGE.read_text(encoding="utf-8")
+    assert [match["topic"] for match in tables.MARKED.finditer(page)] == list(tables.MATCH_TOPICS)
+    assert tables.render(page) == page, "run `python bench/tables.py`"
+
+
+def test_changes_are_compared_on_the_pairs_that_both_have(tmp_path):
+    ways = {
+        "lm": {"l2_at": {"0.01": [4.0, 8.0, None]}},
+        "smallest_l2 at 0.01": {"l2": [2.0, 2.0, 5.0], "stop": ["reached", "reached", "reached"]},
+    }
+    (tmp_path / "matching-digits-lm-a.json").write_text(json.dumps({"results": [{"ways": ways}]}))
+    assert "| 0.01 | 2.00 (3 of 3) | 0.38, 0.50 (2) |" in tables.matching_tables.smallest_change(tmp_path)
+    lengths = {"smallest_l2": [1.0, 2.0], "penalty": [1.5, None]}
+    shown = tables.matching_tables.rivals({"results": [{"map": "a map", "pairs": 2, "lengths": lengths}]})
+    assert "| a map | penalty | 1 of 2 | 1.5000 | 1.5000 | 1.5000 |" in shown
+
+
 def test_a_table_shows_medians_extremes_and_failures(tmp_path):
     (tmp_path / "operators-a.json").write_text(json.dumps(document("cpu", [CASE])))
     section = tables.section("operators", tmp_path)
