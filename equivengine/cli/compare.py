@@ -126,7 +126,7 @@ def _print(comparison: Comparison) -> None:
             of_title = [line for line in comparison.classes if line.title == title]
             for each in of_title[:CLASSES]:
                 cells = [
-                    literal("" if c is None else _text(_with_n(c.middle), _ends(c.middle), c.difference))
+                    literal("" if c is None else _text(_with_n(c.middle, c.unit), _ends(c.middle), c.difference))
                     for c in each.cells
                 ]
                 name = Padding(literal(each.label), (0, 0, 0, 2))
@@ -170,10 +170,10 @@ def _cell(cell: Cell | None, heading: str, own_unit: bool) -> str:
     return _text(value, "" if point else row.shown_interval(heading), cell.difference)
 
 
-def _with_n(middle: Middle) -> str:
+def _with_n(middle: Middle, unit: str) -> str:
     from equivengine.contracts.wording import number
 
-    return f"{number(middle.value)}, n = {middle.n:,}"
+    return f"{number(middle.value)}{f' {unit}' if unit else ''}, n = {middle.n:,}"
 
 
 def _ends(middle: Middle) -> str:

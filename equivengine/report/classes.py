@@ -30,10 +30,12 @@ class ClassCell:
     Attributes:
         middle: Their median, or share of yes.
         difference: Against the first column, on the images of both; None in the first column itself.
+        unit: Unit, where columns have several; empty where the line has it.
     """
 
     middle: Middle
     difference: Difference | None
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,11 @@ class ClassLine:
     @property
     def shown_unit(self) -> str:
         """What stands in the column of units."""
-        return "share" if self.share else "" if self.unit == "1" else self.unit
+        return "share" if self.share else "" if self.unit == "1" or self._own_units else self.unit
+
+    @property
+    def _own_units(self) -> bool:
+        return any(cell is not None and cell.unit for cell in self.cells)
 
 
 def labelled(classes: Mapping[str, str | None], numbering: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -124,4 +130,5 @@ def _cell(
     against = None
     if place > 0 and first is not None and not line.mixed:
         against = difference(columns[place].subjects, mine, columns[0].subjects, first, numbers, binary=line.share)
-    return ClassCell(middle_of(mine[chosen], int(chosen.sum()), binary=line.share), against)
+    middle = middle_of(mine[chosen], int(chosen.sum()), binary=line.share)
+    return ClassCell(middle, against, columns[place].group.scalars[line.name].unit if line.mixed else "")

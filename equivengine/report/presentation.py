@@ -12,7 +12,7 @@ from equivengine.contracts.wording import in_unit
 from equivengine.errors import EngineError
 from equivengine.report.drawing import Drawn, drawn, plain, relabelled
 from equivengine.report.gathering import Group
-from equivengine.report.summary import Section
+from equivengine.report.summary import Row, Section
 from equivengine.runtime.contract import one_line
 from equivengine.runtime.registry import Registry
 from equivengine.store.run import UnitRecord
@@ -148,6 +148,11 @@ def _input_unit(record: UnitRecord) -> str:
 
 
 def _named(section: Section) -> list[str]:
-    rows = [scalar for scalar in section.scalars().values() if scalar.value == scalar.value][:NAMED]
-    of = f"; median over {section.units} {section.noun}s" if section.over_units else ""
-    return [f"{scalar.description}: {scalar}{of}." for scalar in rows]
+    scalars = section.scalars()
+    rows = [row for row in section.rows if row.value == row.value][:NAMED]
+
+    def over(row: Row) -> str:
+        what = "share of yes" if row.kind == "share" else "median"
+        return f"; {what} over {section.units} {section.noun}s" if section.over_units else ""
+
+    return [f"{row.description}: {scalars[row.name]}{over(row)}." for row in rows]

@@ -91,8 +91,15 @@ def test_units_of_several_kinds_of_inputs_are_each_models_own(opened):
         )
         for k in range(6)
     ]
-    runs = opened(first + second)
-    (found,) = compare(runs)
+    labelled = [(unit(k, label="cat", probe="knows"), published(1.0)) for k in range(6)]
+    runs = opened(first + second + labelled)
+    (found,) = compare(runs, per_class=True)
+    (cats,) = found.classes
+    assert (cats.shown_unit, [cell.unit for cell in cats.cells]) == (
+        "",
+        ["embedding / pixel", "embedding / coordinate"],
+    )
+    assert cats.cells[1].difference is None
     (line,) = found.lines
     assert (line.mixed, line.shown_unit, line.description) == (True, "", "per pixel; per coordinate")
     assert [cell.row.shown_unit for cell in line.cells] == ["embedding / pixel", "embedding / coordinate"]

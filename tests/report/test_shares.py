@@ -153,6 +153,7 @@ def test_pages_say_share_and_answers_stay_out_of_documents_as_words(opened, tmp_
     report, comparison, board = (page.read_text() for page in pages)
     assert "0.2077 .. 0.9385 (95%)" in report
     assert "<strong>yes</strong>" in report
+    assert "; share of yes over 3 images." in report
     assert '<td class="unit">share</td>' in report
     assert '<td class="unit">share</td>' in comparison
     assert '<span class="faint">share</span>' in board
