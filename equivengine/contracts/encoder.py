@@ -17,6 +17,7 @@ from equivengine.contracts.validation import into_eval_mode, narrowed_in_float64
 from equivengine.errors import DataError, ModelError, UsageError
 from equivengine.ops.narrowing import Narrowing, epsilon_of
 from equivengine.ops.precision import DTYPES
+from equivengine.ops.versions import Versions, of_all
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -101,6 +102,7 @@ class Encoder(nn.Module):
             input_unit="pixel" if is_image(self._input_shape) else "coordinate",
         )
         self._double: Encoder | None = None
+        self._double_of: Versions = ()
 
     # -- what callers use ---------------------------------------------------------------------------------------------
 
@@ -232,7 +234,7 @@ class Encoder(nn.Module):
         return torch.device("cpu") if first is None else first.device
 
     def at_precision(self, precision: str) -> Encoder:
-        """This encoder with parameters in ``"fp32"`` (itself) or ``"fp64"`` (a copy, made once and kept).
+        """This encoder with parameters in ``"fp32"`` (itself) or ``"fp64"`` (a copy, kept until its weights change).
 
         A conversion of the parameters does not reach casts that the module makes itself: see `narrowed`.
 
@@ -247,7 +249,8 @@ class Encoder(nn.Module):
             return self
         if precision != "fp64":
             raise UsageError("this encoder was already converted to float64", hint="keep the float32 encoder")
-        if self._double is None or self._double.device != self.device:
+        now = of_all(self.module)
+        if self._double is None or self._double_of != now:
             double = copy.copy(self)
             double._modules = {}
             double._buffers = {}
@@ -256,6 +259,7 @@ class Encoder(nn.Module):
                 double.register_buffer(name, None if buffer is None else buffer.to(torch.float64), persistent=False)
             double._double = None
             self._narrowed["fp64"] = narrowed_in_float64(double)
+            self._double_of = now
             object.__setattr__(self, "_double", double)  # not a submodule: it must not be saved or moved twice
         assert self._double is not None
         return self._double

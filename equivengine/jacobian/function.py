@@ -13,12 +13,14 @@ from torch import nn
 from equivengine.errors import ModelError, NumericsError, UsageError
 from equivengine.ops.narrowing import Narrowing, watched
 from equivengine.ops.precision import DTYPES
+from equivengine.ops.versions import Versions, of_all, of_parameters
 
-_doubles: weakref.WeakKeyDictionary[nn.Module, nn.Module] = weakref.WeakKeyDictionary()
+#: By module: its float64 copy, and the versions of what was copied.
+_doubles: weakref.WeakKeyDictionary[nn.Module, tuple[Versions, nn.Module]] = weakref.WeakKeyDictionary()
 
 
 def at_precision(f: Callable[[torch.Tensor], torch.Tensor], precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The function with parameters in the primal's dtype; a module in float64 is a copy, made once and kept.
+    """The function with parameters in the primal's dtype; a module in float64 is a copy, kept until weights change.
 
     Raises:
         UsageError: The module's parameters are not float32 where they have to be.
@@ -38,14 +40,10 @@ def at_precision(f: Callable[[torch.Tensor], torch.Tensor], precision: str) -> C
             got=first.dtype,
             hint="convert it with .float(), or pass precision='fp64'",
         )
-    if f not in _doubles:
-        _doubles[f] = copy.deepcopy(f).to(torch.float64)
-    return _doubles[f]
-
-
-def versions(f: object) -> tuple[int, ...]:
-    """How often each parameter of a module was changed in place; nothing is known of other callables."""
-    return tuple(p._version for p in f.parameters()) if isinstance(f, nn.Module) else ()
+    now = of_all(f)
+    if f not in _doubles or _doubles[f][0] != now:
+        _doubles[f] = now, copy.deepcopy(f).to(torch.float64)
+    return _doubles[f][1]
 
 
 def applied(f: Callable[[torch.Tensor], torch.Tensor], batched: bool, x: torch.Tensor) -> torch.Tensor:
@@ -57,6 +55,18 @@ def applied(f: Callable[[torch.Tensor], torch.Tensor], batched: bool, x: torch.T
             got=list(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__,
         )
     return y if batched else y.squeeze(0)
+
+
+def require_unchanged(f: object, since: Versions) -> None:
+    """Refuse to go on with what was made from a module's weights of other versions.
+
+    Raises:
+        UsageError: They have changed.
+    """
+    if of_parameters(f) != since:
+        raise UsageError(
+            "the model's weights have changed since this operator was made", hint="make a new operator for them"
+        )
 
 
 def narrowed(

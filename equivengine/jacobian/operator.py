@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from equivengine.errors import ModelError, NumericsError, UsageError
-from equivengine.jacobian.function import applied, at_precision, explained, is_batched, narrowed, versions
+from equivengine.jacobian.function import applied, at_precision, explained, is_batched, narrowed, require_unchanged
 from equivengine.linearize import ARITHMETICS, Derivative, NotLinearizable
 from equivengine.ops import record
 from equivengine.ops.forward_grad import stopped_by_no_grad
@@ -18,6 +18,7 @@ from equivengine.ops.memory import forward_mode_bytes, free_bytes
 from equivengine.ops.narrowing import Narrowing, epsilon_of
 from equivengine.ops.precision import DTYPES, ieee_float32
 from equivengine.ops.substitute import batch_norm_written_out, substituted
+from equivengine.ops.versions import of_parameters
 
 #: On a CPU, passes whose tensors outgrow the last-level cache are slower: see `bench/chunk_size.py`.
 _CACHE_BYTES = 64 << 20
@@ -37,7 +38,7 @@ class JacobianOperator:
         f: An `equivengine.Encoder`, or any callable [B, *input_shape] -> [B, n]. It must stay as it is for as long as
             the operator is used.
         x: One input [*input_shape], or a batch [B, *input_shape] of independent inputs.
-        precision: ``"fp32"`` (IEEE, TF32 off), ``"fp64"`` (parameters of a module are converted once and kept), or an
+        precision: ``"fp32"`` (IEEE, TF32 off), ``"fp64"`` (of a module a copy, kept until its weights change), or an
             fp32 primal with tangents in ``"bf16"``, or on CUDA devices with products in ``"tf32"`` or ``"tf32x3"``
             (split operands: TF32 tensor cores at fp32 accuracy).
         batched: Whether the first axis of x is a batch. Known for encoders; False otherwise.
@@ -87,7 +88,7 @@ class JacobianOperator:
         self._chunk_size = chunk_size
         self._memory_budget = memory_budget
         self._model, self._batched = f, batched
-        self._versions = versions(self._f)
+        self._versions = of_parameters(f)
         # Not a bound method: what keeps it would keep this operator, and be freed by the garbage collector only.
         self._apply = functools.partial(applied, self._f, self.batched)
         self._kept: Derivative | None = None  # for many directions
@@ -233,6 +234,7 @@ class JacobianOperator:
             UsageError: If shapes are wrong.
             ModelError: If f cannot be differentiated.
         """
+        require_unchanged(self._model, self._versions)
         shape = self.x.shape[1:] if self.batched else self.x.shape
         points = self._directions(points, shape, "points")
         tangents = self._directions(tangents, shape, "tangents")
@@ -316,6 +318,7 @@ class JacobianOperator:
         With one cotangent there is nothing to share, and on a small model the way through `torch.func` and the
         substitution costs more than the arithmetic.
         """
+        require_unchanged(self._model, self._versions)
         x, value = self._traced()
         record.note("vjp_of_one", "torch")
         with ieee_float32(), explained("reverse"):
@@ -331,10 +334,7 @@ class JacobianOperator:
         return self._graph
 
     def _derivative(self) -> Derivative:
-        if versions(self._f) != self._versions:
-            raise UsageError(
-                "the model's weights have changed since this operator was made", hint="make a new operator for them"
-            )
+        require_unchanged(self._model, self._versions)
         if self._kept is None:
             try:
                 self._kept = Derivative(self._apply, self.x, ARITHMETICS[self.precision], self._model)
