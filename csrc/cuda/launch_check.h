@@ -18,10 +18,14 @@ namespace eqv::cuda {
 template <typename Launch>
 void on_current_stream(const Launch& launch) {
   const cudaError_t error = launch(c10::cuda::getCurrentCUDAStream().stream());
-  TORCH_CHECK(error != cudaErrorNoKernelImageForDevice,
-              "the compiled extension has no kernels for this GPU: it was built for compute capability "
-              EQV_CUDA_ARCH_LIST "; rebuild it with TORCH_CUDA_ARCH_LIST set to this GPU's (`make setup`, or "
-              "`pip install --no-build-isolation .`)");
+  if (error == cudaErrorNoKernelImageForDevice) {
+    // Else the next launch that PyTorch checks would find this error and report it as its own.
+    static_cast<void>(cudaGetLastError());
+    TORCH_CHECK(false,
+                "the compiled extension has no kernels for this GPU: it was built for compute capability "
+                EQV_CUDA_ARCH_LIST "; rebuild it with TORCH_CUDA_ARCH_LIST set to this GPU's (`make setup`, or "
+                "`pip install --no-build-isolation .`)");
+  }
   C10_CUDA_CHECK(error);
 }
 
