@@ -40,7 +40,9 @@ def draw(arrays: Mapping[str, Any]) -> dict[str, Figure]:
         figures[f"Classes before and after matching: {title}"] = figure
     rates = Figure(figsize=(max(6.4, 1.3 * len(heads) + 1.5), 4.2), layout="constrained")
     _rates(rates.subplots(), arrays, heads, titles)
-    rates.set_label("Shares of all pairs, converged or not, with Wilson's 95% intervals.")
+    rates.set_label(
+        "Shares of all pairs, converged or not, with Wilson's 95% intervals, by what pairs that share images are worth."
+    )
     figures["Predicted classes, by head"] = rates
     return figures
 
