@@ -134,6 +134,6 @@ def _rates(axes: Axes, arrays: Mapping[str, Any], heads: list[str], titles: list
             places, shares, width * 0.92, yerr=[below, above], color=colour, label=label, ecolor="#333333", capsize=2
         )
     axes.set_xticks(range(len(heads)), [_short(title, 26) for title in titles], rotation=20, ha="right")
-    axes.set(ylim=(0, 1.02), ylabel=f"share of pairs, n = {count}, worth {worth:.1f}; 95% intervals", xlabel="head")
+    axes.set(ylim=(0, 1.02), ylabel=f"share of pairs; 95% intervals\nn = {count}, worth {worth:.1f}", xlabel="head")
     axes.figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
