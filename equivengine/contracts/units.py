@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ ID_BYTES = 32
 #: Bytes of an id that are sorted: of a million, some hundred begin like another one.
 _HEAD_BYTES = 4
 _HEAD = np.dtype(np.uint32)
+#: Units of a group whose ids are made at a time.
+_ROWS = 4096
 
 
 class UnitIds(Sequence[str]):
@@ -147,7 +150,7 @@ class UnitList(MadeWhenAsked[Unit]):
         self.samples = samples
         self.groups = tuple(_merged(groups))
         self._starts = np.cumsum([0, *(len(group.rows) for group in self.groups)])
-        self.ids = ids if ids is not None else UnitIds(b"".join(_ids(group, samples) for group in self.groups))
+        self.ids = _ids_of(self.groups, samples) if ids is None else ids
         if len(self.ids) != len(self):
             raise ValueError(f"{len(self)} units have {len(self.ids)} ids")
 
@@ -279,6 +282,14 @@ def _merged(groups: Iterable[Group]) -> Iterator[Group]:
     ):
         first, *more = alike
         yield replace(first, rows=np.concatenate([first.rows, *(g.rows for g in more)])) if more else first
+
+
+def _ids_of(groups: Iterable[Group], samples: Sequence[SampleRef]) -> UnitIds:
+    raw = io.BytesIO()  # which gives up its bytes without copying them
+    for group in groups:
+        for start in range(0, len(group.rows), _ROWS):
+            raw.write(_ids(replace(group, rows=group.rows[start : start + _ROWS]), samples))
+    return UnitIds(raw.getvalue())
 
 
 def _ids(group: Group, samples: Sequence[SampleRef]) -> bytes:
