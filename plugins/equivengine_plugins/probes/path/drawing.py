@@ -89,6 +89,7 @@ def draw_overview(results: Sequence[tuple[eqv.Unit, Mapping[str, Any]]]) -> dict
         classes = Figure(figsize=(8.0, 3.4), layout="constrained")
         for axes, name in zip(classes.subplots(1, 2, sharey=True), WITHIN, strict=True):
             _classes(axes, group, name)
+        legend_above(classes, classes.axes[0], columns=3)
         classes.set_label(f"{lines_of([group], 'pair')} z moves within the class, towards the other image.")
         classes.supxlabel(f"share of the path; {title}", fontsize=9)
         figures[", ".join(filter(None, ("Paths within classes of all pairs", group.setting)))] = classes
@@ -110,15 +111,24 @@ def _lines(axes: Axes, group: Group, end: str) -> None:
 
 
 def _classes(axes: Axes, group: Group, name: str) -> None:
-    """Cosines along paths within a class, as in Fig. 7 of the paper."""
+    """Cosines along paths within a class, as in Fig. 7 of the paper, and how far the input goes meanwhile."""
     own, other = ("original", "target") if name == "first" else ("target", "original")
-    for end, colour in ((own, MAIN), (other, SECOND)):
+    for end, colour, title in ((own, MAIN, "the start"), (other, SECOND, "the other image")):
         courses = [(_data(arrays, f"{name}_t"), _data(arrays, f"{name}_cosine_{end}")) for _, arrays in group.units]
-        bundle(axes, courses, colour, f"with {ENDS[end]}")
-    axes.set(xlabel=f"share of the path to the {other}", ylabel="cosine of $f(z)$")
+        bundle(axes, courses, colour, f"cosine with that of {title}")
+    bundle(axes, [_moved(arrays, name) for _, arrays in group.units], THIRD, "how far z has gone")
+    axes.set(xlabel=f"share of the path to the {other}", ylabel="cosine, or share of the distance\nbetween the images")
     axes.set_title(f"class of the {own}", fontsize=9)
     axes.yaxis.set_tick_params(labelleft=True)
-    _finish(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _moved(arrays: Mapping[str, Any], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """How far the input of a path has gone, over L2 between the two images."""
+    import numpy as np
+
+    moved = _data(arrays, f"{name}_moved")
+    return np.linspace(0, 1, len(moved)), moved / _data(arrays, f"{name}_left")[0]
 
 
 def _data(arrays: Mapping[str, Any], name: str) -> np.ndarray:
