@@ -211,7 +211,7 @@ class JacobianOperator:
         Rules: a compiled kernel (``cpu-avx512``, ``cuda``, ...) or its ``reference`` formula; ``matrix product`` and
         ``convolution``, one for all directions; ``folded`` (a linear operation of PyTorch, all directions as one
         batch); ``shared`` (a factor of the primal, computed once); ``view`` and ``copy``; and ``torch``, PyTorch's own
-        rule for one operation, vectorised. A model that cannot be traced has one entry that says why.
+        rule for one operation, vectorized. A model that cannot be traced has one entry that says why.
         """
         with explained("reverse"):
             return self._derivative().coverage()

@@ -16,7 +16,7 @@ from equivengine.matching.region import Region
 SPREAD = 0.3
 #: Other starts that a pair gets at most, one after the other; Jacobians run out sooner.
 STARTS = 32
-#: Linearisations that a pair must have left to begin again, and that are kept back for its last steps.
+#: Linearizations that a pair must have left to begin again, and that are kept back for its last steps.
 ENOUGH, LAST = 12, 4
 
 
@@ -43,7 +43,7 @@ def restart(
         goal: Distance to stop at, [B].
         region: Where inputs may lie.
         mode: How J is had.
-        allowed: Linearisations of each pair in all, those made before included.
+        allowed: Linearizations of each pair in all, those made before included.
         original: Whether the original itself is tried first: another solver got stuck, on another way.
 
     Returns:

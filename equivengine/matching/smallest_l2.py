@@ -36,7 +36,7 @@ LEAST_WEIGHT = 1e-9
 #: Likewise once so many weights in a row, each `SHRINK` of the one before, leave more than this share of the distance.
 #: Above |J|_F^2 / n they say nothing: the weight then holds the change back.
 FRUITLESS, LEFT = 5, 0.85
-#: Linearisations that are kept back to shrink the change that a failed pair is matched by from another start.
+#: Linearizations that are kept back to shrink the change that a failed pair is matched by from another start.
 SHRINKING = 20
 #: Relative residual of multipliers that are fitted by conjugate gradients.
 PRECISE = 1e-3
@@ -53,9 +53,9 @@ def smallest_l2(
     max_jacobians: int = 120,
     jacobian: Literal["auto", "dense", "products"] = "auto",
 ) -> Matching:
-    """Minimise |z - x| subject to |f(z) - target| <= distance and the bounds of a region.
+    """Minimize |z - x| subject to |f(z) - target| <= distance and the bounds of a region.
 
-    Continuation in a weight w: |z - x|^2 / 2 + |f(z) - target|^2 / (2 w) is minimised in the box for falling w, by
+    Continuation in a weight w: |z - x|^2 / 2 + |f(z) - target|^2 / (2 w) is minimized in the box for falling w, by
     damped Gauss-Newton steps that solve their box-constrained subproblems exactly and are corrected for curvature;
     once the goal is met, w is bisected for the largest that meets it. Where that leads to no match, it begins again at
     one that Levenberg-Marquardt finds, from the original or from elsewhere (`restart`). The minimum is local.
@@ -70,7 +70,7 @@ def smallest_l2(
         distance: Largest |f(z) - target|, positive; one number, or one for each pair, [B].
         region: Where inputs may lie; the box [0, 1] when None. An L2 budget only decides whether the match counts.
         precision: ``"fp32"`` or ``"fp64"``.
-        max_jacobians: Points at which the model may be linearised, for each pair.
+        max_jacobians: Points at which the model may be linearized, for each pair.
         jacobian: As for `levenberg_marquardt`.
 
     Returns:

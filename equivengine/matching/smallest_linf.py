@@ -20,9 +20,9 @@ from equivengine.matching.subproblem import box_least_squares
 
 #: Share of what the linear model says can be saved that the next radius tries to save; it grows and falls with success.
 FIRST_SHARE, MORE, LESS, LEAST_SHARE, MOST_SHARE = 0.7, 1.3, 0.4, 0.04, 0.95
-#: Linearisations of one try at a radius.
+#: Linearizations of one try at a radius.
 TRY = 8
-#: Share of the linearisations that may go into the first match. Most pairs take less; those whose first way leads
+#: Share of the linearizations that may go into the first match. Most pairs take less; those whose first way leads
 #: nowhere need it, and a match that is not flattened to the end is better than none.
 FIRST_MATCH = 0.75
 #: Relative accuracy: the search ends where the linear model says that no more than this can be saved.
@@ -30,7 +30,7 @@ ACCURACY = 0.02
 #: Bisections of the radius of a linear model.
 BISECTIONS = 9
 #: Share of the goal that the small weight of |d|^2 in these problems may cost: if some d of length L reaches a residual
-#: p, the regularised solution reaches sqrt(p^2 + w L^2).
+#: p, the regularized solution reaches sqrt(p^2 + w L^2).
 BLUR = 0.2
 #: The linear model must come this much nearer than the goal, since the next Jacobian differs.
 SLACK = 0.9
@@ -47,7 +47,7 @@ def smallest_linf(
     max_jacobians: int = 120,
     jacobian: Literal["auto", "dense"] = "auto",
 ) -> Matching:
-    """Minimise max |z - x| subject to |f(z) - target| <= distance and the bounds of a region.
+    """Minimize max |z - x| subject to |f(z) - target| <= distance and the bounds of a region.
 
     Sequential linear programming by level sets, from the smallest L2 change on: the smallest radius at which the linear
     model at z meets the goal is the optimum of a linear programme (min t, |J d + r| <= goal, |z + d - x| <= t, bounds).
@@ -65,7 +65,7 @@ def smallest_linf(
         distance: Largest |f(z) - target|, positive; one number, or one for each pair, [B].
         region: Where inputs may lie; the box [0, 1] when None.
         precision: ``"fp32"`` or ``"fp64"``.
-        max_jacobians: Points at which the model may be linearised, for each pair. Three quarters of them may go into
+        max_jacobians: Points at which the model may be linearized, for each pair. Three quarters of them may go into
             the first match.
         jacobian: J is formed always.
 

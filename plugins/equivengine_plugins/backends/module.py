@@ -37,7 +37,7 @@ _EXAMPLE = "module:my_models.make_encoder?size=224&weights=/file.safetensors"
 class ModuleBackend(eqv.Backend):
     """``module:package.attr?size=224&weights=FILE``: ``attr`` is called, and returns a ``torch.nn.Module``.
 
-    The module takes normalised input [B, *input_shape] and returns one embedding [B, n] for each. It is looked up as
+    The module takes normalized input [B, *input_shape] and returns one embedding [B, n] for each. It is looked up as
     ``python -m`` would, the current directory included (after everything that is installed).
 
     Weights, one of three, must be named, since nobody else can know: ``weights=FILE`` (every tensor of the module, and

@@ -182,7 +182,7 @@ def _drawn(uri: eqv.URI, architecture: str, tag: str) -> Any:
     import open_clip
 
     cfg = open_clip.get_pretrained_cfg(architecture, tag) if tag else {}
-    # Of a model on the hub, configuration and tokeniser are fetched even if its weights are not wanted.
+    # Of a model on the hub, configuration and tokenizer are fetched even if its weights are not wanted.
     access = weights.hub_access() if architecture.startswith(_SOURCES) else contextlib.nullcontext()
     try:
         with access, _without_log_line("No pretrained weights loaded"):  # none were asked for
@@ -276,9 +276,9 @@ def _root_logger_untouched() -> Iterator[None]:
 
 
 class _TextTower:
-    """Text embeddings [P, n] in float32, not normalised, on the device of the image tower.
+    """Text embeddings [P, n] in float32, not normalized, on the device of the image tower.
 
-    The tokeniser is made at the first call: some are downloaded.
+    The tokenizer is made at the first call: some are downloaded.
     """
 
     def __init__(self, uri: eqv.URI, text: nn.Module, visual: nn.Module, architecture: str) -> None:
@@ -312,7 +312,7 @@ class _TextTower:
             raise
         except Exception as error:
             raise eqv.ModelError(
-                f"the tokeniser of {self._uri.text!r} cannot be had",
+                f"the tokenizer of {self._uri.text!r} cannot be had",
                 expected=f"its files in the cache {weights.hub_cache()}, or a reachable hub",
                 got=weights.first_line(error),
                 hint="install transformers, and make the hub reachable or fill the cache beforehand",
@@ -323,7 +323,7 @@ def _preprocessing(uri: eqv.URI, cfg: Mapping[str, Any]) -> eqv.Preprocessing:
     """open_clip's evaluation transform, declared.
 
     Raises:
-        ModelError: If it crops or pads to a shape that is not square, or pads with a colour other than black.
+        ModelError: If it crops or pads to a shape that is not square, or pads with a color other than black.
     """
     size = cfg["size"]
     height, width = (size, size) if isinstance(size, int) else (size[0], size[-1])
@@ -332,7 +332,7 @@ def _preprocessing(uri: eqv.URI, cfg: Mapping[str, Any]) -> eqv.Preprocessing:
     if resize != "squash" and height != width:
         unsupported = f"resize mode {resize} to {height} x {width}, which is not square"
     elif resize == "longest" and cfg.get("fill_color"):
-        unsupported = f"padding with colour {cfg['fill_color']}"
+        unsupported = f"padding with color {cfg['fill_color']}"
     if unsupported is not None:
         raise eqv.ModelError(
             f"the preprocessing of {uri.text!r} cannot be declared",

@@ -25,7 +25,7 @@ _SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 class TimmBackend(eqv.Backend):
     """``timm:NAME[.TAG]``, ``timm:hf-hub:ORG/NAME``, ``timm:local-dir:FOLDER``.
 
-    The embedding is what ``timm.create_model(NAME, num_classes=0)`` returns: pooled features, not normalised. Without
+    The embedding is what ``timm.create_model(NAME, num_classes=0)`` returns: pooled features, not normalized. Without
     options the weights are timm's own (hub or cache). ``?weights=random&seed=N`` draws them; ``?weights=FILE`` reads a
     local checkpoint, with or without its classifier; ``?img_size=N`` asks for another input size, pixels.
     """
@@ -347,7 +347,7 @@ def _preprocessing(uri: eqv.URI, model: nn.Module, img_size: int | None) -> eqv.
     """The evaluation transform of timm, declared.
 
     Raises:
-        ModelError: If it pads with the mean colour, crops a non-square input, or uses another filter or channel count.
+        ModelError: If it pads with the mean color, crops a non-square input, or uses another filter or channel count.
     """
     config = _data_config(model, img_size)
     channels, height, width = config["input_size"]
@@ -360,7 +360,7 @@ def _preprocessing(uri: eqv.URI, model: nn.Module, img_size: int | None) -> eqv.
     elif interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
         unsupported = f"interpolation {interpolation}"
     elif crop_mode not in ("center", "squash"):
-        unsupported = f"crop mode {crop_mode} (it pads with the mean colour)"
+        unsupported = f"crop mode {crop_mode} (it pads with the mean color)"
     elif height != width and (crop_mode == "center" or scaled != [height, width]):
         unsupported = f"a crop to {height} x {width}, which is not square"
     if unsupported is not None:

@@ -301,7 +301,7 @@ def some(names: Sequence[str], most: int = 8) -> str:
 
 
 def first_line(reason: object) -> str:
-    """One line that says what an exception (or a sentence) says, without colours, which torch puts into some.
+    """One line that says what an exception (or a sentence) says, without colors, which torch puts into some.
 
     It is the first one, and the second where the first ends with a colon.
     """

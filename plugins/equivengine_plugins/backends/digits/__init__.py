@@ -1,7 +1,7 @@
 """The ``digits`` backend: a small vision transformer, trained on handwritten digits, that comes with the package.
 
 It needs no download, and everything can be checked on it against dense float64 derivatives within seconds. Data,
-licence, accuracy and training stand in ``data/MODEL_CARD.md``; ``make digits-weights`` trains it again.
+license, accuracy and training stand in ``data/MODEL_CARD.md``; ``make digits-weights`` trains it again.
 """
 
 from __future__ import annotations

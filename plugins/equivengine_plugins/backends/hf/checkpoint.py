@@ -117,7 +117,7 @@ class Checkpoint:
         return model.eval().requires_grad_(False), recorded
 
     def part(self, what: str, make: Any) -> Any:
-        """A tokeniser or an image processor that lies beside the weights, made by ``make(name, **where)``.
+        """A tokenizer or an image processor that lies beside the weights, made by ``make(name, **where)``.
 
         Raises:
             ModelError: If it is missing, broken, or wants its own code to be run.

@@ -153,7 +153,7 @@ def _largest_difference(declared: eqv.Preprocessing, processor: Any) -> float:
 def _cannot_declare(uri: eqv.URI, got: str) -> eqv.ModelError:
     return eqv.ModelError(
         f"the image processor of {uri.text!r} cannot be declared",
-        expected="resizing to a fixed shape, or by the shorter side with a centre crop; then scaling and normalisation",
+        expected="resizing to a fixed shape, or by the shorter side with a center crop; then scaling and normalization",
         got=got,
         hint="wrap the model as module:package.attr and declare its preprocessing in the address",
     )
