@@ -165,7 +165,7 @@ class Draws:
             f"{uri!r} holds no target of another class than {original.id!r}",
             expected=f"at least one image whose label is known and not {original.label!r}",
             got=f"{labelled:,} of {'its' if whole else 'the first'} {counted(looked, 'image')} "
-            f"{'' if whole else 'in random order '}{'is' if labeled == 1 else 'are'} labeled, all {original.label!r}",
+            f"{'' if whole else 'in random order '}{'is' if labelled == 1 else 'are'} labeled, all {original.label!r}",
             hint="pass --targets with a set of other classes, or --pairing any",
         )
 
