@@ -129,6 +129,8 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, blocked: tuple[str, ...])
     """Set up logging, and remember what all commands need."""
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if not verbose:  # that it can keep no list of fonts, where HOME cannot be written: it draws all the same
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
     ctx.obj = {"blocked": blocked, "quiet": quiet}
 
 

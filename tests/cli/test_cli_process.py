@@ -115,3 +115,23 @@ def test_shell_completion_knows_the_commands_and_options(toys):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **asked})
     assert done.stdout.split() == ["plain,probe"]
     assert done.stderr == ""
+
+
+def test_a_home_that_cannot_be_written_is_no_news(tmp_path):
+    """matplotlib warns that it cannot keep its list of fonts there; it draws all the same."""
+    program = (
+        "import sys\nfrom equivengine.cli.main import run\n"
+        "run(sys.argv[1:])\nimport matplotlib\nmatplotlib.get_cachedir()"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL"))}
+    environment |= {"HOME": "/dev/null", "TMPDIR": str(tmp_path)}
+    for arguments, heard in ([], False), (["-v"], True):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments, "ls", "plugins"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert ("matplotlib: mkdir -p failed" in done.stderr) is heard, done.stderr
