@@ -162,7 +162,7 @@ def test_what_is_no_account_of_a_batch_is_taken_away(work, folder, text):
 
 
 def test_it_costs_next_to_nothing(work):
-    """At most 0.1 ms of CPU time for each batch, where 0.5 ms would be the bar: 0.5% of units of 0.1 s."""
+    """At most 0.5 ms of CPU time for each batch: 0.5% of units of 0.1 s."""
     batches = deeds.batches(*["fine"] * 200)
     files = AttemptFiles(work([]).directory)
     start = time.process_time()
@@ -171,7 +171,7 @@ def test_it_costs_next_to_nothing(work):
             pass
     seconds = time.process_time() - start
     files.close()
-    assert seconds / len(batches) < 1e-4
+    assert seconds / len(batches) < 5e-4
 
 
 def test_without_locks_it_is_one_error(work, monkeypatch):
@@ -188,6 +188,28 @@ def test_without_locks_it_is_one_error(work, monkeypatch):
         AttemptFiles(directory)
     assert "No locks available" in str(caught.value)
     assert os.listdir(directory) == [FOLDER]
+
+
+def test_a_full_disk_is_one_error_before_anything_is_computed(work, monkeypatch):
+    from equivengine.errors import StoreError
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    directory = work([]).directory
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(StoreError, match="no room to write"):
+        AttemptFiles(directory)
+
+
+def test_a_disk_that_fills_up_later_is_left_to_the_store(carry_out, monkeypatch, folder):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    ((_, (outcome,)),), _ = carry_out(Serial(), "fine")
+    assert outcome.outcome == "published"
+    assert not folder.exists()
 
 
 def test_a_run_goes_on_after_a_probe_that_ended_its_process(site, tmp_path, monkeypatch):

@@ -7,12 +7,15 @@ locked tells of a death in the middle of that batch; it stays until something ha
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import fcntl
 import json
 import os
 import re
 import secrets
+import stat
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,7 +32,7 @@ Batch = tuple[eqv.Unit, ...]
 FOLDER = "attempts"
 #: Ends the name of a file of a batch that was given up: it is tried again when the run is resumed, after all others.
 _GIVEN_UP = ".given-up"
-#: Bytes that are read of a file: the batch, and what Python wrote of a crash.
+#: Bytes that are read of a file.
 _MOST = 1 << 16
 
 
@@ -64,17 +67,25 @@ class AttemptFiles:
         self._facts: dict[str, Any] = {"host": os.uname().nodename, "boot": _boot(), "killed": killed_for_memory()}
         try:
             self._read()
-            self._path, self._file = self._own()
+            self._path, self._lock = self._own()
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise eqv.StoreError(
+                    f"there is no room to write in {str(self._folder)!r}",
+                    got=error.strerror,
+                    hint="free some space (or raise the quota), then resume the run; what was published stays",
+                ) from error
             raise eqv.StoreError(
                 f"what this process is at cannot be kept in {str(self._folder)!r}",
                 expected="a directory that can be written, with file locks",
                 got=error.strerror or str(error),
                 hint="choose another --out, or run units in processes of their own: --executor dask",
             ) from error
-        self._catches = not faulthandler.is_enabled()
-        if self._catches:  # whoever has enabled it has it written elsewhere
-            faulthandler.enable(self._file)
+        self._crash: int | None = None
+        if not faulthandler.is_enabled():  # whoever has enabled it has it written elsewhere
+            with contextlib.suppress(OSError):
+                self._crash = os.open(_crash_file(self._path), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                faulthandler.enable(self._crash)
 
     def of(self, batch: Batch) -> Past | None:
         """What became of a batch in processes that are gone; None if nothing did."""
@@ -88,17 +99,25 @@ class AttemptFiles:
     def begun(self, batch: Batch) -> Iterator[None]:
         """Say that a batch is under way, and then that it is not; not flushed to disk, which only a power cut needs."""
         entry = {**self._facts, "unit": batch[0].unit_id, "words": _words(batch)}
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
+        # No file stays open for writing: a disk that is taken away meanwhile is not to be busy. One that is full, or
+        # cannot be written, is told of by the store in better words, as soon as it publishes.
+        with contextlib.suppress(OSError):
+            file = os.open(self._path, os.O_WRONLY)
+            try:
+                os.write(file, json.dumps(entry).encode())
+            finally:
+                os.close(file)
         try:
             yield
         finally:
-            os.ftruncate(self._file, 0)
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, 0)
 
     def finished(self, batch: Batch) -> None:
         """Something has become of a batch: its past is over."""
         if past := self._past.pop(batch[0].unit_id, None):
             for path in past.files:
-                path.unlink(missing_ok=True)
+                _forget(path)
 
     def gave_up(self, batch: Batch) -> None:
         """A batch was recorded as failed for what it does to processes: its deaths count no more."""
@@ -107,15 +126,16 @@ class AttemptFiles:
             with contextlib.suppress(FileNotFoundError):
                 first.rename(first.with_name(first.name + _GIVEN_UP))
         for path in others:
-            path.unlink(missing_ok=True)
+            _forget(path)
 
     def close(self) -> None:
         """Take the file away, and the folder where nothing else is in it."""
-        if self._catches:
+        if self._crash is not None:
             faulthandler.disable()
+            os.close(self._crash)
         with contextlib.suppress(OSError):  # also where the whole run directory is gone
-            self._path.unlink()
-        os.close(self._file)
+            _forget(self._path)
+        os.close(self._lock)
         with contextlib.suppress(OSError):
             self._folder.rmdir()
 
@@ -125,7 +145,7 @@ class AttemptFiles:
                 self._folder.mkdir()
             path = self._folder / secrets.token_hex(8)
             try:
-                file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o666)
+                file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o666)
             except FileNotFoundError:  # another process has just taken the folder away, which was empty
                 continue
             try:
@@ -150,18 +170,17 @@ class AttemptFiles:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue  # that process lives
-                self._note(path, file.read(_MOST))
+                self._note(path, file.read(_MOST), _crash_of(path))
 
-    def _note(self, path: Path, text: bytes) -> None:
-        line, _, crash = text.decode(errors="replace").partition("\n")
+    def _note(self, path: Path, text: bytes, crash: str) -> None:
         try:
-            entry = json.loads(line)
+            entry = json.loads(text)
             unit, words = str(entry["unit"]), str(entry["words"])
         except (ValueError, TypeError, KeyError):  # it was at nothing
-            path.unlink(missing_ok=True)
+            _forget(path)
             return
         if entry.get("host") == self._facts["host"] and entry.get("boot") != self._facts["boot"] and not crash:
-            path.unlink(missing_ok=True)  # the whole machine went down
+            _forget(path)  # the whole machine went down
             return
         past = self._past[unit]
         past.words = words
@@ -179,6 +198,30 @@ class AttemptFiles:
         if same and isinstance(before, int) and self._facts["killed"] > before:
             return Death("was killed, or left by os._exit; the kernel has run out of memory since", "OutOfMemory")
         return Death("was killed, or left by os._exit", "WorkerLost")
+
+
+def _crash_file(path: Path) -> Path:
+    """Where Python writes what it knows of a crash: on this machine, and open for as long as the process lives."""
+    return Path(tempfile.gettempdir()) / f"equivengine-crash-{path.name.removesuffix(_GIVEN_UP)}"
+
+
+def _crash_of(path: Path) -> str:
+    """What it wrote; empty if nothing, or if the file is not ours."""
+    with contextlib.suppress(OSError):
+        file = os.open(_crash_file(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            found = os.fstat(file)
+            if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid():
+                return os.read(file, _MOST).decode(errors="replace")
+        finally:
+            os.close(file)
+    return ""
+
+
+def _forget(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        _crash_file(path).unlink()
+    path.unlink(missing_ok=True)
 
 
 def _caution(past: Past) -> str:
