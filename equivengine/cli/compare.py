@@ -120,7 +120,8 @@ def _print(comparison: Comparison) -> None:
             table.add_row(name, *cells, literal(line.shown_unit))
     out.print(table)
     if comparison.classes:
-        table = _table(f"for each class; of n < {ENOUGH} min .. max, but for shares", comparison, classes=True)
+        title = f"for each class of images; of n < {ENOUGH} min .. max, but for shares"
+        table = _table(title, comparison, classes=True)
         for title in dict.fromkeys(line.title for line in comparison.classes):
             table.add_row(literal(title, "bold"))
             of_title = [line for line in comparison.classes if line.title == title]
