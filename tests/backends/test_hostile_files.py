@@ -88,6 +88,13 @@ def test_two_tensors_of_one_name_are_refused(state, tmp_path):
     assert error.got == QKV
 
 
+def test_a_list_of_state_dicts_is_no_state_dict(state, tmp_path):
+    torch.save([state, state], tmp_path / "x.pth")
+    error = refused(tmp_path / "x.pth")
+    assert "holds no state dict" in error.what
+    assert error.got == "list"
+
+
 @pytest.mark.parametrize("value", [torch.zeros(1).to_sparse(), "text"], ids=["tensor", "text"])
 def test_names_of_any_length_make_a_short_message(tmp_path, value):
     torch.save({"x" * 10**6: value}, tmp_path / "x.pth")
@@ -263,7 +270,7 @@ def open_clip_folder(folder, *, text=(), files=()):
 
 
 def foreign_code(witness):
-    """Files of a checkpoint that brings a tokeniser and a model of its own along."""
+    """Files of a checkpoint that brings a tokenizer and a model of its own along."""
     return {
         "foreign.py": f"import os\nos.mkdir({str(witness)!r})\nclass Tokenizer: pass\nclass Config: pass\n",
         "config.json": json.dumps({"model_type": "foreign", "auto_map": {"AutoConfig": "foreign.Config"}}),
