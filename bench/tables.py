@@ -325,8 +325,8 @@ SCALE_TOPICS: dict[str, Callable[[Any], str]] = {
 }
 #: Those of docs/match.md; `smallest_change` is made from the results of several files.
 MATCH_TOPICS: dict[str, Callable[[Any], str]] = {
-    "rivals": matching_tables.rivals,
     "smallest_change": matching_tables.smallest_change,
+    "rivals": matching_tables.rivals,
 }
 
 

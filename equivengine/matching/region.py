@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from equivengine.contracts.wording import counted
 from equivengine.errors import UsageError
 
 
@@ -56,7 +55,7 @@ class Region:
             raise UsageError(
                 "an original lies outside the box",
                 expected=f"values in [{self.low:g}, {self.high:g}]",
-                got=f"{counted(len(outside), 'value')} beyond it, {float(outside[0]):g} for one",
+                got=f"{len(outside)} value{'' if len(outside) == 1 else 's'} beyond it, {float(outside[0]):g} for one",
                 hint="give the model's own input range, or leave the box out",
             )
         lower, upper = torch.full_like(origin, self.low), torch.full_like(origin, self.high)
