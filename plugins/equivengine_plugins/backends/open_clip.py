@@ -314,7 +314,7 @@ class _TextTower:
             raise eqv.ModelError(
                 f"the tokenizer of {self._uri.text!r} cannot be had",
                 expected=f"its files in the cache {weights.hub_cache()}, or a reachable hub",
-                got=weights.first_line(error),
+                got=weights.without_advice(error),
                 hint="install transformers, and make the hub reachable or fill the cache beforehand",
             ) from error
 

@@ -198,18 +198,22 @@ def folder_unreadable(uri: eqv.URI, reason: object, *, expected: str, hint: str)
         expected: Which files belong there.
         hint: The next step.
     """
-    # The libraries say at length how to run such code all the same.
-    if "trust_remote_code" in str(reason):
-        reason = "a configuration that wants code that it brings along to be run"
-    elif "weights_only" in str(reason):
-        named = re.search(r"GLOBAL [\w.]+\w|Unsupported globals: [\w.]+\w", str(reason))
-        reason = f"a pickle that wants code to be run{f' ({named.group()})' if named else ''}, or a broken one"
     return eqv.WeightsError(
         f"the folder that {uri.text!r} names cannot be read as a model",
         expected=expected,
-        got=first_line(reason),
+        got=without_advice(reason),
         hint=hint,
     )
+
+
+def without_advice(reason: object) -> str:
+    """`first_line` of what a library says, but for how to run code that came with a checkpoint all the same."""
+    if "trust_remote_code" in str(reason):
+        return "a configuration that wants code that it brings along to be run"
+    if "weights_only" in str(reason):
+        named = re.search(r"GLOBAL [\w.]+\w|Unsupported globals: [\w.]+\w", str(reason))
+        return f"a pickle that wants code to be run{f' ({named.group()})' if named else ''}, or a broken one"
+    return first_line(reason)
 
 
 @contextlib.contextmanager
