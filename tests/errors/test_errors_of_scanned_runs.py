@@ -119,3 +119,10 @@ def test_verify_names_a_shard_of_other_units_than_its_name_says(refused, tmp_pat
 def test_verify_names_a_shard_that_holds_what_no_probe_may_return(refused, run):
     edit(shard_in(run), recorded("summary", 0, "interval", value=[1.0, 0.0]))
     assert "reversed" in refused("verify", "run", code=1, block=False)
+
+
+def test_verify_names_a_shard_in_which_there_is_no_hdf5(refused, run):
+    shard = shard_in(run)
+    shard.write_bytes(bytes(shard.stat().st_size))
+    seal(shard, b"")
+    assert "damaged" in refused("verify", "run", code=1, block=False)
