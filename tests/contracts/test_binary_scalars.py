@@ -73,7 +73,15 @@ def test_the_digest_of_content_knows_the_kind(stored, tmp_path):
         assert content_digest(run) != content_digest(other)
 
 
-@pytest.mark.parametrize("entry", [{"binary": 1}, {"value": 0.5}, {"interval": [0.0, 1.0]}, {"unit": "pixel"}])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param({"binary": 1}, id="binary of 1"),
+        pytest.param({"value": 0.5}, id="half"),
+        pytest.param({"interval": [0.0, 1.0]}, id="interval"),
+        pytest.param({"unit": "pixel"}, id="unit"),
+    ],
+)
 def test_a_stored_one_that_is_neither_is_damage(entry):
     text = record.Record.of(UNIT, ProbeResult({}, {"took": yes()}), {}).to_text()
     data = json.loads(text)

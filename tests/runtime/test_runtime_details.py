@@ -55,9 +55,9 @@ def test_they_are_no_part_of_what_a_unit_is(registry, make_config, make_plan, ad
 @pytest.mark.parametrize(
     ("details", "message"),
     [
-        ({"when": object()}, "cannot be stored"),
-        ({"where": float("nan")}, "cannot be stored"),
-        ({"text": "x" * inputs.MAX_DETAILS_BYTES}, "too long to be stored"),
+        pytest.param({"when": object()}, "cannot be stored", id="an object"),
+        pytest.param({"where": float("nan")}, "cannot be stored", id="NaN"),
+        pytest.param({"text": "x" * inputs.MAX_DETAILS_BYTES}, "too long to be stored", id="too long"),
     ],
 )
 def test_what_cannot_be_stored_fails_its_units_before_they_are_computed(

@@ -72,7 +72,15 @@ def test_images_that_cannot_be_read_are_told_before_their_units_fail(make_plan, 
     assert make_plan().remarks[0][1] == "4 images cannot be read, and will fail: [3], [4], [5], ..."
 
 
-@pytest.mark.parametrize("remarks", ["a text", [1], None, {"a": "b"}])
+@pytest.mark.parametrize(
+    "remarks",
+    [
+        pytest.param("a text", id="a text"),
+        pytest.param([1], id="a number"),
+        pytest.param(None, id="none"),
+        pytest.param({"a": "b"}, id="a table"),
+    ],
+)
 def test_remarks_that_are_no_texts_are_the_fault_of_their_set(make_config, registry, monkeypatch, remarks):
     cls, _ = registry.dataset("noise")
     monkeypatch.setattr(cls, "remarks", remarks)
