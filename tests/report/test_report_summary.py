@@ -141,8 +141,8 @@ def test_a_precision_that_the_model_does_not_keep_is_a_warning(sections):
     stored = ({"narrowed": places}, {"narrowed": {"fp32": [], "fp64": []}}, {"narrowed": "of another program's making"})
     (section,) = sections(*((*each[:2], provenance) for each, provenance in zip((a, b, c), stored, strict=True)))
     assert section.warnings == [
-        "fp64 is not kept throughout the model: norm (Norm): float32, and 1 more; what rests on it goes no further than "
-        "that (1 of 3 units)"
+        "fp64 is not kept throughout the model: norm (Norm): float32, and 1 more; what rests on it goes no further "
+        "than that (1 of 3 units)"
     ]
 
 
