@@ -103,6 +103,7 @@ bench: $(BUILT)  ## measure time, memory and accuracy into bench/results/; leave
 	-OMP_NUM_THREADS=1 $(PY) bench/store.py
 	$(PY) bench/model_families.py
 	$(PY) bench/stopping.py
+	$(PY) bench/rivals.py --pairs 4 --out bench/results
 	OMP_NUM_THREADS=1 $(PY) bench/executors.py
 	OMP_NUM_THREADS=1 $(PY) bench/scale.py
 	$(PY) bench/tables.py
