@@ -37,7 +37,7 @@ def is_random(f: Callable[[Tensor], Tensor], x: Tensor, value: Tensor) -> bool:
             return False  # seeded by the model, or drawn from a generator of its own
         _set_state(before, x.device)
         try:
-            with _Mirrored():
+            with _Mirrored(x.device):
                 return _differ(f(x.detach().clone()), value)
         finally:
             _set_state(after, x.device)
@@ -61,7 +61,14 @@ def _set_state(state: Tensor, device: torch.device) -> None:
 
 
 class _Mirrored(TorchDispatchMode):
-    """Turns what random operations give around within its own range."""
+    """Turns what is drawn from the global generator around within its own range.
+
+    Attention that could drop something out counts as a random operation, and draws nothing where it does not.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -70,8 +77,11 @@ class _Mirrored(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags or kwargs.get("generator") is not None:
+            return func(*args, **kwargs)
+        before = _state(self._device)
         out = func(*args, **kwargs)
-        if torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
+        if not torch.equal(before, _state(self._device)):
             for tensor in pytree.tree_leaves(out):
                 if isinstance(tensor, Tensor) and tensor.numel() and not tensor.is_complex():
                     tensor.copy_(_mirrored(tensor))

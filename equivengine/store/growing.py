@@ -211,7 +211,7 @@ def write_column(parent: h5py.Group, name: str, column: Column) -> h5py.Dataset:
         return elements.write_values(parent, name, np.concatenate([np.empty(0, dtype), *column.blocks()]), "column")
     if size > schema.MAX_DATASET_BYTES:
         raise PluginError(f"column {name!r} is too large", expected=f"{schema.MAX_DATASET_BYTES} bytes", got=size)
-    chunks = schema.chunk_shape((length,), dtype.itemsize)
+    chunks = schema.chunk_shape((length,), dtype.itemsize, schema.COLUMN_CHUNK_BYTES)
 
     def write(**packed: Any) -> h5py.Dataset:
         node = parent.create_dataset(name, shape=(length,), dtype=dtype, chunks=chunks, fletcher32=True, **packed)

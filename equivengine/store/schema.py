@@ -85,6 +85,8 @@ MAX_NAME_BYTES = 1_000
 #: Arrays at least this large are chunked, compressed and checksummed; smaller ones are contiguous.
 CHUNKED_FROM_BYTES = 16 << 10
 CHUNK_BYTES = 1 << 20
+#: Columns over units are read some rows at a time, several of them side by side, and HDF5 keeps a chunk of each.
+COLUMN_CHUNK_BYTES = 64 << 10
 
 _UNIT_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -105,9 +107,9 @@ def shard_path(unit_id: str) -> str:
     return f"{SHARDS}/{unit_id[:2]}/{unit_id}.h5"
 
 
-def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Chunks of about `CHUNK_BYTES`: whole trailing axes first, so that one row of a matrix of vectors is one read."""
-    room = max(1, CHUNK_BYTES // itemsize)
+def chunk_shape(shape: tuple[int, ...], itemsize: int, most: int | None = None) -> tuple[int, ...]:
+    """Chunks of about ``most`` bytes (`CHUNK_BYTES`): whole trailing axes first, so that a row of a matrix is one read."""
+    room = max(1, (CHUNK_BYTES if most is None else most) // itemsize)
     chunks: list[int] = []
     for length in reversed(shape):
         take = min(length, room)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
 import equivengine as eqv
 from equivengine.errors import ModelError
@@ -166,6 +167,10 @@ def test_stochastic_depth_is_refused_however_rarely_it_skips(open_: float, seed:
             lambda x: (torch.manual_seed(3), x * torch.bernoulli(torch.full((6,), 0.5)))[1], id="seeds itself"
         ),
         pytest.param(lambda x: x[:, p := torch.randperm(6)][:, p.argsort()], id="shuffled and put back"),
+        pytest.param(
+            lambda x: scaled_dot_product_attention(y := x[None, None] + 0 * torch.rand(6), y, y)[0, 0],
+            id="attention that could drop out",
+        ),
     ],
 )
 def test_draws_that_change_nothing_are_no_fault(f: Callable[[torch.Tensor], torch.Tensor]) -> None:

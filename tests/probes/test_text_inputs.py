@@ -69,9 +69,9 @@ def test_figures_of_a_report_name_no_pixels(uri, tmp_path, monkeypatch):
     labels = []
     real = presentation.drawn
 
-    def noting(title, figure):
+    def noting(title, figure, **facts):
         labels.extend([title, *(text.get_text() for text in figure.findobj(Text))])
-        return real(title, figure)
+        return real(title, figure, **facts)
 
     monkeypatch.setattr(presentation, "drawn", noting)
     probe, _ = default_registry().probe("spectrum")

@@ -135,7 +135,7 @@ def test_room_is_asked_for_the_units_that_are_left_alone(registry, make_config, 
     disk_with(1)
     with pytest.raises(StoreError) as caught:
         Room(plan, config_path(config), ledger.left_in).stored(plan.units[11])
-    assert "the 1 units left" in caught.value.expected
+    assert "the 1 unit left" in caught.value.expected
 
 
 def test_a_disk_that_does_not_say_what_is_free_stops_nothing(registry, make_config, monkeypatch):
