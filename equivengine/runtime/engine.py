@@ -173,7 +173,7 @@ def _carry_out(
     path = report.directory
     executor, owner = where
     apart = functools.partial(told_apart, plan, path)
-    directory = RunDirectory.create_or_open(path, plan.to_json(), plan.digest, apart)
+    directory = RunDirectory.create_or_open(path, plan.to_json(), plan.digest, apart, checked=True)
     ledger = Ledger(plan, directory.published(plan.units.ids))
     report.duplicates = plan.duplicates
     on_plan(plan, path, ledger.done)

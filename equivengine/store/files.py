@@ -18,6 +18,7 @@ from equivengine.store import digests, elements, guard, refusal, schema, superbl
 
 _ORDERED = h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED
 _CREATION = h5p.create(h5p.FILE_CREATE)
+_CREATION.set_obj_track_times(False)  # of the root group: equal work gives equal bytes, whenever it is done
 _CREATION.set_userblock(schema.USER_BLOCK)
 _CREATION.set_link_creation_order(_ORDERED)
 _CREATION.set_attr_creation_order(_ORDERED)
@@ -90,7 +91,14 @@ def new_file(path: Path, file_format: str) -> Iterator[h5py.File]:
     sink = _Sink(path)
     try:
         try:
-            with h5py.File(sink, "w", libver=schema.LIBVER, track_order=True, userblock_size=schema.USER_BLOCK) as file:
+            with h5py.File(
+                sink,
+                "w",
+                libver=schema.LIBVER,
+                track_order=True,
+                userblock_size=schema.USER_BLOCK,
+                rdcc_nbytes=guard.CHUNK_CACHE_BYTES,
+            ) as file:
                 guard.keeps_little(file.id)
                 _begin(file, file_format)
                 yield file

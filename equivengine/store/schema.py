@@ -108,7 +108,7 @@ def shard_path(unit_id: str) -> str:
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int, most: int | None = None) -> tuple[int, ...]:
-    """Chunks of about ``most`` bytes (`CHUNK_BYTES`): whole trailing axes first, so that a row of a matrix is one read."""
+    """Chunks of about ``most`` bytes (`CHUNK_BYTES`): whole trailing axes first, so that a row is one read."""
     room = max(1, (CHUNK_BYTES if most is None else most) // itemsize)
     chunks: list[int] = []
     for length in reversed(shape):

@@ -1,4 +1,5 @@
 import json
+import time
 
 import h5py
 import numpy as np
@@ -118,9 +119,10 @@ def test_round_trip_is_the_identity(tmp_path_factory, data, texts, summary):
         assert_equal_results(found, result)
 
 
-def test_equal_work_gives_equal_bytes(tmp_path):
+def test_equal_work_gives_equal_bytes_whenever_it_is_done(tmp_path):
     shards = []
     for name in ("a", "b"):
+        time.sleep(1 - time.time() % 1)  # HDF5 keeps whole seconds where it is not told to keep none
         run = RunDirectory.create_or_open(tmp_path / name, make_plan(), "digest")
         run.publish(make_unit(), make_result(size=2000), {})
         shards.append(next((tmp_path / name).glob("shards/*/*.h5")).read_bytes())
