@@ -10,7 +10,8 @@ every step of a run, each in a process of its own:
 - show, report, verify: as the commands do; resume: of a run that is complete.
 
 For each step and size: CPU seconds, wall seconds, and the most resident memory, above that at the start of the step.
-Between sizes: the exponent p of seconds ~ units^p by least squares over logarithms, and the bytes that a unit adds.
+Between sizes: the exponent p of seconds ~ units^p by least squares over logarithms, and, between the two largest, the
+bytes that a unit adds.
 CPU seconds do not depend on what else the machine does, wall seconds do.
 """
 
@@ -201,8 +202,10 @@ def growth(rows: list[Row]) -> list[Row]:
         points = sorted((row for row in rows if row["step"] == step), key=lambda row: row["units"])
         if len(points) < 2:
             continue
-        first, *_, last = points
-        added = (last["peak_bytes"] - first["peak_bytes"]) / (last["units"] - first["units"])
+        last = points[-1]
+        # From the size before: up to some ten thousand units, buffers fill that grow no further.
+        before = points[-2]
+        added = (last["peak_bytes"] - before["peak_bytes"]) / (last["units"] - before["units"])
         found.append({"step": step, "exponent": round(exponent(points, "cpu_s"), 3),
                       "last_exponent": round(exponent(points[-2:], "cpu_s"), 3),
                       "bytes_per_unit": round(added, 1), "cpu_ms_per_unit": 1e3 * last["cpu_s"] / last["units"],

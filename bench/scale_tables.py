@@ -30,7 +30,8 @@ def scale(document: dict[str, Any]) -> str:
     head += ["a unit adds", f"{MILLION:,} units"]
     lines = []
     for step in [step for step in STEPS if step in growth]:
-        last, grown = found[step, sizes[-1]], growth[step]
+        before, last, grown = found[step, sizes[-2]], found[step, sizes[-1]], growth[step]
+        added = (last["peak_bytes"] - before["peak_bytes"]) / (sizes[-1] - sizes[-2])
         lines.append(
             [
                 step,
@@ -39,7 +40,7 @@ def scale(document: dict[str, Any]) -> str:
                 f"{sizes[-1] / last['wall_s']:,.0f}",
                 f"{grown['exponent']:.2f} ({grown['last_exponent']:.2f})",
                 f"{last['peak_bytes'] / 1e6:,.0f} MB",
-                f"{grown['bytes_per_unit']:,.0f} bytes",
+                f"{added:,.0f} bytes",
                 _seconds(beyond(last["cpu_s"], sizes[-1], grown["last_exponent"])),
             ]
         )
