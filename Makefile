@@ -91,6 +91,7 @@ cuda-part: $(BUILT)  ## say whether the CUDA kernels were compiled; fail where t
 .PHONY: bench
 bench: $(BUILT)  ## measure time, memory and accuracy into bench/results/; leave the machine alone meanwhile
 	$(PY) bench/main_job.py
+	$(PY) bench/waiting.py --out bench/results
 	$(PY) bench/operators.py
 	$(PY) bench/operators.py --memory
 	$(PY) bench/full_jacobian.py
