@@ -227,7 +227,7 @@ def test_what_a_disk_gives_back_otherwise_is_not_published(directory, monkeypatc
 # ------------------------------------------------------------------------------------------------------------ archives
 
 
-@pytest.fixture(params=["v1.0", "v1.2", "v2.0"])
+@pytest.fixture(params=["v1.0", "v1.2", "v2.0", "v2.1"])
 def archive(request, tmp_path):
     """A run as that version wrote it: unit 0 published, unit 1 failed, unit 2 missing."""
     return RunDirectory(shutil.copytree(ARCHIVES / request.param, tmp_path / request.param))
@@ -282,7 +282,7 @@ def test_archives_of_every_version_are_finished_in_this_one_with_equal_content(a
 
 def test_any_nan_of_an_older_file_is_one_nan(archive):
     """JSON has one, so the content of a converted unit would differ from that of its shard otherwise."""
-    if archive.path.name == "v2.0":
+    if archive.path.name.startswith("v2"):
         pytest.skip("it has one only")
     (path,) = archive.path.glob("shards/*/*.h5")
     edit(path, lambda file: file[f"{UNIT}/summary/area"].__setitem__((), -math.nan))
